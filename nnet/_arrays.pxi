@@ -1,0 +1,111 @@
+# The kernels' front door: every array argument is checked here, before any work.
+# Included by _conv.pyx and _pool.pyx, so that each built target has it inlined.
+
+cimport numpy as cnp
+import numpy as np
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
+
+cdef str describe(object array):
+    """What came instead of an array."""
+    return f"a {type(array).__name__}" if array is not None else "None"
+
+
+cdef cnp.ndarray check_array(object array, str name, str axes, cnp.ndarray like, str like_name):
+    """An array of 4 or so named axes, float32 or float64 in native byte order.
+
+    `like`, if given, is an array whose dtype it must share.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} is {describe(array)}, expected a NumPy array")
+    cdef cnp.ndarray checked = array
+    cdef int kind = cnp.PyArray_TYPE(checked)
+    if (kind != cnp.NPY_FLOAT and kind != cnp.NPY_DOUBLE) or not cnp.PyArray_ISNOTSWAPPED(checked):
+        raise TypeError(f"{name} has dtype {checked.dtype}, expected native float32 or float64")
+    if like is not None and kind != cnp.PyArray_TYPE(like):
+        raise TypeError(
+            f"{name} has dtype {checked.dtype} but {like_name} has {like.dtype}, "
+            "expected one dtype for all arrays of a call"
+        )
+    check_axes(checked, name, axes)
+    return checked
+
+
+cdef void check_axes(cnp.ndarray array, str name, str axes) except *:
+    """The number of axes, and at least one element along each but the images'."""
+    cdef int n_axes = axes.count(",") + 1
+    cdef int axis
+    if cnp.PyArray_NDIM(array) != n_axes:
+        raise ValueError(f"{name} has shape {shape_of(array)}, expected {n_axes} axes ({axes})")
+    for axis in range(n_axes):
+        if cnp.PyArray_DIM(array, axis) == 0 and not (axis == 0 and axes.startswith("n_imgs")):
+            raise ValueError(f"{name} has shape {shape_of(array)}, expected no empty axis in ({axes})")
+
+
+cdef tuple shape_of(cnp.ndarray array):
+    return (<object>array).shape
+
+
+cdef void check_shape(cnp.ndarray array, str name, tuple shape) except *:
+    if shape_of(array) != shape:
+        raise ValueError(f"{name} has shape {shape_of(array)}, expected {shape}")
+
+
+cdef cnp.ndarray contiguous(cnp.ndarray array):
+    """The array itself if the kernels can read it as it lies in memory, else a copy."""
+    if cnp.PyArray_IS_C_CONTIGUOUS(array) and cnp.PyArray_ISALIGNED(array):
+        return array
+    return np.array(array, order="C", copy=True, subok=False)
+
+
+cdef cnp.ndarray check_output(object array, str name, tuple shape, object dtype):
+    """The output array itself, or a new one for None."""
+    cdef int axis
+    if array is None:
+        # Python integers: the product of absurd sizes must not wrap around.
+        size = dtype.itemsize
+        for length in shape:
+            size *= length
+        if size > PY_SSIZE_T_MAX:
+            raise ValueError(f"{name} would have shape {shape}, which is too large for any memory")
+        return np.empty(shape, dtype)
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} is {describe(array)}, expected a NumPy array or None")
+    cdef cnp.ndarray out = array
+    if out.dtype != dtype:
+        raise TypeError(f"{name} has dtype {out.dtype}, expected {dtype}")
+    check_shape(out, name, shape)
+    if not cnp.PyArray_ISWRITEABLE(out):
+        raise ValueError(f"{name} is read-only, expected a writable array")
+    for axis in range(cnp.PyArray_NDIM(out)):
+        if cnp.PyArray_STRIDE(out, axis) == 0 and cnp.PyArray_DIM(out, axis) > 1:
+            raise ValueError(f"{name} has overlapping elements, expected an array without")
+    return out
+
+
+cdef cnp.ndarray work_array(cnp.ndarray out):
+    """What the kernel writes: the output array itself if it is contiguous, else a stand-in."""
+    if cnp.PyArray_IS_C_CONTIGUOUS(out) and cnp.PyArray_ISALIGNED(out):
+        return out
+    return np.empty(shape_of(out), out.dtype)
+
+
+cdef void deliver(cnp.ndarray out, cnp.ndarray work) except *:
+    if out is not work:
+        (<object>out)[...] = work
+
+
+cdef void refuse_overlap(cnp.ndarray out, str name, object other, str other_name) except *:
+    """Outputs share no memory with an input or with each other."""
+    if other is None or not np.may_share_memory(out, other):
+        return
+    try:
+        overlap = np.shares_memory(out, other, max_work=100_000)
+    except np.exceptions.TooHardError:
+        overlap = True
+    if overlap:
+        raise ValueError(f"{name} overlaps {other_name}, expected arrays that share no memory")

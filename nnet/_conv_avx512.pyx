@@ -1,0 +1,1 @@
+include "_conv.pyx"

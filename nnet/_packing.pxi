@@ -1,0 +1,142 @@
+# What lies where in memory while a convolution runs.
+#
+# Each thread copies the images that it works on into a buffer of its own, with
+# the padding that a convolution sees, so that a tap of the filter is a constant
+# distance away from the output pixel: no edge branches. A stride of 2 splits the
+# rows and columns into phases (even and odd), which makes it a stride of 1:
+#
+#     image, 4 x 4          padded by 1, stride 1          stride 2: 4 phases
+#     a b c d               . . . . .                      . .    . .
+#     e f g h               . a b c d     pitch 5: the     . f    e g
+#     i j k l               . e f g h     zero after d     . .    . .
+#     m n o p               . i j k l     is the zero      . b    a c   ...
+#                           . m n o p     before e
+#                           . . . . . .
+#
+# Zero padding between two rows, and between two images that are stacked to fill
+# the vectors, is shared: the zero to the right of one is to the left of the next.
+
+from libc.string cimport memcpy, memset
+
+cdef enum:
+    BORDER_ZEROS = 0
+    BORDER_NEAREST = 1
+    BORDER_REFLECT = 2
+    BORDER_WRAP = 3
+
+cdef struct Packing:
+    Py_ssize_t h, w                     # an image plane
+    Py_ssize_t top, left                # padding before it
+    Py_ssize_t stride_y, stride_x
+    int border
+    Py_ssize_t n_phases_y, n_phases_x
+    Py_ssize_t rows, cols               # of a packed phase
+    Py_ssize_t pitch                    # from one row to the next ...
+    Py_ssize_t image_pitch              # ... one stacked image to the next ...
+    Py_ssize_t phase_pitch              # ... one phase to the next ...
+    Py_ssize_t channel_pitch            # ... one channel to the next
+    Py_ssize_t stack                    # images side by side in the buffer
+    bint in_place                       # the images serve as they are: nothing is copied
+
+
+cdef inline Py_ssize_t border_index(Py_ssize_t i, Py_ssize_t size, int border) noexcept nogil:
+    """The pixel that stands at position i, inside or outside of an axis."""
+    if border == BORDER_REFLECT:
+        i = -i if i < 0 else 2 * (size - 1) - i if i >= size else i
+    elif border == BORDER_WRAP:
+        i = i + size if i < 0 else i - size if i >= size else i
+    # What still lies outside is 'nearest', or a pixel that no tap reads.
+    return 0 if i < 0 else size - 1 if i >= size else i
+
+
+cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    """ceil(a / b), also for negative a."""
+    return -((-a) // b) if a <= 0 else (a + b - 1) // b
+
+
+cdef inline Py_ssize_t clip(Py_ssize_t i, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    return low if i < low else high if i > high else i
+
+
+cdef void lay_out(Packing *p, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t stack,
+                  Py_ssize_t lanes) noexcept nogil:
+    """Fill in the pitches, for output planes of out_h x out_w read from each row and column."""
+    cdef Py_ssize_t h, w
+    p.stack = stack
+    p.pitch, h = p.cols, p.rows
+    if p.border == BORDER_ZEROS and p.stride_x == 1:
+        w = max(<Py_ssize_t>0, min(p.w, p.cols - p.left))
+        p.pitch = max(w + max(p.left, p.cols - p.left - w), out_w)
+    if p.border == BORDER_ZEROS and p.stride_y == 1:
+        h = max(<Py_ssize_t>0, min(p.h, p.rows - p.top))
+        h = max(h + max(p.top, p.rows - p.top - h), out_h)
+    p.image_pitch = h * p.pitch
+    # A vector may read past the last pixel; and the next phase starts on a whole vector.
+    p.phase_pitch = (stack - 1) * p.image_pitch + p.rows * p.pitch + p.cols - p.pitch + lanes
+    p.phase_pitch = ceil_div(p.phase_pitch, lanes) * lanes
+    if p.phase_pitch % 512 == 0:
+        p.phase_pitch += lanes  # powers of two would put all channels into the same cache sets
+    p.channel_pitch = p.phase_pitch * p.n_phases_y * p.n_phases_x
+
+
+cdef inline void pack_row(real *dst, const real *row, const Packing *p,
+                          Py_ssize_t phase) noexcept nogil:
+    """One row of one phase: every stride_x-th pixel, and what the border holds."""
+    cdef Py_ssize_t first = phase - p.left
+    cdef Py_ssize_t x0 = clip(ceil_div(-first, p.stride_x), 0, p.cols)
+    cdef Py_ssize_t x1 = clip(ceil_div(p.w - first, p.stride_x), x0, p.cols)
+    cdef Py_ssize_t x
+    if p.stride_x == 1:
+        for x in range(x0, x1):
+            dst[x] = row[x + first]
+    elif p.stride_x == 2:
+        for x in range(x0, x1):
+            dst[x] = row[2 * x + first]
+    else:
+        for x in range(x0, x1):
+            dst[x] = row[x * p.stride_x + first]
+    if p.border != BORDER_ZEROS:
+        for x in range(x0):
+            dst[x] = row[border_index(x * p.stride_x + first, p.w, p.border)]
+        for x in range(x1, p.cols):
+            dst[x] = row[border_index(x * p.stride_x + first, p.w, p.border)]
+
+
+cdef void pack_plane(real *dst, const real *plane, const Packing *p) noexcept nogil:
+    """One channel of one image. Zero padding is not written: the buffer starts as zeros."""
+    cdef Py_ssize_t phase_y, phase_x, r, y
+    for phase_y in range(p.n_phases_y):
+        for r in range(p.rows):
+            y = r * p.stride_y + phase_y - p.top
+            if y < 0 or y >= p.h:
+                if p.border == BORDER_ZEROS:
+                    continue
+                y = border_index(y, p.h, p.border)
+            for phase_x in range(p.n_phases_x):
+                pack_row(
+                    dst + (phase_y * p.n_phases_x + phase_x) * p.phase_pitch + r * p.pitch,
+                    plane + y * p.w,
+                    p,
+                    phase_x,
+                )
+
+
+cdef void fold_plane(real *dst, const real *padded, Py_ssize_t padded_h, Py_ssize_t padded_w,
+                     const Packing *p) noexcept nogil:
+    """The gradient of a padded plane, added up where its pixels came from.
+
+    `p` describes how the plane was padded.
+    """
+    cdef Py_ssize_t r, x, left = p.left
+    cdef Py_ssize_t right = min(padded_w, left + p.w)
+    cdef real *row
+    memset(dst, 0, p.h * p.w * sizeof(real))
+    for r in range(padded_h):
+        row = dst + border_index(r - p.top, p.h, p.border) * p.w
+        for x in range(left, right):
+            row[x - left] += padded[x]
+        for x in range(left):
+            row[border_index(x - left, p.w, p.border)] += padded[x]
+        for x in range(right, padded_w):
+            row[border_index(x - left, p.w, p.border)] += padded[x]
+        padded += padded_w

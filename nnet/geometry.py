@@ -1,0 +1,261 @@
+"""Output sizes, padding and receptive fields: the one place that does this arithmetic.
+
+One axis at a time, the rule of every convolution and pooling is
+
+    out = floor((size + before + after - dilation * (window - 1) - 1) / stride) + 1
+
+after Dumoulin and Visin, "A guide to convolution arithmetic for deep learning"
+(2016), relationships 6 and 15. What differs is only how the padding `before`
+and `after` follows from a `padding_mode`.
+"""
+
+from functools import lru_cache
+from operator import index
+from typing import NamedTuple
+
+BORDER_MODES = ("zeros", "nearest", "reflect", "wrap")
+PADDING_WORDS = ("same", "valid", "full")
+MAX_SIZE = 2**31 - 1  # one padded axis; the kernels' index arithmetic relies on it
+
+
+class Geometry(NamedTuple):
+    """Where the windows of a convolution or pooling lie on an image."""
+
+    out_h: int
+    out_w: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+    stride_y: int
+    stride_x: int
+    dilation_y: int
+    dilation_x: int
+
+
+def as_pair(value, name, minimum=1):
+    """A pair of ints from an int or a pair, each at least `minimum`.
+
+    Raises
+    ------
+    ValueError
+        For another number of values than one or two, or values out of range.
+    TypeError
+        For values that are not integers: 1.0 is none, True is 1.
+    """
+    if type(value) is tuple and len(value) == 2:  # the hot path
+        y, x = value
+        if type(y) is type(x) is int and minimum <= y <= MAX_SIZE and minimum <= x <= MAX_SIZE:
+            return value
+    y, x = _two(value, name)
+    try:
+        y, x = index(y), index(x)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, expected an int or a pair of ints") from None
+    if y < minimum or x < minimum:
+        raise ValueError(f"{name} is {(y, x)}, expected values of at least {minimum}")
+    if y > MAX_SIZE or x > MAX_SIZE:
+        raise ValueError(f"{name} is {(y, x)}, expected values of at most {MAX_SIZE}")
+    return y, x
+
+
+def conv_geometry(
+    img_h,
+    img_w,
+    fil_h,
+    fil_w,
+    strides=(1, 1),
+    padding_mode="same",
+    border_mode="zeros",
+    dilation=(1, 1),
+):
+    """The `Geometry` of a convolution.
+
+    Parameters
+    ----------
+    img_h, img_w, fil_h, fil_w : int
+        Size of the images and of the filters.
+    strides, dilation : int or (int, int)
+        Steps between output pixels and between filter taps, in pixels: (y, x).
+    padding_mode : {'same', 'valid', 'full'}, int, (y, x) or ((top, bottom), (left, right))
+    border_mode : {'zeros', 'nearest', 'reflect', 'wrap'}
+        What the padding holds.
+
+    Raises
+    ------
+    ValueError
+        For values out of range, a filter larger than the padded image, or more
+        'reflect' or 'wrap' padding than the image can fill.
+    TypeError
+        For values of the wrong type.
+    """
+    if not isinstance(border_mode, str):
+        raise TypeError(f"border_mode is {border_mode!r}, expected one of {BORDER_MODES}")
+    # Only ints reach the cache: to it, 1.0 and True are keys equal to 1.
+    return _conv_geometry(
+        as_pair((img_h, img_w), "image size"),
+        as_pair((fil_h, fil_w), "filter size"),
+        as_pair(strides, "strides"),
+        _as_pads(padding_mode, PADDING_WORDS),
+        border_mode,
+        as_pair(dilation, "dilation"),
+    )
+
+
+def pool_geometry(img_h, img_w, pool_h, pool_w, stride_y, stride_x, padding_mode="centered"):
+    """The `Geometry` of a pooling.
+
+    `padding_mode='centered'` is the default: out = size // stride, and windows
+    start at `i * stride - (pool - 1) // 2`. The other modes are those of
+    `conv_geometry`. Every window covers at least one real pixel: padding must
+    be smaller than the window.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `conv_geometry` does.
+    """
+    return _pool_geometry(
+        as_pair((img_h, img_w), "image size"),
+        as_pair((pool_h, pool_w), "(pool_h, pool_w)"),
+        as_pair((stride_y, stride_x), "(stride_y, stride_x)"),
+        _as_pads(padding_mode, ("centered",) + PADDING_WORDS),
+    )
+
+
+def receptive_field(windows):
+    """Size and jump of the input region that one output pixel of stacked windows sees.
+
+    Parameters
+    ----------
+    windows : iterable of (window, stride, dilation)
+        One axis of each layer, first layer first.
+
+    Returns
+    -------
+    size, jump : int
+        The region's extent, and the distance between the regions of two
+        neighbouring outputs, in input pixels. (Dumoulin and Visin 2016;
+        Araujo et al., "Computing receptive fields", Distill 2019, eq. 2.)
+    """
+    size, jump = 1, 1
+    for window, stride, dilation in windows:
+        size += dilation * (window - 1) * jump
+        jump *= stride
+    return size, jump
+
+
+def _two(value, name):
+    """The two entries of a pair; one value twice."""
+    if type(value) is int:
+        return value, value
+    if isinstance(value, (str, bytes, dict, set)):  # can be unpacked, but are no pairs
+        raise TypeError(f"{name} is {value!r}, expected an int or a pair of ints")
+    try:
+        pair = tuple(value)
+    except TypeError:
+        return value, value
+    if len(pair) != 2:
+        raise ValueError(f"{name} is {value!r}, expected an int or a pair of ints")
+    return pair
+
+
+def _as_pads(padding_mode, words):
+    """One of the words, or ((top, bottom), (left, right)) from any form of explicit padding."""
+    if isinstance(padding_mode, str):
+        if padding_mode not in words:
+            raise ValueError(_bad_pads(padding_mode, words))
+        return padding_mode
+    try:
+        y, x = _two(padding_mode, "padding_mode")
+        (top, bottom), (left, right) = _two(y, "padding_mode"), _two(x, "padding_mode")
+        pads = (index(top), index(bottom)), (index(left), index(right))
+    except (TypeError, ValueError) as error:
+        raise type(error)(_bad_pads(padding_mode, words)) from None
+    if min(*pads[0], *pads[1]) < 0:
+        raise ValueError(f"padding_mode is {padding_mode!r}, expected no negative padding")
+    return pads
+
+
+def _bad_pads(padding_mode, words):
+    forms = f"{words}, an int, (y, x) or ((top, bottom), (left, right))"
+    return f"padding_mode is {padding_mode!r}, expected one of {forms}"
+
+
+@lru_cache(maxsize=1024)
+def _conv_geometry(img_size, fil_size, strides, padding_mode, border_mode, dilation):
+    if border_mode not in BORDER_MODES:
+        raise ValueError(f"border_mode is {border_mode!r}, expected one of {BORDER_MODES}")
+    pads, outs = [], []
+    for axis, (name, size, window, stride, step) in enumerate(
+        zip(("height", "width"), img_size, fil_size, strides, dilation)
+    ):
+        before, after = _axis_pads(padding_mode, axis, size, window, stride, step)
+        allowed = {"reflect": size - 1, "wrap": size}.get(border_mode)
+        if allowed is not None and max(before, after) > allowed:
+            raise ValueError(
+                f"border_mode {border_mode!r} can pad an image of {name} {size} by at most "
+                f"{allowed}, got {(before, after)}"
+            )
+        outs.append(_axis_out(name, size, before, after, window, stride, step, "filter"))
+        pads += [before, after]
+    return Geometry(*outs, *pads, *strides, *dilation)
+
+
+@lru_cache(maxsize=1024)
+def _pool_geometry(img_size, pool_size, strides, padding_mode):
+    pads, outs = [], []
+    for axis, (name, size, window, stride) in enumerate(
+        zip(("height", "width"), img_size, pool_size, strides)
+    ):
+        if padding_mode == "centered":
+            if size < stride:
+                raise ValueError(f"pooling stride {stride} is larger than the image {name} {size}")
+            before = (window - 1) // 2
+            out = size // stride
+            after = max((out - 1) * stride + window - before - size, 0)
+            _check_max(name, size + before + after, window, "pool")
+        else:
+            before, after = _axis_pads(padding_mode, axis, size, window, stride, 1)
+            if max(before, after) >= window:
+                raise ValueError(
+                    f"pooling padding {(before, after)} must be smaller than the window {window}"
+                )
+            out = _axis_out(name, size, before, after, window, stride, 1, "pool")
+        outs.append(out)
+        pads += [before, after]
+    return Geometry(*outs, *pads, *strides, 1, 1)
+
+
+def _axis_pads(padding_mode, axis, size, window, stride, dilation):
+    """Padding before and after one axis."""
+    reach = dilation * (window - 1)
+    if padding_mode == "valid":
+        return 0, 0
+    if padding_mode == "full":
+        return reach, reach
+    if padding_mode == "same":
+        out = -(-size // stride)
+        total = max((out - 1) * stride + reach + 1 - size, 0)
+        return total // 2, total - total // 2
+    return padding_mode[axis]
+
+
+def _axis_out(name, size, before, after, window, stride, dilation, kind):
+    """Output size along one axis."""
+    padded = size + before + after
+    extent = dilation * (window - 1) + 1
+    _check_max(name, padded, extent, kind)
+    if extent > padded:
+        raise ValueError(
+            f"{kind} of {name} {window} spans {extent} pixels, larger than the padded image "
+            f"of {name} {padded}"
+        )
+    return (padded - extent) // stride + 1
+
+
+def _check_max(name, padded, extent, kind):
+    if padded > MAX_SIZE or extent > MAX_SIZE:
+        raise ValueError(
+            f"padded {name} {padded} and {kind} extent {extent} must be at most {MAX_SIZE}"
+        )

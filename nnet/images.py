@@ -1,0 +1,77 @@
+"""Images of any common layout to BC01."""
+
+import numpy as np
+
+LAYOUTS = ("NCHW", "NHWC", "NHW", "CHW", "HWC", "HW")
+CHANNELS = (1, 2, 3, 4)  # grey, grey with alpha, RGB, RGBA: what an axis of channels may count
+
+
+def to_bc01(images, layout=None):
+    """Images as an array (n_imgs, n_channels, img_h, img_w) of floats.
+
+    Parameters
+    ----------
+    images : array, or list of arrays of one shape
+        uint8 is divided by 255 and becomes float32, float32 and float64 stay as
+        they are, bools, other integers and half floats become float32 unscaled.
+    layout : None or {'NCHW', 'NHWC', 'NHW', 'CHW', 'HWC', 'HW'}
+        The meaning of the axes: images, channels, height, width. None infers
+        it: 2 axes are HW; otherwise the one axis that counts 1 to 4, last or
+        third from last, is the channels', and 3 axes without such are NHW.
+
+    Returns
+    -------
+    array (n_imgs, n_channels, img_h, img_w)
+        C-contiguous; shares memory with `images` if there is nothing to change.
+
+    Raises
+    ------
+    ValueError
+        If the shape does not fit the layout, or could mean two of them.
+    TypeError
+        For an array of anything but real numbers.
+    """
+    try:
+        images = np.asarray(images)
+    except ValueError:  # a ragged list
+        raise ValueError("images differ in shape, expected images of one shape") from None
+    if images.ndim not in (2, 3, 4):
+        raise ValueError(f"images have shape {images.shape}, expected 2, 3 or 4 axes")
+    if layout is None:
+        layout = _infer_layout(images.shape)
+    elif layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}, expected one of {LAYOUTS}")
+    if len(layout) != images.ndim:
+        raise ValueError(f"images have shape {images.shape}, expected the axes {layout}")
+    if any(size == 0 for axis, size in zip(layout, images.shape) if axis != "N"):
+        raise ValueError(f"images have shape {images.shape}, expected no empty axis but the first")
+
+    for axis in "CN":  # a new axis comes first, and NCHW order is restored below
+        if axis not in layout:
+            images, layout = images[None], axis + layout
+    images = images.transpose([layout.index(axis) for axis in "NCHW"])
+    return np.ascontiguousarray(_as_floats(images))
+
+
+def _infer_layout(shape):
+    if len(shape) == 2:
+        return "HW"
+    first, last = shape[-3] in CHANNELS, shape[-1] in CHANNELS
+    if len(shape) == 4 and first != last:
+        return "NCHW" if first else "NHWC"
+    if len(shape) == 3 and not first:
+        return "HWC" if last else "NHW"
+    if len(shape) == 3 and shape[0] == 1 and not last:
+        return "NHW"  # one grey image; CHW means the same
+    possible = [name for name in LAYOUTS if len(name) == len(shape)]
+    raise ValueError(f"images of shape {shape} could mean several layouts, pass one of {possible}")
+
+
+def _as_floats(images):
+    kind = images.dtype.kind
+    if images.dtype == np.uint8:
+        return np.divide(images, 255, dtype=np.float32)
+    if kind not in "biuf" or images.dtype.itemsize > 8:
+        raise TypeError(f"images have dtype {images.dtype}, expected integers or floats")
+    double = kind == "f" and images.dtype.itemsize == 8
+    return images.astype(np.float64 if double else np.float32, copy=False)

@@ -1,0 +1,253 @@
+"""Which compiled kernels run, and on how many threads: decided here, once.
+
+The same Cython source is built for several instruction sets ("targets"). The
+best one that this processor supports is chosen at import; `NNET_TARGET` forces
+another. Thread counts come from, in this order: `set_num_threads` or
+`num_threads`, `NNET_NUM_THREADS`, `OMP_NUM_THREADS`, and last the processors
+that the affinity mask and the container's CPU quota leave this process.
+"""
+
+import os
+import sys
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from operator import index
+from pathlib import Path
+
+from nnet import _cpu
+
+TARGETS = ("baseline", "avx2", "avx512")  # slowest first
+MAX_THREADS = 1024  # OpenMP ends the process when the system refuses it a thread
+
+
+# --- instruction sets ---------------------------------------------------------
+
+
+def _module_name(kernel, target):
+    return f"nnet.{kernel}" if target == "baseline" else f"nnet.{kernel}_{target}"
+
+
+def built_targets():
+    """The targets that this installation was built for, slowest first."""
+    return tuple(t for t in TARGETS if find_spec(_module_name("_conv", t)))
+
+
+def _choose_target():
+    """The target to use, and why."""
+    built = built_targets()
+    forced = os.environ.get("NNET_TARGET")
+    if not forced:
+        return [t for t in built if _cpu.supports(t)][-1], "the fastest this CPU supports"
+    if forced not in TARGETS:
+        raise ValueError(f"NNET_TARGET is {forced!r}, expected one of {TARGETS}")
+    if forced not in built:
+        raise ImportError(f"NNET_TARGET is {forced!r}, but nnet was built only for {built}")
+    if not _cpu.supports(forced):
+        raise RuntimeError(f"NNET_TARGET is {forced!r}, but this CPU cannot run it")
+    return forced, "NNET_TARGET"
+
+
+TARGET, _TARGET_WHY = _choose_target()
+
+
+def load(kernel, target=None):
+    """The functions of kernel module '_conv' or '_pool' built for a target.
+
+    An error while a supported target is imported propagates: there is no
+    silent fall back to a slower one.
+    """
+    return import_module(_module_name(kernel, target or TARGET)).KERNELS
+
+
+# --- threads ------------------------------------------------------------------
+
+
+def _cgroup_cpus(root="/sys/fs/cgroup", membership="/proc/self/cgroup"):
+    """Processors that the container's CPU quota is worth (at least 1), or None without a quota.
+
+    A quota set on any ancestor binds too, so the walk goes up to the root.
+    """
+    limits = []
+    try:
+        lines = Path(membership).read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines + ["0::/", "0:cpu:/"]:
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        folder = Path(root, path.lstrip("/"))
+        if controllers and "cpu" in controllers.split(","):  # cgroup v1
+            folder = Path(root, "cpu", path.lstrip("/"))
+            sources = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            stop = Path(root, "cpu")
+        elif not controllers:  # cgroup v2
+            sources = ("cpu.max",)
+            stop = Path(root)
+        else:
+            continue
+        for place in (folder, *folder.parents):
+            try:
+                quota, period = " ".join((place / s).read_text() for s in sources).split()
+                if quota != "max" and int(quota) > 0 and int(period) > 0:
+                    limits.append(max(int(quota) // int(period), 1))
+            except (OSError, ValueError):
+                pass
+            if place == stop:
+                break
+    return min(limits, default=None)
+
+
+def _env_threads(name):
+    """A thread count from an environment variable, None if unset."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    omp = name == "OMP_NUM_THREADS"
+    # OpenMP's variable may list one count per nesting level; the first is ours.
+    count = text.split(",")[0].strip() if omp else text
+    if count.isdecimal() and 1 <= int(count) <= MAX_THREADS:
+        return int(count)
+    if omp:  # OpenMP itself ignores what it cannot read
+        return None
+    raise ValueError(f"{name} is {text!r}, expected an integer from 1 to {MAX_THREADS}")
+
+
+def _default_threads():
+    """The thread count of a new process, and why."""
+    for name in ("NNET_NUM_THREADS", "OMP_NUM_THREADS"):
+        if count := _env_threads(name):
+            return count, name
+    try:
+        cpus, why = len(os.sched_getaffinity(0)), "CPUs of the affinity mask"
+    except AttributeError:  # macOS
+        cpus, why = os.cpu_count() or 1, "CPUs of the machine"
+    quota = _cgroup_cpus()
+    if quota is not None and quota < cpus:
+        cpus, why = quota, "the container's CPU quota"
+    return min(cpus, MAX_THREADS), why
+
+
+_threads, _threads_why = _default_threads()
+_omp_threads_at_start = _cpu.max_threads()
+_parallel_used = False  # a parallel region may have run in this process
+_fork_child = False  # this process was forked after one
+
+
+def get_num_threads():
+    """The number of threads that a large kernel call uses now.
+
+    Small calls stay on one thread. The results do not depend on it.
+    """
+    global _parallel_used
+    if not _cpu.OPENMP or _fork_child:
+        return 1
+    threads = _threads
+    omp_threads = _cpu.max_threads()
+    if omp_threads != _omp_threads_at_start:  # threadpoolctl, or omp_set_num_threads
+        threads = min(threads, omp_threads)
+    _parallel_used = _parallel_used or threads > 1
+    return threads
+
+
+def call_threads(n_threads=None):
+    """The number of threads for one kernel call; None stands for `get_num_threads()`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `set_num_threads` does.
+    """
+    global _parallel_used
+    if n_threads is None:
+        return get_num_threads()
+    n_threads = _as_count(n_threads)
+    if not _cpu.OPENMP or _fork_child:
+        return 1
+    _parallel_used = _parallel_used or n_threads > 1
+    return n_threads
+
+
+def _as_count(n_threads):
+    try:
+        n_threads = int(index(n_threads))
+    except TypeError:
+        raise TypeError(f"n_threads is {n_threads!r}, expected an integer") from None
+    if not 1 <= n_threads <= MAX_THREADS:
+        raise ValueError(f"n_threads is {n_threads}, expected at least 1 and at most {MAX_THREADS}")
+    return n_threads
+
+
+def set_num_threads(n_threads):
+    """Set the number of threads of this process's kernel calls.
+
+    Raises
+    ------
+    ValueError
+        If `n_threads` is less than 1 or more than 1024.
+    TypeError
+        If it is not an integer.
+    RuntimeError
+        If more than one is asked for in a child that was forked after its
+        parent ran threads: OpenMP's threads do not survive a fork.
+    """
+    global _threads, _threads_why
+    n_threads = _as_count(n_threads)
+    if _fork_child and n_threads > 1:
+        raise RuntimeError(
+            "a process forked after its parent ran threads stays on one thread; "
+            "use multiprocessing's 'spawn' or 'forkserver' start method"
+        )
+    _threads, _threads_why = n_threads, "set_num_threads"
+
+
+@contextmanager
+def num_threads(n_threads):
+    """A context in which kernel calls use `n_threads` threads."""
+    global _threads, _threads_why
+    before = _threads, _threads_why
+    set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        _threads, _threads_why = before
+
+
+def _after_fork():
+    # libgomp's thread pool is gone in a forked child, and waiting for it hangs.
+    global _fork_child
+    _fork_child = _fork_child or _parallel_used
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# --- report -------------------------------------------------------------------
+
+
+def show_config(file=None):
+    """Print the version, the chosen and built targets, OpenMP, threads and compiler."""
+    import numpy
+
+    import nnet
+
+    threads, why = get_num_threads(), _threads_why
+    if not _cpu.OPENMP:
+        why = "built without OpenMP"
+    elif _fork_child:
+        why = "forked after the parent ran threads"
+    elif threads != _threads:
+        why = "OpenMP's limit, set by threadpoolctl or omp_set_num_threads"
+    openmp = f"yes ({_cpu.OPENMP})" if _cpu.OPENMP else "no"
+    rows = {
+        "nnet": nnet.__version__,
+        "target": f"{TARGET} ({_TARGET_WHY})",
+        "targets built": ", ".join(built_targets()),
+        "OpenMP": openmp,
+        "threads": f"{threads} ({why})",
+        "compiler": _cpu.COMPILER,
+        "Python": sys.version.split()[0],
+        "NumPy": numpy.__version__,
+    }
+    for name, value in rows.items():
+        print(f"{name + ':':15}{value}", file=file)

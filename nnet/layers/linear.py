@@ -1,0 +1,90 @@
+"""Linear: a dense layer. Flatten: images to the rows it takes."""
+
+import numpy as np
+
+from nnet._conv import conv_bc01
+from nnet.layers.base import Layer, WeightedLayer, as_int, check_axes
+
+
+class Linear(WeightedLayer):
+    """A matrix product with bias: (n_imgs, n_in) -> (n_imgs, n_out).
+
+    Parameters
+    ----------
+    n_out : int
+        Number of outputs.
+    weight_scale : float, 'he' or 'glorot'
+        Standard deviation of the initial weights.
+    weight_decay : float
+        Shrinks the weights, not the biases: adds weight_decay * W to the step.
+    use_bias : bool
+
+    Attributes
+    ----------
+    W : array (n_in, n_out)
+    b : array (n_out,), or None
+    """
+
+    def __init__(self, n_out, weight_scale="he", weight_decay=0.0, use_bias=True):
+        super().__init__(weight_scale, weight_decay, use_bias)
+        self.n_out = as_int(n_out, "n_out", 1)
+
+    def param_shapes(self, input_shape):
+        self.output_shape(input_shape)
+        return {"W": (input_shape[1], self.n_out), "b": (self.n_out,)}
+
+    def _fans(self, W_shape):
+        return W_shape
+
+    def fprop(self, input):
+        if self.training:
+            self._kept = input
+        output = self._array("output", self.output_shape(input.shape), self.W.dtype)
+        matmul(input, self.W, output)
+        if self.use_bias:
+            output += self.b
+        return output
+
+    def bprop(self, output_grad):
+        input = self._kept
+        matmul(input.T, output_grad, self.W_grad)
+        self.W_grad /= len(input)
+        if self.use_bias:
+            np.mean(output_grad, axis=0, out=self.b_grad)
+        if not self.need_input_grad:
+            return None
+        return matmul(output_grad, self.W.T, self._array("input_grad", input.shape, self.W.dtype))
+
+    def output_shape(self, input_shape):
+        advice = "" if len(input_shape) < 3 else ": put a Flatten() or GlobalAveragePool() before it"
+        check_axes(input_shape, "n_imgs, n_features", advice)
+        return input_shape[0], self.n_out
+
+
+def matmul(a, b, out):
+    """Write a @ b to out, by the convolution kernel, and return it.
+
+    It is a 1x1 convolution of one image, whose channels are the rows of b and
+    whose features are the rows of out. Unlike a BLAS it gives the same bits for
+    every number of threads, and no second pool of threads competes for the cores.
+    """
+    conv_bc01(b[None, :, None, :], a.T[:, :, None, None], out[None, :, None, :])
+    return out
+
+
+class Flatten(Layer):
+    """All axes but the images' into one."""
+
+    def fprop(self, input):
+        if self.training:
+            self._kept = input.shape
+        return input.reshape(self.output_shape(input.shape))
+
+    def bprop(self, output_grad):
+        return output_grad.reshape(self._kept)
+
+    def output_shape(self, input_shape):
+        size = 1
+        for length in input_shape[1:]:
+            size *= length
+        return input_shape[0], size

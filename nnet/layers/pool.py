@@ -1,0 +1,98 @@
+"""Pool and GlobalAveragePool: summaries of neighbouring pixels."""
+
+import numpy as np
+
+from nnet._pool import bprop_pool_bc01, pool_bc01
+from nnet.geometry import as_pair, pool_geometry
+from nnet.layers.base import Layer, as_bool, check_axes
+
+
+class Pool(Layer):
+    """Maximum or average of windows.
+
+    Parameters
+    ----------
+    pool_shape, strides : int or (int, int)
+        (height, width). Signals are images of height 1: give (1, length).
+    mode : {'max', 'avg'}
+    padding_mode : {'centered', 'same', 'valid', 'full'}, int, (y, x) or ((top, bottom), (left, right))
+        'centered': output size = image size // stride, and windows start at
+        i * stride - (pool - 1) // 2.
+    count_include_pad : bool
+        Whether an average divides by the window's size or by the number of its
+        real pixels.
+    """
+
+    def __init__(
+        self,
+        pool_shape=(3, 3),
+        strides=(1, 1),
+        mode="max",
+        padding_mode="centered",
+        count_include_pad=False,
+    ):
+        if mode not in ("max", "avg"):
+            raise ValueError(f"mode is {mode!r}, expected 'max' or 'avg'")
+        self.pool_shape = as_pair(pool_shape, "pool_shape")
+        self.strides = as_pair(strides, "strides")
+        self.mode = mode
+        self.padding_mode = padding_mode
+        self.count_include_pad = as_bool(count_include_pad, "count_include_pad")
+
+    def _setup(self, input_shape, rng):
+        self.output_shape(input_shape)
+
+    def fprop(self, input):
+        out_shape = self.output_shape(input.shape)
+        output = self._array("output", out_shape, input.dtype)
+        switches = None
+        if self.mode == "max":
+            switches = self._array("switches", (*out_shape, 2), np.intp)
+        pool_bc01(input, output, switches, *self.pool_shape, *self.strides, **self._options())
+        if self.training:
+            self._kept = input.shape, switches
+        return output
+
+    def bprop(self, output_grad):
+        input_shape, switches = self._kept
+        imgs_grad = self._array("input_grad", input_shape, output_grad.dtype)
+        return bprop_pool_bc01(
+            output_grad, switches, imgs_grad, *self.pool_shape, *self.strides, **self._options()
+        )
+
+    def output_shape(self, input_shape):
+        check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
+        where = pool_geometry(
+            *input_shape[2:], *self.pool_shape, *self.strides, self.padding_mode
+        )
+        return *input_shape[:2], where.out_h, where.out_w
+
+    def _options(self):
+        return {
+            "mode": self.mode,
+            "padding_mode": self.padding_mode,
+            "count_include_pad": self.count_include_pad,
+        }
+
+
+class GlobalAveragePool(Layer):
+    """The average of each channel: (n_imgs, n_channels, img_h, img_w) -> (n_imgs, n_channels)."""
+
+    def _setup(self, input_shape, rng):
+        self.output_shape(input_shape)
+
+    def fprop(self, input):
+        if self.training:
+            self._kept = input.shape
+        output = self._array("output", self.output_shape(input.shape), input.dtype)
+        return np.mean(input, axis=(2, 3), out=output)
+
+    def bprop(self, output_grad):
+        input_shape = self._kept
+        input_grad = self._array("input_grad", input_shape, output_grad.dtype)
+        n_pixels = input_shape[2] * input_shape[3]
+        return np.divide(output_grad[:, :, None, None], n_pixels, out=input_grad)
+
+    def output_shape(self, input_shape):
+        check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
+        return tuple(input_shape[:2])

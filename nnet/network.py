@@ -1,0 +1,551 @@
+"""NeuralNetwork: a list of layers, trained by stochastic gradient descent."""
+
+import copy
+import time
+from contextlib import contextmanager
+from operator import index
+from typing import NamedTuple
+
+import numpy as np
+
+from nnet import saving
+from nnet.data import as_images, as_labels, as_values, bc01_shape, check_lengths, encode
+from nnet.layers import Activation, Conv, Layer, LossMixin, ParamMixin
+from nnet.layers.base import as_bool, as_float, as_int
+from nnet.optimizers import SGD
+
+
+class DivergedError(FloatingPointError):
+    """The training loss or the parameters became NaN or infinite."""
+
+
+class Progress(NamedTuple):
+    """What a `fit` callback is given after each batch.
+
+    The last batch of an epoch is reported after validation: there `epoch_done`
+    is true and, with validation data, `val_loss` and `val_error` are set.
+    """
+
+    network: "NeuralNetwork"  # usable as it is: predict, params, save
+    epoch: int  # counts from 1
+    n_epochs: int
+    n_seen: int  # images of this epoch that were trained on
+    n_imgs: int  # images of an epoch
+    loss: float  # mean over the images seen in this epoch
+    accuracy: float | None  # fraction of them classified correctly; None for regression
+    val_loss: float | None = None
+    val_error: float | None = None
+
+    @property
+    def epoch_done(self):
+        return self.n_seen == self.n_imgs
+
+
+class GradientError(NamedTuple):
+    """How far one parameter array's gradient is from central differences."""
+
+    name: str
+    abs_error: float  # largest absolute difference
+    rel_error: float  # the same, divided by the largest absolute gradient
+
+
+class NeuralNetwork:
+    """A feed-forward network.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        The last one is a loss: LogRegression for classification,
+        MeanSquaredError for regression, or a class of your own with LossMixin.
+    rng : None, int, numpy.random.Generator or numpy.random.RandomState
+        Initial parameters and the order of the images come from it. With an
+        int every `fit` on the same data gives the same bits; a Generator or
+        RandomState is consumed, so that a second `fit` gives others.
+
+    Attributes
+    ----------
+    classes_ : array (n_classes,)
+        The labels, sorted, as they occur in y; None for regression.
+    dtype_ : numpy.dtype
+        float32 or float64, of parameters and activations: the dtype of X in
+        `fit` (integers, bools and half floats become float32).
+    input_shape_ : tuple
+        Shape of one image: X.shape[1:].
+    loss_history_, val_loss_history_, val_error_history_ : list of float
+        One value for each finished epoch; the latter two are empty without
+        validation data.
+    """
+
+    def __init__(self, layers, rng=None):
+        self.layers = list(layers)
+        for i, layer in enumerate(self.layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers[{i}] is {layer!r}, expected an instance of Layer")
+            if isinstance(layer, LossMixin) != (layer is self.layers[-1]):
+                raise ValueError(
+                    f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
+                    "other, to be a loss: LogRegression() or MeanSquaredError()"
+                )
+        if len(set(map(id, self.layers))) < len(self.layers):
+            raise ValueError("layers has the same object twice, expected one object per layer")
+        if not any(isinstance(layer, ParamMixin) for layer in self.layers):
+            raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
+        self.rng = rng
+        self._generator()
+        self.input_shape_ = None
+
+    # --- training -------------------------------------------------------------
+
+    def fit(
+        self,
+        X,
+        y,
+        learning_rate=0.1,
+        max_iter=10,
+        batch_size=64,
+        momentum=0.0,
+        nesterov=False,
+        shuffle=True,
+        validation_data=None,
+        verbose=False,
+        callback=None,
+    ):
+        """Train afresh on images X and targets y.
+
+        Parameters
+        ----------
+        X : array (n_imgs, n_channels, img_h, img_w)
+            Or (n_imgs, n_channels, length): signals, which train as images of
+            height 1. Or (n_imgs, n_features), for networks without Conv and Pool.
+        y : array (n_imgs,) of labels of any one kind, or of floats for regression
+            Regression targets may have more axes: those of the last layer's output.
+        learning_rate : float, or callable epoch -> float with epochs counted from 0
+        max_iter : int
+            Number of epochs. Each one uses every image once.
+        batch_size : int
+            The last batch of an epoch may be smaller.
+        momentum, nesterov : float, bool
+            See `SGD`.
+        shuffle : bool
+            Draw a new order of the images for each epoch.
+        validation_data : None or (X, y)
+            Evaluated after each epoch.
+        verbose : bool
+            Print one line after each epoch.
+        callback : None or callable
+            Called with a `Progress` after each batch; training stops if it
+            returns true. An exception that it raises, or a KeyboardInterrupt,
+            leaves the network usable with the parameters of the last step.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For arrays, options or layers that do not fit together.
+        DivergedError
+            If the loss of a batch, or a parameter after an epoch, is not finite.
+        """
+        n_epochs = as_int(max_iter, "max_iter", 1)
+        batch_size = as_int(batch_size, "batch_size", 1)
+        shuffle, verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
+        rate = learning_rate if callable(learning_rate) else lambda epoch: learning_rate
+        SGD([], rate(0), momentum, nesterov)  # refuses bad options before any work
+        X = as_images(X)
+        rng = self._generator()
+        target = self._setup(X, y, batch_size, rng)
+        if validation_data is not None:
+            validation_data = self._as_validation(validation_data)
+        optimizer = SGD(self.params(), rate(0), momentum, nesterov)
+
+        with self._at_work(training=True):
+            for epoch in range(n_epochs):
+                start = time.perf_counter()
+                optimizer.learning_rate = as_float(rate(epoch), "learning_rate(epoch)")
+                order = rng.permutation(len(X)) if shuffle else np.arange(len(X))
+                for n_seen, loss, accuracy in self._batches(
+                    X, target, order, batch_size, optimizer, epoch
+                ):
+                    progress = Progress(self, epoch + 1, n_epochs, n_seen, len(X), loss, accuracy)
+                    if progress.epoch_done:
+                        seconds = time.perf_counter() - start
+                        progress = self._end_epoch(progress, validation_data)
+                        if verbose:
+                            print(describe(progress, seconds), flush=True)
+                    if callback is not None and callback(progress):
+                        return self
+        return self
+
+    def _generator(self):
+        if isinstance(self.rng, (np.random.Generator, np.random.RandomState)):
+            return self.rng
+        try:
+            return np.random.default_rng(self.rng if self.rng is None else index(self.rng))
+        except TypeError:
+            raise TypeError(
+                f"rng is {self.rng!r}, expected None, an int, a Generator or a RandomState"
+            ) from None
+
+    def _setup(self, X, y, batch_size, rng, classes=None):
+        """Set up the layers and everything that follows from X and y; return the target."""
+        loss_layer = self.layers[-1]
+        check_lengths(X, y)
+        if len(X) == 0:
+            raise ValueError("X has no images, expected at least one")
+        if loss_layer.is_classifier:
+            labels = as_labels(y)
+            classes = np.unique(labels) if classes is None else classes
+            if len(classes) < 2:
+                raise ValueError(f"y has the one class {classes[0]!r}, expected at least 2 classes")
+            target = encode(labels, classes)
+            target_shape, output_shape = (), (len(classes),)
+        else:
+            target = as_values(y, X.dtype)
+            target_shape, output_shape = target.shape[1:], target.shape[1:] or (1,)
+            target = target.reshape(len(X), *output_shape)
+
+        self.input_shape_ = None  # not fitted, should a layer refuse its input
+        shape = (min(batch_size, len(X)), *bc01_shape(X.shape[1:]))
+        self._shapes = [shape[1:]]
+        for i, layer in enumerate(self.layers):
+            layer.dtype = X.dtype
+            try:
+                layer._setup(shape, rng)
+                shape = tuple(layer.output_shape(shape))
+            except (TypeError, ValueError) as error:
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(f"{self._name(i)} cannot take an input of shape {shape}: {error}") from error
+            self._shapes.append(shape[1:])
+        if self._shapes[-1] != output_shape:
+            what = f"the {len(classes)} classes" if loss_layer.is_classifier else "the targets"
+            raise ValueError(
+                f"{self._name(-1)} gets {self._shapes[-1]} values for each image, "
+                f"expected {output_shape} for {what} of y"
+            )
+        self.classes_, self.target_shape_ = classes, target_shape
+        self.dtype_, self.input_shape_ = X.dtype, X.shape[1:]
+        self.loss_history_, self.val_loss_history_, self.val_error_history_ = [], [], []
+        return target
+
+    def _name(self, i):
+        return f"layer {i % len(self.layers)} ({type(self.layers[i]).__name__})"
+
+    def _batches(self, X, target, order, batch_size, optimizer, epoch):
+        """Train for one epoch; after each batch, yield (images seen, mean loss, accuracy)."""
+        images = X.reshape(len(X), *self._shapes[0])
+        work = np.empty((min(batch_size, len(X)), *self._shapes[0]), X.dtype)
+        loss_sum = n_right = n_seen = 0
+        for start in range(0, len(X), batch_size):
+            rows = order[start : start + batch_size]
+            # With mode='raise', take would first copy to a buffer of its own.
+            batch = np.take(images, rows, axis=0, out=work[: len(rows)], mode="clip")
+            loss, right = self._step(batch, target[rows], optimizer)
+            if not np.isfinite(loss):
+                raise DivergedError(
+                    f"the loss became {loss} in epoch {epoch + 1}: try a smaller learning_rate "
+                    f"than {optimizer.learning_rate}, or scale X to values around 1"
+                )
+            n_seen += len(rows)
+            loss_sum += loss * len(rows)
+            n_right += right
+            accuracy = n_right / n_seen if self.layers[-1].is_classifier else None
+            yield n_seen, loss_sum / n_seen, accuracy
+
+    def _step(self, batch, target, optimizer):
+        """Train on one batch: its mean loss, and how many images were right before the step."""
+        loss_layer = self.layers[-1]
+        # A diverging loss is reported as such, not as a warning about some overflow.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            scores = self._forward(batch)
+            loss = float(loss_layer.loss(scores, target))
+            n_right = 0
+            if loss_layer.is_classifier:
+                n_right = int(np.sum(np.argmax(loss_layer.fprop(scores), axis=1) == target))
+            if np.isfinite(loss):
+                self._backward(loss_layer.input_grad(scores, target))
+                optimizer.step(self._collect("param_incs"))
+        return loss, n_right
+
+    def _end_epoch(self, progress, validation_data):
+        if not all(np.isfinite(param).all() for param in self.params()):
+            raise DivergedError(
+                f"a parameter became infinite or NaN in epoch {progress.epoch}: "
+                "try a smaller learning_rate, or scale X to values around 1"
+            )
+        self.loss_history_.append(progress.loss)
+        if validation_data is None:
+            return progress
+        val_loss, val_error = self._evaluate(*validation_data)
+        self.val_loss_history_.append(val_loss)
+        self.val_error_history_.append(val_error)
+        return progress._replace(val_loss=val_loss, val_error=val_error)
+
+    # --- the two directions ---------------------------------------------------
+
+    @contextmanager
+    def _at_work(self, training):
+        """Lend the layers arrays to reuse, and fuse what can be fused.
+
+        At the end the arrays are taken back, and all activations with them.
+        """
+        names = ("training", "need_input_grad", "_lent", "_kept", "_fused_relu")
+        before = [[getattr(layer, name) for name in names] for layer in self.layers]
+        try:
+            for layer, after in zip(self.layers, [*self.layers[1:], None]):
+                layer.training, layer._lent = training, {}
+                if type(layer) is Conv and type(after) is Activation and after.type == "relu":
+                    layer._fused_relu = after._fused_relu = True
+            self.layers[self._first_trained()].need_input_grad = False
+            yield
+        finally:
+            for layer, values in zip(self.layers, before):
+                for name, value in zip(names, values):
+                    setattr(layer, name, value)
+
+    def _forward(self, batch):
+        """The scores: what the last layer, the loss, takes."""
+        for i, layer in enumerate(self.layers[:-1]):
+            batch = self._conform(layer.fprop(batch), (len(batch), *self._shapes[i + 1]), i, "fprop")
+        return batch
+
+    def _backward(self, grad):
+        """Let the layers compute their parameters' gradients, down to the first that has any."""
+        for i in reversed(range(self._first_trained(), len(self.layers) - 1)):
+            shape = (len(grad), *self._shapes[i])
+            grad = self.layers[i].bprop(grad)
+            if self.layers[i].need_input_grad:
+                grad = self._conform(grad, shape, i, "bprop")
+
+    def _first_trained(self):
+        return [isinstance(layer, ParamMixin) for layer in self.layers].index(True)
+
+    def _conform(self, array, shape, i, method):
+        """What a layer returned, in the network's dtype; refused if of a wrong shape."""
+        if np.shape(array) != shape:
+            raise ValueError(
+                f"{self._name(i)}.{method} returned shape {np.shape(array)}, expected {shape}"
+            )
+        return np.asarray(array, self.dtype_)
+
+    def _collect(self, method):
+        """The lists that a method of all layers with parameters returns, as one list."""
+        return [
+            array
+            for layer in self.layers
+            if isinstance(layer, ParamMixin)
+            for array in getattr(layer, method)()
+        ]
+
+    # --- prediction -----------------------------------------------------------
+
+    def predict(self, X, batch_size=256):
+        """Labels, or values of y's shape.
+
+        Parameters
+        ----------
+        X : array (n_imgs, ...), each image of the shape that `fit` saw
+            No images give an empty result.
+
+        Returns
+        -------
+        array (n_imgs,) with the dtype of `classes_`
+            For regression (n_imgs, ...) as y in `fit`, with the dtype of X there.
+
+        Raises
+        ------
+        ValueError
+            Before `fit`, and for images of another shape, or not finite.
+        """
+        predictions = self._predictions(self._as_fitted(X), batch_size)
+        if self.layers[-1].is_classifier:
+            return self.classes_[np.argmax(predictions, axis=1)]
+        return predictions.reshape(len(predictions), *self.target_shape_)
+
+    def predict_proba(self, X, batch_size=256):
+        """Class probabilities, array (n_imgs, n_classes), columns in the order of `classes_`.
+
+        Parameters and errors as for `predict`; TypeError for a regression network.
+        """
+        if not self.layers[-1].is_classifier:
+            raise TypeError(f"{self._name(-1)} predicts values, expected a classifier as last layer")
+        return self._predictions(self._as_fitted(X), batch_size)
+
+    def error(self, X, y, batch_size=256):
+        """Fraction of wrong labels; for regression, the mean squared error.
+
+        Labels that `fit` did not see count as wrong.
+        """
+        X = self._as_fitted(X)
+        check_lengths(X, y)
+        if len(X) == 0:
+            raise ValueError("X has no images, expected at least one")
+        return self._evaluate(X, self._as_target(y), batch_size)[1]
+
+    def _as_fitted(self, X):
+        """X as `fit` would take it, refused if its images have another shape."""
+        if self.input_shape_ is None:
+            raise ValueError("this network is not fitted yet, expected a call of fit first")
+        X = as_images(X, self.dtype_)
+        if X.shape[1:] != self.input_shape_:
+            raise ValueError(f"X has shape {X.shape}, expected (n_imgs, *{self.input_shape_})")
+        return X
+
+    def _as_target(self, y):
+        """Class indices, -1 for labels that `fit` did not see; or values as the loss takes them."""
+        if self.layers[-1].is_classifier:
+            return encode(as_labels(y), self.classes_)
+        y = as_values(y, self.dtype_)
+        if y.shape[1:] != self.target_shape_:
+            raise ValueError(f"y has shape {y.shape}, expected (n_imgs, *{self.target_shape_})")
+        return y.reshape(len(y), *self._shapes[-1])
+
+    def _as_validation(self, validation_data):
+        try:
+            X, y = validation_data
+        except (TypeError, ValueError):
+            raise ValueError("validation_data is not a pair, expected None or (X, y)") from None
+        X = self._as_fitted(X)
+        check_lengths(X, y)
+        target = self._as_target(y)
+        if len(X) == 0:
+            raise ValueError("validation_data has no images, expected at least one")
+        if self.classes_ is not None and np.min(target) < 0:
+            label = np.asarray(y)[np.argmin(target)]
+            raise ValueError(f"validation_data has the label {label!r}, which is not in y")
+        return X, target
+
+    def _scores(self, X, batch_size):
+        batch_size = as_int(batch_size, "batch_size", 1)
+        images = X.reshape(len(X), *self._shapes[0])
+        scores = np.empty((len(X), *self._shapes[-2]), self.dtype_)
+        for start in range(0, len(X), batch_size):
+            scores[start : start + batch_size] = self._forward(images[start : start + batch_size])
+        return scores
+
+    def _predictions(self, X, batch_size):
+        with self._at_work(training=False):
+            return self.layers[-1].fprop(self._scores(X, batch_size))
+
+    def _evaluate(self, X, target, batch_size=256):
+        """Mean loss and error."""
+        loss_layer = self.layers[-1]
+        with self._at_work(training=False):
+            scores = self._scores(X, batch_size)
+            predictions = loss_layer.fprop(scores)
+            loss = float(loss_layer.loss(scores, target))
+        if loss_layer.is_classifier:
+            return loss, float(np.mean(np.argmax(predictions, axis=1) != target))
+        return loss, float(np.mean(np.square(predictions - target)))
+
+    # --- parameters -----------------------------------------------------------
+
+    def params(self):
+        """All parameter arrays, first layer first: the live arrays, which may be written to."""
+        return self._collect("params")
+
+    def check_gradients(self, X, y, eps=1e-6, max_checks=20):
+        """Compare the layers' gradients with central differences, in float64.
+
+        The network itself does not change. Before `fit`, freshly drawn
+        parameters are used.
+
+        Parameters
+        ----------
+        X, y : as for `fit`; a few images are enough
+        eps : float
+            Each checked parameter is moved by this much, both ways.
+        max_checks : int or None
+            At most so many elements of each array, drawn at random; None for all.
+
+        Returns
+        -------
+        list of GradientError
+            One (name, abs_error, rel_error) for each array of `params()`.
+        """
+        X = as_images(X, np.float64)
+        twin = copy.deepcopy(self)
+        fitted = self.input_shape_ is not None
+        target = twin._setup(X, y, len(X), twin._generator(), self.classes_ if fitted else None)
+        for param, value in zip(twin.params(), self.params() if fitted else []):
+            param[...] = value
+        images = X.reshape(len(X), *twin._shapes[0])
+        with twin._at_work(training=True):
+            twin._backward(twin.layers[-1].input_grad(twin._forward(images), target))
+            grads = [np.array(grad) for grad in twin._collect("param_grads")]
+            return [
+                twin._compare(*checked, images, target, eps, max_checks)
+                for checked in zip(twin._param_names(), twin.params(), grads)
+            ]
+
+    def _param_names(self):
+        return [
+            f"{self._name(i)}.params()[{j}]"
+            for i, layer in enumerate(self.layers)
+            if isinstance(layer, ParamMixin)
+            for j in range(len(layer.params()))
+        ]
+
+    def _compare(self, name, param, grad, images, target, eps, max_checks):
+        """The GradientError of one parameter array."""
+        if param.dtype != np.float64:
+            raise TypeError(f"{name} has dtype {param.dtype}, expected self.dtype, now float64")
+        picks = np.arange(param.size)
+        if max_checks is not None and max_checks < param.size:
+            picks = np.random.default_rng(0).choice(param.size, max_checks, replace=False)
+        differences = np.empty(len(picks))
+        for i, pick in enumerate(picks):
+            value = param.flat[pick]
+            losses = []
+            for moved in (value + eps, value - eps):
+                param.flat[pick] = moved
+                losses.append(float(self.layers[-1].loss(self._forward(images), target)))
+            param.flat[pick] = value
+            differences[i] = (losses[0] - losses[1]) / (2 * eps)
+        gradients = grad.flat[picks]
+        abs_error = np.max(np.abs(gradients - differences))
+        largest = max(np.max(np.abs(gradients)), np.max(np.abs(differences)))
+        return GradientError(name, float(abs_error), float(abs_error / largest) if largest else 0.0)
+
+    # --- files ----------------------------------------------------------------
+
+    def save(self, path):
+        """Write architecture and parameters to a safetensors file.
+
+        An existing file is replaced in one step. Needs the extra nnet[train].
+
+        Raises
+        ------
+        ValueError
+            Before `fit`, and for layers that are not nnet's own.
+        """
+        if self.input_shape_ is None:
+            raise ValueError("this network is not fitted yet, expected a call of fit first")
+        saving.save(self, path)
+
+    @classmethod
+    def load(cls, path):
+        """The network that `save` wrote: it predicts the same bits.
+
+        Its rng is None and its histories are empty. No code of the file runs.
+
+        Raises
+        ------
+        ValueError
+            For a file that is truncated, changed, or not from `save`.
+        """
+        layers, fitted = saving.load(path)
+        network = cls(layers)
+        vars(network).update(fitted)
+        return network
+
+
+def describe(progress, seconds):
+    """An epoch in one line."""
+    line = f"epoch {progress.epoch}/{progress.n_epochs}: loss {progress.loss:.4f}"
+    if progress.accuracy is not None:
+        line += f", accuracy {progress.accuracy:.2%}"
+    if progress.val_loss is not None:
+        line += f", validation loss {progress.val_loss:.4f}, error {progress.val_error:.4g}"
+    return f"{line}, {progress.n_imgs / seconds:.0f} images/s"

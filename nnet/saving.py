@@ -1,0 +1,1 @@
+"""Networks as safetensors files: parameters as tensors, architecture as JSON, no code."""

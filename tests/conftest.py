@@ -1,0 +1,69 @@
+"""Fixtures shared by the tests: every built target in turn, fixed seeds, a fresh interpreter."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import nnet
+from nnet import _cpu
+from nnet.kernels import TARGETS, built_targets, load
+
+
+@pytest.fixture(scope="session", params=TARGETS)
+def kernels(request):
+    """The four compiled functions of one target."""
+    target = request.param
+    if target not in built_targets():
+        pytest.skip(f"the {target} target is not built")
+    if not _cpu.supports(target):
+        pytest.skip(f"this CPU lacks what the {target} target needs")
+    conv_bc01, bprop_conv_bc01 = load("_conv", target)
+    pool_bc01, bprop_pool_bc01 = load("_pool", target)
+    return SimpleNamespace(
+        target=target,
+        conv_bc01=conv_bc01,
+        bprop_conv_bc01=bprop_conv_bc01,
+        pool_bc01=pool_bc01,
+        bprop_pool_bc01=bprop_pool_bc01,
+    )
+
+
+@pytest.fixture(scope="session", params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request):
+    """Both types that the kernels compute in."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng():
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(20150423)
+
+
+@pytest.fixture(scope="session")
+def run_python(tmp_path_factory):
+    """A function that runs code in a fresh interpreter, and returns what came of it.
+
+    Neither the variables that steer nnet nor the current folder reach it; keyword
+    arguments become environment variables.
+    """
+    folder = tmp_path_factory.mktemp("cwd")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("NNET_", "OMP_", "GOMP_"))}
+    clean["PYTHONPATH"] = str(Path(nnet.__file__).resolve().parents[1])
+
+    def run(code, *, timeout=120, **variables):
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            env={**clean, **variables},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run

@@ -1,0 +1,132 @@
+"""The convolution kernels in a process: bounds of memory, denormals, threads, forks."""
+
+import ctypes
+import mmap
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from test_conv import CASES, IM2COL, LARGE, check_exact, compiled, make_arrays, run_all, whole
+
+import nnet
+from nnet.kernels import load
+
+
+def guarded(array, at_end):
+    """A copy that ends, or starts, at the edge of memory that cannot be touched."""
+    page = mmap.PAGESIZE
+    size = -(-array.nbytes // page) * page
+    memory = mmap.mmap(-1, size + 2 * page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for edge in (address, address + page + size):
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(edge), ctypes.c_size_t(page), 0) == 0
+    start = page + (size - array.nbytes if at_end else 0)
+    copy = np.frombuffer(memory, array.dtype, array.size, start).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def run_guarded(target):
+    """Every case with all its arrays beside guard pages: a stray access kills the process."""
+    conv, bprop = load("_conv", target)
+    large = [case for case in LARGE.values() if case[0] * case[1] <= 100]
+    for case in [*CASES.values(), *large, *((1, 2, 3, w, 3, 3, 3, {}) for w in range(1, 34))]:
+        for dtype in (np.float32, np.float64):
+            for at_end in (True, False):
+                arrays = make_arrays(case, np.ones, dtype)
+                imgs, filters, grad, bias = (guarded(array, at_end) for array in arrays)
+                out = [guarded(array, at_end) for array in (grad, imgs, filters, bias)]
+                conv(imgs, filters, out[0], bias=bias, activation="relu", **case[-1])
+                bprop(imgs, grad, filters, out[1], out[2], bias_grad=out[3], **case[-1])
+    print("in bounds")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mprotect")
+def test_nothing_outside_the_arrays_is_touched(kernels, run_python):
+    tests = str(Path(__file__).parent)
+    done = run_python(
+        f"import sys; sys.path.insert(0, {tests!r})\n"
+        f"import test_conv_process as t; t.run_guarded({kernels.target!r})"
+    )
+    assert done.stdout == "in bounds\n", f"exit code {done.returncode}\n{done.stderr}"
+
+
+def test_denormals_survive(kernels, run_python):
+    """Neither the import nor a call on any thread switches the processor to flush-to-zero."""
+    done = run_python(f"""
+import numpy as np
+tiny = np.array([1e-310, 3e-308])
+import nnet
+from nnet.kernels import load
+conv, bprop = load("_conv", {kernels.target!r})
+for dtype, small in ((np.float64, 1e-310), (np.float32, 1e-40)):
+    imgs, filters = np.full((8, 4, 16, 16), small, dtype), np.full((4, 8, 3, 3), 0.5, dtype)
+    for n_threads in (1, 2):
+        out = conv(imgs, filters, padding_mode="valid", n_threads=n_threads)
+        assert np.allclose(out / dtype(small), 18, rtol=1e-3) and (out > 0).all(), out
+        imgs_grad, filters_grad = bprop(imgs, out, filters, padding_mode="valid",
+                                        n_threads=n_threads)
+        assert (imgs_grad > 0).all()
+        imgs_grad, filters_grad = bprop(imgs, np.ones_like(out), filters, padding_mode="valid",
+                                        n_threads=n_threads)
+        assert (filters_grad > 0).all()
+assert (tiny * 0.5 > 0).all() and np.float64(2.0) ** -1074 > 0
+print("kept")
+""")
+    assert done.stdout == "kept\n", done.stderr
+
+
+def test_concurrent_calls(kernels, dtype):
+    """Python threads that call at the same time do not disturb each other."""
+    names = [*LARGE] * 3
+
+    def results(name, n_threads):
+        case = LARGE[name]
+        arrays = make_arrays(case, whole(case[0]), dtype)
+        return run_all(compiled(kernels), arrays, case[-1], n_threads=n_threads)
+
+    serial = {name: results(name, 1) for name in LARGE}
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(results, names, [1 + i % 3 for i in range(len(names))]))
+    for name, actual in zip(names, found):
+        for a, b in zip(actual, serial[name]):
+            assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, None])
+def test_forked_child_finishes(kernels, run_python, n_threads):
+    """A child forked after a parallel call neither hangs nor errs, whatever it asks for."""
+    done = run_python(f"""
+import multiprocessing, sys, warnings
+import numpy as np
+import nnet
+from nnet.kernels import load
+warnings.simplefilter("ignore")  # newer Pythons warn of every fork beside threads
+conv, bprop = load("_conv", {kernels.target!r})
+imgs, filters = np.ones((8, 8, 16, 16), np.float32), np.ones((8, 16, 3, 3), np.float32)
+
+def work(n_threads):
+    out = conv(imgs, filters, n_threads=n_threads)
+    return [out, *bprop(imgs, out, filters, n_threads=n_threads)]
+
+nnet.set_num_threads(2)
+expected = work(2)
+
+def child():
+    for a, b in zip(work({n_threads}), expected):
+        np.testing.assert_array_equal(a, b)
+
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(60)
+if process.is_alive():
+    process.kill()
+    sys.exit("the child hangs")
+for a, b in zip(work(2), expected):
+    np.testing.assert_array_equal(a, b)
+print("child's exit code", process.exitcode)
+""")
+    assert done.stdout == "child's exit code 0\n", done.stderr

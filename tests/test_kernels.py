@@ -1,0 +1,345 @@
+"""nnet/kernels.py: which target runs, how many threads, and what show_config says of them."""
+
+import io
+import os
+import sys
+
+import pytest
+
+import nnet
+from nnet import _cpu, kernels
+
+SHOW = """
+import nnet
+from nnet import kernels
+print(kernels.TARGET, nnet.get_num_threads(), kernels._threads_why, sep="|")
+"""
+
+
+@pytest.fixture
+def restore_threads():
+    """Whatever a test sets, the next finds the old count."""
+    before = kernels._threads, kernels._threads_why
+    yield
+    kernels._threads, kernels._threads_why = before
+
+
+def started(run_python, **variables):
+    """(target, threads, why) of a new process with these environment variables."""
+    done = run_python(SHOW, **variables)
+    assert done.returncode == 0, done.stderr
+    target, threads, why = done.stdout.strip().split("|")
+    return target, int(threads), why
+
+
+# --- targets ------------------------------------------------------------------
+
+
+def test_fastest_supported_target_is_the_default(run_python):
+    supported = [t for t in kernels.built_targets() if _cpu.supports(t)]
+    for variables in ({}, {"NNET_TARGET": ""}):
+        assert started(run_python, **variables)[0] == supported[-1]
+
+
+def test_every_door_leads_to_the_chosen_target(run_python, kernels):
+    done = run_python(
+        f"""
+import nnet, nnet._conv, nnet._pool
+from nnet.kernels import TARGET, load
+assert TARGET == {kernels.target!r}
+assert nnet._conv.conv_bc01 is nnet.conv_bc01 is load("_conv")[0] is load("_conv", TARGET)[0]
+assert nnet._conv.bprop_conv_bc01 is nnet.bprop_conv_bc01 is load("_conv", TARGET)[1]
+assert nnet._pool.pool_bc01 is nnet.pool_bc01 is load("_pool", TARGET)[0]
+assert nnet._pool.bprop_pool_bc01 is nnet.bprop_pool_bc01 is load("_pool", TARGET)[1]
+""",
+        NNET_TARGET=kernels.target,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("first", ["nnet._conv", "nnet._pool", "nnet.kernels", "nnet.geometry"])
+def test_any_module_may_be_imported_first(run_python, first):
+    done = run_python(f"import {first}; import nnet; nnet.conv_bc01, nnet.pool_bc01")
+    assert done.returncode == 0, done.stderr
+
+
+def test_unknown_target(run_python):
+    done = run_python("import nnet", NNET_TARGET="sse9")
+    assert done.returncode == 1
+    assert "ValueError: NNET_TARGET is 'sse9', expected one of ('baseline'" in done.stderr
+
+
+def test_target_that_is_not_built(monkeypatch):
+    monkeypatch.setenv("NNET_TARGET", "avx512")
+    monkeypatch.setattr(kernels, "built_targets", lambda: ("baseline",))
+    with pytest.raises(ImportError, match=r"NNET_TARGET is 'avx512', but nnet was built only for"):
+        kernels._choose_target()
+
+
+def test_target_that_this_cpu_lacks(monkeypatch):
+    monkeypatch.setattr(kernels, "built_targets", lambda: kernels.TARGETS)
+    monkeypatch.setattr(_cpu, "supports", lambda target: target == "baseline")
+    assert kernels._choose_target()[0] == "baseline"
+    monkeypatch.setenv("NNET_TARGET", "avx2")
+    with pytest.raises(RuntimeError, match="NNET_TARGET is 'avx2', but this CPU cannot run it"):
+        kernels._choose_target()
+
+
+def test_broken_target_is_not_passed_over(run_python):
+    """The import error of a supported target shows; a slower one does not step in."""
+    target = started(run_python)[0]
+    if target == "baseline":
+        pytest.skip("only the baseline target runs here")
+    done = run_python(f"""
+import importlib.abc, sys
+
+class Broken(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        if name == "nnet._conv_{target}":
+            return importlib.machinery.ModuleSpec(name, self)
+    def exec_module(self, module):
+        raise ImportError("a symbol is missing")
+
+sys.meta_path.insert(0, Broken())
+import nnet
+""")
+    assert done.returncode == 1 and "ImportError: a symbol is missing" in done.stderr
+
+
+def test_cpu_knows_every_target_and_no_other():
+    assert _cpu.supports("baseline") is True
+    assert all(_cpu.supports(target) in (True, False) for target in kernels.TARGETS)
+    assert not _cpu.supports("avx512") or _cpu.supports("avx2")
+    with pytest.raises(KeyError):
+        _cpu.supports("sse9")
+
+
+# --- thread counts ------------------------------------------------------------
+
+openmp = pytest.mark.skipif(not _cpu.OPENMP, reason="built without OpenMP")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
+
+
+@openmp
+@pytest.mark.parametrize(
+    "variables, threads, why",
+    [
+        ({"NNET_NUM_THREADS": "3"}, 3, "NNET_NUM_THREADS"),
+        ({"NNET_NUM_THREADS": " 3 "}, 3, "NNET_NUM_THREADS"),
+        ({"NNET_NUM_THREADS": "3", "OMP_NUM_THREADS": "2"}, 3, "NNET_NUM_THREADS"),
+        ({"NNET_NUM_THREADS": "", "OMP_NUM_THREADS": "5"}, 5, "OMP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "4,2"}, 4, "OMP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "1"}, 1, "OMP_NUM_THREADS"),
+    ],
+    ids=str,
+)
+def test_environment(run_python, variables, threads, why):
+    assert started(run_python, **variables)[1:] == (threads, why)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "4,2", "\u00b2", "1e2", "9" * 30])
+def test_bad_environment(run_python, value):
+    done = run_python("import nnet", NNET_NUM_THREADS=value, PYTHONUTF8="1")
+    assert done.returncode == 1
+    assert "ValueError: NNET_NUM_THREADS is" in done.stderr and "expected" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", ",", "9" * 30])
+def test_what_openmp_ignores_is_ignored(run_python, value):
+    """OMP_NUM_THREADS is not ours: what libgomp warns of and passes over is no error here."""
+    assert started(run_python, OMP_NUM_THREADS=value)[1:] == started(run_python)[1:]
+
+
+@linux
+def test_affinity(run_python):
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n" + SHOW
+    done = run_python(code)
+    assert done.stdout.split("|")[1:] == ["1", "CPUs of the affinity mask\n"], done.stderr
+
+
+def write(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+CGROUPS = {
+    "v2 root": ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+    "v2 without a quota": ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+    "v2 fraction": ("0::/\n", {"cpu.max": "250000 100000\n"}, 2),
+    "v2 less than one": ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+    "v2 nested": ("0::/a/b\n", {"a/b/cpu.max": "300000 100000\n"}, 3),
+    "v2 parent binds": (
+        "0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "400000 100000\n"}, 4
+    ),
+    "v2 smallest binds": (
+        "0::/a/b\n",
+        {"a/b/cpu.max": "800000 100000\n", "a/cpu.max": "300000 100000\n",
+         "cpu.max": "500000 100000\n"},
+        3,
+    ),
+    "v2 a neighbour's quota": ("0::/a\n", {"b/cpu.max": "100000 100000\n"}, None),
+    "v2 seen from inside a container": ("0::/docker/1f\n", {"cpu.max": "200000 100000\n"}, 2),
+    "v2 outside of the namespace": ("0::/../x\n", {"cpu.max": "200000 100000\n"}, 2),
+    "v1": (
+        "4:cpu,cpuacct:/\n0::/\n",
+        {"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"},
+        3,
+    ),
+    "v1 without a quota": (
+        "4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None
+    ),
+    "v1 nested": (
+        "4:memory:/m\n3:cpuset:/s\n2:cpu,cpuacct:/a/b\n1:name=systemd:/x\n",
+        {"cpu/a/cpu.cfs_quota_us": "600000\n", "cpu/a/cpu.cfs_period_us": "100000\n",
+         "cpu/a/b/cpu.cfs_quota_us": "-1\n", "cpu/a/b/cpu.cfs_period_us": "100000\n"},
+        6,
+    ),
+    "v1 seen from inside a container": (
+        "4:cpu:/docker/1f\n",
+        {"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "50000\n"},
+        3,
+    ),
+    "a path with a colon": ("0::/a:b\n", {"a:b/cpu.max": "200000 100000\n"}, 2),
+    "nonsense": ("0::/\n", {"cpu.max": "lots\n"}, None),
+    "zeros": ("0::/\n", {"cpu.max": "0 0\n"}, None),
+    "empty": ("", {}, None),
+    "garbled membership": ("hello\n\n7\n", {"cpu.max": "200000 100000\n"}, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CGROUPS)
+def test_container_quota(tmp_path, name):
+    membership, files, expected = CGROUPS[name]
+    write(tmp_path, {"membership": membership, **{f"root/{k}": v for k, v in files.items()}})
+    found = kernels._cgroup_cpus(str(tmp_path / "root"), str(tmp_path / "membership"))
+    assert found == expected
+
+
+def test_container_quota_without_membership(tmp_path):
+    write(tmp_path, {"cpu.max": "200000 100000\n"})
+    assert kernels._cgroup_cpus(str(tmp_path), str(tmp_path / "none")) == 2
+    assert kernels._cgroup_cpus(str(tmp_path / "none"), str(tmp_path / "none")) is None
+
+
+def test_quota_below_the_affinity_decides(monkeypatch):
+    monkeypatch.delenv("NNET_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for quota, threads, why in (
+        (3, 3, "the container's CPU quota"),
+        (8, 8, "CPUs of the affinity mask"),
+        (None, 8, "CPUs of the affinity mask"),
+    ):
+        monkeypatch.setattr(kernels, "_cgroup_cpus", lambda: quota)
+        assert kernels._default_threads() == (threads, why)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert kernels._default_threads() == (os.cpu_count(), "CPUs of the machine")
+
+
+@openmp
+def test_set_and_get(restore_threads):
+    for n_threads in (3, 1, 2):
+        nnet.set_num_threads(n_threads)
+        assert nnet.get_num_threads() == n_threads
+
+
+@pytest.mark.parametrize("value, error", [(0, ValueError), (-2, ValueError), (10**9, ValueError),
+                                          (2**70, ValueError), (1.0, TypeError), ("2", TypeError),
+                                          (None, TypeError), ((2,), TypeError)])  # fmt: skip
+def test_bad_counts_change_nothing(restore_threads, value, error):
+    before = nnet.get_num_threads()
+    for call in (nnet.set_num_threads, lambda n: nnet.num_threads(n).__enter__()):
+        with pytest.raises(error, match="n_threads is .*, expected"):
+            call(value)
+        assert nnet.get_num_threads() == before
+
+
+@openmp
+def test_context_restores(restore_threads):
+    nnet.set_num_threads(2)
+    with nnet.num_threads(3):
+        assert nnet.get_num_threads() == 3
+        with nnet.num_threads(1):
+            assert nnet.get_num_threads() == 1
+        assert nnet.get_num_threads() == 3
+        nnet.set_num_threads(4)
+    assert nnet.get_num_threads() == 2
+    with pytest.raises(KeyError, match="inside"), nnet.num_threads(5):
+        raise KeyError("inside")
+    assert nnet.get_num_threads() == 2
+
+
+@openmp
+def test_threadpoolctl_limits_count(run_python):
+    """Limits that others set on OpenMP bind, and lifting them lets go."""
+    pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
+    for variables in ({"NNET_NUM_THREADS": "4", "OMP_NUM_THREADS": "8"}, {"OMP_NUM_THREADS": "4"}):
+        done = run_python(
+            """
+import nnet, threadpoolctl
+print(nnet.get_num_threads())
+with threadpoolctl.threadpool_limits(1):
+    print(nnet.get_num_threads())
+    nnet.show_config()
+with threadpoolctl.threadpool_limits(3, user_api="openmp"):
+    print(nnet.get_num_threads())
+with threadpoolctl.threadpool_limits(1, user_api="blas"):
+    print(nnet.get_num_threads())
+print(nnet.get_num_threads())
+""",
+            **variables,
+        )
+        lines = done.stdout.splitlines()
+        assert [line for line in lines if line.isdigit()] == ["4", "1", "3", "4", "4"], done.stderr
+        assert any(line.startswith("threads:") and "OpenMP's limit" in line for line in lines)
+
+
+@linux
+@openmp
+def test_forked_child_says_why_it_is_serial(run_python):
+    done = run_python("""
+import os, sys, warnings
+import nnet
+warnings.simplefilter("ignore")
+nnet.set_num_threads(2)
+assert nnet.get_num_threads() == 2
+sys.stdout.flush()
+if os.fork() == 0:
+    nnet.show_config()
+    print(nnet.get_num_threads())
+    nnet.set_num_threads(1)
+    try:
+        nnet.set_num_threads(2)
+    except RuntimeError as error:
+        print(error)
+    sys.stdout.flush()
+    os._exit(0)
+os.wait()
+print("parent", nnet.get_num_threads())
+""")
+    assert "threads:       1 (forked after the parent ran threads)\n" in done.stdout, done.stderr
+    assert "\n1\na process forked after its parent ran threads stays on one thread" in done.stdout
+    assert done.stdout.endswith("parent 2\n")
+
+
+# --- the report ---------------------------------------------------------------
+
+
+def test_show_config(restore_threads, capsys):
+    nnet.set_num_threads(1)
+    report = io.StringIO()
+    assert nnet.show_config(file=report) is None
+    assert capsys.readouterr().out == ""
+    rows = dict(line.split(":", 1) for line in report.getvalue().splitlines())
+    rows = {name: value.strip() for name, value in rows.items()}
+    assert rows["nnet"] == nnet.__version__
+    assert rows["target"].split()[0] == kernels.TARGET
+    assert rows["targets built"].split(", ") == list(kernels.built_targets())
+    assert rows["OpenMP"] == (f"yes ({_cpu.OPENMP})" if _cpu.OPENMP else "no")
+    assert rows["threads"].startswith("1 (")
+    assert rows["compiler"].startswith(("gcc ", "clang "))
+    assert rows["Python"] == sys.version.split()[0] and rows["NumPy"]
+    nnet.show_config()
+    assert capsys.readouterr().out == report.getvalue()

@@ -1,0 +1,138 @@
+"""The package as a whole: what importing it costs and leaves alone, its names, its version."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import nnet
+
+ROOT = Path(__file__).resolve().parents[1]
+# Flags that change the arithmetic of the whole process, or tie a wheel to one machine.
+FORBIDDEN = ("-ffast-math", "-Ofast", "-march=native", "-funsafe-math", "target_clones")
+
+
+def test_import_needs_numpy_alone(run_python):
+    """No module from outside the standard library is loaded that NumPy does not load itself."""
+    done = run_python("""
+import sys
+import numpy
+before = set(sys.modules)
+import nnet
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(new - sys.stdlib_module_names))
+""")
+    assert done.stdout == "['nnet']\n", done.stderr
+
+
+def test_import_loads_only_the_chosen_kernels(run_python):
+    done = run_python("""
+import sys
+import nnet
+from nnet.kernels import TARGET
+print(TARGET, *sorted(name for name in sys.modules if name.startswith("nnet._")))
+""")
+    target, *modules = done.stdout.split()
+    allowed = {"nnet._cpu", "nnet._conv", "nnet._pool"}
+    assert set(modules) - allowed <= {f"nnet._conv_{target}", f"nnet._pool_{target}"}, done.stderr
+
+
+def test_import_leaves_denormals_alone(run_python):
+    done = run_python("""
+import numpy as np
+tiny = np.full(1000, 1e-310)
+before = (tiny * 0.5).tobytes(), tiny.sum(), 1e-310 / 3
+import nnet
+assert ((tiny * 0.5).tobytes(), tiny.sum(), 1e-310 / 3) == before and before[1] > 0
+""")
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_prints_nothing_and_warns_of_nothing(run_python):
+    done = run_python("import nnet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_version():
+    assert tuple(map(int, nnet.__version__.split("."))) >= (0, 1, 0)
+    try:
+        installed = metadata.version("nnet")
+    except metadata.PackageNotFoundError:
+        pytest.skip("nnet is imported from its sources, not installed")
+    assert installed == nnet.__version__
+
+
+# --- names --------------------------------------------------------------------
+
+
+def public_modules():
+    names = [info.name for info in pkgutil.walk_packages(nnet.__path__, "nnet.")]
+    return ["nnet", *(name for name in names if not name.rpartition(".")[2].startswith("_"))]
+
+
+def imported(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "nnet":
+            raise
+        pytest.skip(f"{name} needs {error.name}, which is not installed")
+
+
+def public_names(module):
+    """What the module offers, of what nnet itself defines."""
+    for name in getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")]):
+        value = getattr(module, name)
+        home = getattr(value, "__module__", None) or ""
+        if callable(value) and home.partition(".")[0] == "nnet":
+            yield f"{module.__name__}.{name}", value
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_everything_public_has_a_docstring(name):
+    module = imported(name)
+    assert module.__doc__, name
+    for where, value in public_names(module):
+        assert inspect.getdoc(value), where
+        if inspect.isclass(value):
+            for method, function in vars(value).items():
+                if not method.startswith("_") and callable(function):
+                    # An override may leave it to the base class to say what it does.
+                    assert inspect.getdoc(getattr(value, method)), f"{where}.{method}"
+
+
+def test_names_that_must_not_change():
+    for name in (
+        "conv_bc01",
+        "bprop_conv_bc01",
+        "pool_bc01",
+        "bprop_pool_bc01",
+        "get_num_threads",
+        "set_num_threads",
+        "num_threads",
+        "show_config",
+    ):
+        assert callable(getattr(nnet, name))
+
+
+# --- sources ------------------------------------------------------------------
+
+
+def test_no_flag_changes_the_arithmetic_of_the_process():
+    """Comments may name these flags; what is passed to the compiler may not."""
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("the sources are not here")
+    strings = [
+        node.value
+        for node in ast.walk(ast.parse((ROOT / "setup.py").read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    for path in sorted((ROOT / "nnet").rglob("*.p[yx][xi]")):
+        strings += [line.partition("# ")[0] for line in path.read_text().splitlines()]
+    for text in strings:
+        assert not any(flag in text for flag in FORBIDDEN), text
+        assert "pragma" not in text or "optimize" not in text, text
