@@ -39,7 +39,7 @@ def as_labels(y):
             names = sorted(kind.__name__ for kind in kinds)
             raise TypeError(f"y has labels of types {names}, expected all bools, numbers or strings")
         y = np.array(values)
-    if y.dtype.kind not in "biufUS":
+    if y.dtype.kind not in "biufUS" or y.dtype.kind == "f" and y.dtype.itemsize > 8:
         raise TypeError(f"y has dtype {y.dtype}, expected bools, numbers or strings")
     if y.dtype.kind == "f":
         if not np.isfinite(y).all():

@@ -4,49 +4,19 @@ import copy
 import time
 from contextlib import contextmanager
 from operator import index
-from typing import NamedTuple
 
 import numpy as np
 
-from nnet import saving
+from nnet import gradients, saving
 from nnet.data import as_images, as_labels, as_values, bc01_shape, check_lengths, encode
 from nnet.layers import Activation, Conv, Layer, LossMixin, ParamMixin
 from nnet.layers.base import as_bool, as_float, as_int
 from nnet.optimizers import SGD
+from nnet.progress import Progress, describe
 
 
 class DivergedError(FloatingPointError):
     """The training loss or the parameters became NaN or infinite."""
-
-
-class Progress(NamedTuple):
-    """What a `fit` callback is given after each batch.
-
-    The last batch of an epoch is reported after validation: there `epoch_done`
-    is true and, with validation data, `val_loss` and `val_error` are set.
-    """
-
-    network: "NeuralNetwork"  # usable as it is: predict, params, save
-    epoch: int  # counts from 1
-    n_epochs: int
-    n_seen: int  # images of this epoch that were trained on
-    n_imgs: int  # images of an epoch
-    loss: float  # mean over the images seen in this epoch
-    accuracy: float | None  # fraction of them classified correctly; None for regression
-    val_loss: float | None = None
-    val_error: float | None = None
-
-    @property
-    def epoch_done(self):
-        return self.n_seen == self.n_imgs
-
-
-class GradientError(NamedTuple):
-    """How far one parameter array's gradient is from central differences."""
-
-    name: str
-    abs_error: float  # largest absolute difference
-    rel_error: float  # the same, divided by the largest absolute gradient
 
 
 class NeuralNetwork:
@@ -470,43 +440,8 @@ class NeuralNetwork:
         target = twin._setup(X, y, len(X), twin._generator(), self.classes_ if fitted else None)
         for param, value in zip(twin.params(), self.params() if fitted else []):
             param[...] = value
-        images = X.reshape(len(X), *twin._shapes[0])
         with twin._at_work(training=True):
-            twin._backward(twin.layers[-1].input_grad(twin._forward(images), target))
-            grads = [np.array(grad) for grad in twin._collect("param_grads")]
-            return [
-                twin._compare(*checked, images, target, eps, max_checks)
-                for checked in zip(twin._param_names(), twin.params(), grads)
-            ]
-
-    def _param_names(self):
-        return [
-            f"{self._name(i)}.params()[{j}]"
-            for i, layer in enumerate(self.layers)
-            if isinstance(layer, ParamMixin)
-            for j in range(len(layer.params()))
-        ]
-
-    def _compare(self, name, param, grad, images, target, eps, max_checks):
-        """The GradientError of one parameter array."""
-        if param.dtype != np.float64:
-            raise TypeError(f"{name} has dtype {param.dtype}, expected self.dtype, now float64")
-        picks = np.arange(param.size)
-        if max_checks is not None and max_checks < param.size:
-            picks = np.random.default_rng(0).choice(param.size, max_checks, replace=False)
-        differences = np.empty(len(picks))
-        for i, pick in enumerate(picks):
-            value = param.flat[pick]
-            losses = []
-            for moved in (value + eps, value - eps):
-                param.flat[pick] = moved
-                losses.append(float(self.layers[-1].loss(self._forward(images), target)))
-            param.flat[pick] = value
-            differences[i] = (losses[0] - losses[1]) / (2 * eps)
-        gradients = grad.flat[picks]
-        abs_error = np.max(np.abs(gradients - differences))
-        largest = max(np.max(np.abs(gradients)), np.max(np.abs(differences)))
-        return GradientError(name, float(abs_error), float(abs_error / largest) if largest else 0.0)
+            return gradients.compare(twin, X, target, eps, max_checks)
 
     # --- files ----------------------------------------------------------------
 
@@ -539,13 +474,3 @@ class NeuralNetwork:
         network = cls(layers)
         vars(network).update(fitted)
         return network
-
-
-def describe(progress, seconds):
-    """An epoch in one line."""
-    line = f"epoch {progress.epoch}/{progress.n_epochs}: loss {progress.loss:.4f}"
-    if progress.accuracy is not None:
-        line += f", accuracy {progress.accuracy:.2%}"
-    if progress.val_loss is not None:
-        line += f", validation loss {progress.val_loss:.4f}, error {progress.val_error:.4g}"
-    return f"{line}, {progress.n_imgs / seconds:.0f} images/s"

@@ -54,7 +54,8 @@ def run_python(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("cwd")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("NNET_", "OMP_", "GOMP_"))}
-    clean["PYTHONPATH"] = str(Path(nnet.__file__).resolve().parents[1])
+    paths = [str(Path(nnet.__file__).resolve().parents[1]), clean.get("PYTHONPATH")]
+    clean["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
     def run(code, *, timeout=120, **variables):
         return subprocess.run(

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from test_conv import CASES, IM2COL, LARGE, check_exact, compiled, make_arrays, run_all, whole
+from test_conv import CASES, LARGE, compiled, make_arrays, run_all, whole
 
-import nnet
 from nnet.kernels import load
 
 

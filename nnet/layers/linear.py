@@ -68,7 +68,14 @@ def matmul(a, b, out):
     whose features are the rows of out. Unlike a BLAS it gives the same bits for
     every number of threads, and no second pool of threads competes for the cores.
     """
-    conv_bc01(b[None, :, None, :], a.T[:, :, None, None], out[None, :, None, :])
+    if out.size == 0 or b.size == 0:
+        out[...] = 0
+        return out
+    factors, product = (a, b), out
+    if out.shape[0] > out.shape[1]:  # pixels fill the register tile better than features
+        factors, product = (b.T, a.T), out.T
+    rows, columns = factors
+    conv_bc01(columns[None, :, None, :], rows.T[:, :, None, None], product[None, :, None, :])
     return out
 
 

@@ -1,0 +1,453 @@
+# One correlation, two uses: the forward pass, and the backward pass to the images.
+#
+# A plan turns strides, dilation, padding and groups into tables: where each tap
+# is read, where each vector of pixels is read and stored. The loops that the
+# threads share know nothing else.
+
+cdef enum:
+    SMALL_WORK = 300_000    # multiply-adds below which a second thread costs more than it saves
+
+
+cdef struct Pass:
+    # One stride-1 correlation. The forward pass is one; the gradient of strided
+    # images is one for each phase of the stride.
+    Py_ssize_t rows, cols               # its output pixels
+    Py_ssize_t dst_at, dst_row, dst_col # where they go in the output plane
+    Py_ssize_t src_at                   # where tap 0 of its first pixel may be read
+    Py_ssize_t n_taps
+    Py_ssize_t *tap_at
+    void *weights                       # (n_features, n_taps), in blocks of features
+    Py_ssize_t n_at                     # vectors of pixels
+    Py_ssize_t *vector_src
+    Py_ssize_t *vector_dst
+
+cdef struct Correlation:
+    Packing packing
+    Py_ssize_t n_imgs, n_channels, n_features, groups
+    Py_ssize_t out_h, out_w             # an output plane (padded, if it is to be folded)
+    Py_ssize_t block                    # features in a block; the last of a group may be smaller
+    Py_ssize_t blocks_per_group, n_blocks
+    Py_ssize_t n_passes
+    Pass *passes
+    bint direct                         # tiles store to the output; else to a scratch buffer
+    Packing *fold                       # not NULL: add up the padding of each output plane
+    Py_ssize_t scratch_pitch            # from one feature to the next in the scratch buffer
+    Py_ssize_t n_stacks, parts          # units of work: stacks of images x parts of features
+    bint with_relu
+
+
+cdef inline Py_ssize_t block_start(const Correlation *job, Py_ssize_t b) noexcept nogil:
+    """The first feature of a block; blocks are spread evenly over a group."""
+    cdef Py_ssize_t per_group = job.n_features // job.groups
+    return b // job.blocks_per_group * per_group + min(
+        b % job.blocks_per_group * job.block, per_group
+    )
+
+
+cdef void plan_vectors(Correlation *job, Pass *run, Workspace space, Py_ssize_t lanes) except *:
+    """The table of pixel vectors: where each is read and where it is stored."""
+    cdef const Packing *p = &job.packing
+    cdef Py_ssize_t rows = run.rows, cols = run.cols
+    cdef Py_ssize_t extent, per_row, v, y
+    if rows > 0 and run.dst_col == 1 and p.pitch == cols and run.dst_row == cols and p.stack == 1:
+        rows, cols = 1, rows * cols     # without gaps a plane is one long row
+    extent = (p.stack - 1) * p.image_pitch + (run.rows - 1) * p.pitch + run.cols
+    per_row = ceil_div(cols, lanes)
+    if job.direct:
+        run.n_at = rows * per_row
+    else:
+        run.n_at = ceil_div(extent, lanes)
+    # Tiles read up to MAX_VECTORS entries at once.
+    run.vector_src = <Py_ssize_t *>space.take((run.n_at + MAX_VECTORS) * sizeof(Py_ssize_t))
+    run.vector_dst = <Py_ssize_t *>space.take((run.n_at + MAX_VECTORS) * sizeof(Py_ssize_t))
+    for v in range(run.n_at + MAX_VECTORS):
+        if job.direct:
+            y = min(v, run.n_at - 1) // per_row
+            # The last vector of a row is moved back to end with it.
+            x = min(min(v, run.n_at - 1) % per_row * lanes, cols - lanes)
+            run.vector_src[v] = run.src_at + y * p.pitch + x
+            run.vector_dst[v] = run.dst_at + y * run.dst_row + x
+        else:
+            x = min(v, run.n_at - 1) * lanes
+            if extent >= lanes:
+                x = min(x, extent - lanes)
+            run.vector_src[v] = run.src_at + x
+            run.vector_dst[v] = x
+
+
+cdef bint rows_fill_vectors(const Packing *p, Py_ssize_t rows, Py_ssize_t cols,
+                            Py_ssize_t lanes) noexcept nogil:
+    """Whether vectors within rows waste no more lanes than a run across all rows."""
+    if p.pitch == cols:
+        return rows * cols >= lanes
+    if cols < lanes:
+        return False
+    # The run needs another pass to copy its rows to the output.
+    return rows * ceil_div(cols, lanes) <= 1.1 * ceil_div((rows - 1) * p.pitch + cols, lanes)
+
+
+cdef Py_ssize_t best_stack(Packing *p, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t lanes,
+                           Py_ssize_t n_imgs, Py_ssize_t n_channels,
+                           Py_ssize_t itemsize) noexcept nogil:
+    """How many images side by side waste the fewest lanes."""
+    cdef Py_ssize_t stack, best = 1
+    cdef double waste, least = 0
+    for stack in range(1, 9):
+        lay_out(p, rows, cols, stack, lanes)
+        # Powers of two divide usual batches; a cache of 256 KB is every CPU's.
+        if stack & (stack - 1) or stack > n_imgs:
+            continue
+        if stack > 1 and n_channels * p.channel_pitch * itemsize > 262144:
+            break
+        waste = ceil_div((stack - 1) * p.image_pitch + (rows - 1) * p.pitch + cols, lanes) * lanes
+        waste = waste / (stack * rows * cols)
+        if stack == 1 or waste < 0.97 * least:
+            best, least = stack, waste
+    return best
+
+
+cdef void plan_blocks(Correlation *job, int n_threads) noexcept nogil:
+    """Blocks of features, all of about one size, and units of work for the threads."""
+    cdef Py_ssize_t per_group = job.n_features // job.groups
+    job.blocks_per_group = ceil_div(per_group, MAX_FEATURES)
+    job.block = ceil_div(per_group, job.blocks_per_group)
+    job.blocks_per_group = ceil_div(per_group, job.block)
+    job.n_blocks = job.blocks_per_group * job.groups
+    job.n_stacks = ceil_div(job.n_imgs, job.packing.stack)
+    job.parts = 1
+    if n_threads > 1 and job.n_stacks < 2 * n_threads:
+        job.parts = min(job.n_blocks, ceil_div(2 * n_threads, job.n_stacks))
+
+
+cdef void correlate_unit(
+    const Correlation *job, Py_ssize_t unit, const real *imgs, real *out, const real *bias,
+    real *buffer, real *scratch, real *padded,
+) noexcept nogil:
+    """One stack of images and one part of the features."""
+    cdef const Packing *p = &job.packing
+    cdef Py_ssize_t n0 = unit // job.parts * p.stack
+    cdef Py_ssize_t n_stacked = min(p.stack, job.n_imgs - n0)
+    cdef Py_ssize_t first = unit % job.parts * job.n_blocks // job.parts
+    cdef Py_ssize_t last = (unit % job.parts + 1) * job.n_blocks // job.parts
+    cdef Py_ssize_t per_group = job.n_channels // job.groups
+    cdef Py_ssize_t out_size = job.out_h * job.out_w
+    cdef Py_ssize_t b, c, i, k, k_end, s
+    cdef const real *src = buffer
+    cdef const real *group
+    cdef real *dst
+    cdef const Pass *run
+    if p.in_place:
+        src = imgs + n0 * job.n_channels * p.channel_pitch
+    else:
+        for c in range(first // job.blocks_per_group * per_group,
+                       ((last - 1) // job.blocks_per_group + 1) * per_group):
+            for s in range(n_stacked):
+                pack_plane(
+                    buffer + c * p.channel_pitch + s * p.image_pitch,
+                    imgs + ((n0 + s) * job.n_channels + c) * p.h * p.w,
+                    p,
+                )
+    for b in range(first, last):
+        k, k_end = block_start(job, b), block_start(job, b + 1)
+        group = src + b // job.blocks_per_group * per_group * p.channel_pitch
+        dst = padded if job.fold != NULL else out + (n0 * job.n_features + k) * out_size
+        for i in range(job.n_passes):
+            run = job.passes + i
+            correlate(
+                dst if job.direct else scratch,
+                out_size if job.direct else job.scratch_pitch,
+                run.vector_dst,
+                group, run.vector_src, run.n_at,
+                run.tap_at, <const real *>run.weights + k * run.n_taps, run.n_taps,
+                bias + k if bias != NULL else NULL, job.with_relu, <int>(k_end - k),
+            )
+            if not job.direct:
+                for s in range(n_stacked):
+                    unpack_planes(
+                        dst + s * job.n_features * out_size, out_size,
+                        scratch + s * p.image_pitch, job.scratch_pitch,
+                        k_end - k, run, p.pitch,
+                    )
+        if job.fold != NULL:
+            for c in range(k, k_end):
+                fold_plane(
+                    out + (n0 * job.n_features + c) * job.fold.h * job.fold.w,
+                    padded + (c - k) * out_size, job.out_h, job.out_w, job.fold,
+                )
+
+
+cdef void unpack_planes(real *dst, Py_ssize_t dst_pitch, const real *scratch,
+                        Py_ssize_t scratch_pitch, Py_ssize_t n_planes, const Pass *run,
+                        Py_ssize_t row_pitch) noexcept nogil:
+    """The rows of a scratch buffer, without the gaps between them, to their place."""
+    cdef Py_ssize_t f, y, x
+    cdef real *row
+    cdef const real *source
+    for f in range(n_planes):
+        for y in range(run.rows):
+            row = dst + f * dst_pitch + run.dst_at + y * run.dst_row
+            source = scratch + f * scratch_pitch + y * row_pitch
+            if run.dst_col == 1:
+                for x in range(run.cols):
+                    row[x] = source[x]
+            else:
+                for x in range(run.cols):
+                    row[x * run.dst_col] = source[x]
+
+
+cdef void correlate_images(Correlation *job, const real *imgs, real *out, const real *bias,
+                           Workspace space, int n_threads) except *:
+    """Run a planned correlation on `n_threads` threads."""
+    cdef Py_ssize_t n_units = job.n_stacks * job.parts
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t buffer_size = 0, padded_size = 0, i, unit
+    job.scratch_pitch = 0
+    if not job.packing.in_place:
+        buffer_size = job.n_channels * job.packing.channel_pitch + 2 * lanes
+    if not job.direct:
+        for i in range(job.n_passes):
+            job.scratch_pitch = max(job.scratch_pitch, job.passes[i].n_at * lanes)
+    if job.fold != NULL:
+        padded_size = job.block * job.out_h * job.out_w
+    cdef Py_ssize_t scratch_size = job.scratch_pitch * job.block
+    cdef Py_ssize_t thread_size = ceil_div(buffer_size + scratch_size + padded_size + lanes, 16) * 16
+    n_threads = <int>min(n_threads, n_units)
+    cdef real *buffers = <real *>space.take(n_threads * thread_size * sizeof(real))
+    cdef real *scratch = buffers + buffer_size
+    cdef real *padded = scratch + scratch_size
+    with nogil, parallel(num_threads=n_threads):
+        memset(buffers + threadid() * thread_size, 0, buffer_size * sizeof(real))
+        for unit in prange(n_units, schedule="dynamic"):
+            correlate_unit(
+                job, unit, imgs, out, bias, buffers + threadid() * thread_size,
+                scratch + threadid() * thread_size, padded + threadid() * thread_size,
+            )
+
+
+cdef void tap_offsets(Py_ssize_t *tap_at, Py_ssize_t n_channels, const Packing *p, tuple filter_shape,
+                      tuple dilation) except *:
+    """Where the taps (c, i, j) of a forward pass are read, from an output pixel's first."""
+    cdef Py_ssize_t fil_h, fil_w, dy, dx, c, i, j, y, x, t = 0
+    fil_h, fil_w = filter_shape
+    dy, dx = dilation
+    for c in range(n_channels):
+        for i in range(fil_h):
+            for j in range(fil_w):
+                y, x = i * dy, j * dx
+                tap_at[t] = (
+                    c * p.channel_pitch
+                    + (y % p.stride_y * p.n_phases_x + x % p.stride_x) * p.phase_pitch
+                    + y // p.stride_y * p.pitch
+                    + x // p.stride_x
+                )
+                t += 1
+
+
+cdef void plan_packing(Packing *p, object geometry, Py_ssize_t h, Py_ssize_t w,
+                       tuple filter_shape, int border) except *:
+    """How a forward convolution wants its images packed (without pitches)."""
+    cdef Py_ssize_t reach_y = geometry.dilation_y * (filter_shape[0] - 1)
+    cdef Py_ssize_t reach_x = geometry.dilation_x * (filter_shape[1] - 1)
+    p.h, p.w = h, w
+    p.top, p.left = geometry.top, geometry.left
+    p.stride_y, p.stride_x = geometry.stride_y, geometry.stride_x
+    p.border = border
+    p.n_phases_y = min(p.stride_y, reach_y + 1)
+    p.n_phases_x = min(p.stride_x, reach_x + 1)
+    p.rows = geometry.out_h + reach_y // p.stride_y
+    p.cols = geometry.out_w + reach_x // p.stride_x
+    p.in_place = False
+
+
+cdef bint needs_no_packing(const Packing *p, Py_ssize_t out_h, Py_ssize_t out_w,
+                           Py_ssize_t lanes) noexcept nogil:
+    """Without padding and strides the images can be read where they are.
+
+    A run of pixels is moved back at its end, so that no vector reads past the
+    image; it must hold at least one vector for that.
+    """
+    return (
+        p.stride_y == 1 and p.stride_x == 1 and p.rows == p.h and p.cols == p.w
+        and p.top == 0 and p.left == 0 and (out_h - 1) * p.w + out_w >= lanes
+    )
+
+
+cdef void read_in_place(Packing *p) noexcept nogil:
+    p.in_place = True
+    p.stack = 1
+    p.pitch = p.w
+    p.image_pitch = p.phase_pitch = p.channel_pitch = p.h * p.w
+
+
+cdef void conv_forward(
+    const real *imgs, const real *filters, real *convout, const real *bias, bint with_relu,
+    tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry, int border,
+    int n_threads, Workspace space,
+) except *:
+    cdef Correlation job
+    cdef Pass run
+    cdef Packing *p = &job.packing
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t n_taps, b, f, k, k_end, t
+    cdef Py_ssize_t n_features = filters_shape[1], taps_per_filter = filters_shape[2] * filters_shape[3]
+    cdef real *packed
+    job.n_imgs, job.n_channels = imgs_shape[:2]
+    job.n_features, job.groups = n_features, groups
+    job.out_h, job.out_w = geometry.out_h, geometry.out_w
+    job.n_passes, job.passes = 1, &run
+    job.fold = NULL
+    job.with_relu = with_relu
+    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2:], border)
+    if needs_no_packing(p, job.out_h, job.out_w, lanes):
+        read_in_place(p)
+        job.direct = rows_fill_vectors(p, job.out_h, job.out_w, lanes)
+    else:
+        lay_out(p, job.out_h, job.out_w, 1, lanes)
+        job.direct = rows_fill_vectors(p, job.out_h, job.out_w, lanes)
+        if not job.direct:
+            b = best_stack(p, job.out_h, job.out_w, lanes, job.n_imgs, job.n_channels, sizeof(real))
+            lay_out(p, job.out_h, job.out_w, b, lanes)
+    plan_blocks(&job, n_threads)
+
+    n_taps = filters_shape[0] * taps_per_filter
+    run.rows, run.cols = job.out_h, job.out_w
+    run.dst_at, run.dst_row, run.dst_col, run.src_at = 0, job.out_w, 1, 0
+    run.n_taps = n_taps
+    run.tap_at = <Py_ssize_t *>space.take(n_taps * sizeof(Py_ssize_t))
+    tap_offsets(run.tap_at, filters_shape[0], p, filters_shape[2:],
+                (geometry.dilation_y, geometry.dilation_x))
+    plan_vectors(&job, &run, space, lanes)
+    packed = <real *>space.take(n_features * n_taps * sizeof(real))
+    run.weights = packed
+    for b in range(job.n_blocks):
+        k, k_end = block_start(&job, b), block_start(&job, b + 1)
+        for t in range(n_taps):
+            for f in range(k, k_end):
+                packed[k * n_taps + t * (k_end - k) + f - k] = filters[
+                    (t // taps_per_filter * n_features + f) * taps_per_filter + t % taps_per_filter
+                ]
+    correlate_images(&job, imgs, convout, bias, space, n_threads)
+
+
+cdef void conv_imgs_gradient(
+    const real *grad, const real *filters, real *imgs_grad,
+    tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry, int border,
+    int n_threads, Workspace space,
+) except *:
+    """The forward pass of convout_grad with flipped, transposed filters.
+
+    With a stride the gradient splits into phases, pixels a stride apart: each
+    is a stride-1 correlation with those taps that ever reach it.
+    """
+    cdef Correlation job
+    cdef Packing fold
+    cdef Packing *p = &job.packing
+    cdef Pass *run
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t sy = geometry.stride_y, sx = geometry.stride_x
+    cdef Py_ssize_t top = geometry.top, left = geometry.left
+    cdef Py_ssize_t b, rows, cols
+    job.n_imgs, job.groups = imgs_shape[0], groups
+    job.n_channels, job.n_features = filters_shape[1], imgs_shape[1]
+    job.out_h, job.out_w = imgs_shape[2], imgs_shape[3]
+    job.with_relu = False
+    job.fold = NULL
+    if border != BORDER_ZEROS and any(geometry[2:6]):
+        fold.h, fold.w = imgs_shape[2:]
+        fold.top, fold.left, fold.border = top, left, border
+        job.fold = &fold
+        job.out_h += top + geometry.bottom
+        job.out_w += left + geometry.right
+        top = left = 0
+
+    phases_y = gradient_phases(job.out_h, top, sy, filters_shape[2], geometry.dilation_y)
+    phases_x = gradient_phases(job.out_w, left, sx, filters_shape[3], geometry.dilation_x)
+    p.h, p.w = geometry.out_h, geometry.out_w
+    p.stride_y = p.stride_x = p.n_phases_y = p.n_phases_x = 1
+    p.border = BORDER_ZEROS
+    p.in_place = False
+    p.top, p.rows, rows = gradient_padding(phases_y)
+    p.left, p.cols, cols = gradient_padding(phases_x)
+    job.direct = sy == 1 and sx == 1
+    if job.direct and needs_no_packing(p, rows, cols, lanes):
+        read_in_place(p)
+        job.direct = rows_fill_vectors(p, rows, cols, lanes)
+    else:
+        lay_out(p, rows, cols, 1, lanes)
+        job.direct = job.direct and rows_fill_vectors(p, rows, cols, lanes)
+        if not job.direct and job.fold == NULL:
+            b = best_stack(p, rows, cols, lanes, job.n_imgs, job.n_channels, sizeof(real))
+            lay_out(p, rows, cols, b, lanes)
+    plan_blocks(&job, n_threads)
+
+    job.n_passes = 0
+    job.passes = <Pass *>space.take(len(phases_y) * len(phases_x) * sizeof(Pass))
+    for phase_y in phases_y:
+        for phase_x in phases_x:
+            if phase_y.count == 0 or phase_x.count == 0:
+                continue
+            run = &job.passes[job.n_passes]
+            job.n_passes += 1
+            run.rows, run.cols = phase_y.count, phase_x.count
+            run.dst_at = phase_y.pixel * job.out_w + phase_x.pixel
+            run.dst_row, run.dst_col = sy * job.out_w, sx
+            run.src_at = (phase_y.first + p.top) * p.pitch + phase_x.first + p.left
+            plan_gradient_taps(&job, run, filters, filters_shape, phase_y.taps, phase_x.taps, space)
+            plan_vectors(&job, run, space, lanes)
+    correlate_images(&job, grad, imgs_grad, <const real *>NULL, space, n_threads)
+
+
+cdef void plan_gradient_taps(
+    const Correlation *job, Pass *run, const real *filters, tuple filters_shape,
+    list taps_y, list taps_x, Workspace space,
+) except *:
+    """Offsets and weights of one phase: its taps (k, i, j), read backwards."""
+    cdef Py_ssize_t n_features = filters_shape[1], fil_h = filters_shape[2], fil_w = filters_shape[3]
+    cdef Py_ssize_t per_group = job.n_features // job.groups, k_per_group = n_features // job.groups
+    cdef Py_ssize_t b, c, c_first, c_end, k, t, i, j, qy, qx
+    run.n_taps = k_per_group * len(taps_y) * len(taps_x)
+    run.tap_at = <Py_ssize_t *>space.take(run.n_taps * sizeof(Py_ssize_t))
+    cdef real *packed = <real *>space.take(run.n_taps * job.n_features * sizeof(real))
+    run.weights = packed
+    t = 0
+    for k in range(k_per_group):
+        for i, qy in taps_y:
+            for j, qx in taps_x:
+                run.tap_at[t] = k * job.packing.channel_pitch - qy * job.packing.pitch - qx
+                for b in range(job.n_blocks):
+                    c_first, c_end = block_start(job, b), block_start(job, b + 1)
+                    for c in range(c_first, c_end):
+                        packed[c_first * run.n_taps + t * (c_end - c_first) + c - c_first] = filters[
+                            ((c % per_group * n_features + c // per_group * k_per_group + k)
+                             * fil_h + i) * fil_w + j
+                        ]
+                t += 1
+
+
+class Phase:
+    """Pixels of one axis, a stride apart: what reaches them in the backward pass."""
+
+    def __init__(self, pixel, first, count, taps):
+        self.pixel = pixel  # the first of them in the image
+        self.first = first  # the output pixel that a tap with shift 0 takes to it
+        self.count = count
+        self.taps = taps  # [(tap, shift)]: pixel m of the phase gets output pixel m - shift
+
+
+def gradient_phases(size, before, stride, n_taps, dilation):
+    """The phases of an axis of `size` pixels with `before` pixels of padding."""
+    phases = []
+    for r in range(stride):
+        first = -((r - before) // stride)  # the first padded pixel r + stride * m in the image
+        count = max(-((r - before - size) // stride) - first, 0)
+        taps = [(i, i * dilation // stride) for i in range(n_taps) if i * dilation % stride == r]
+        phases.append(Phase(r + stride * first - before, first, count, taps))
+    return phases
+
+
+def gradient_padding(phases):
+    """Padding before the output gradient and its padded size, for all phases; the longest phase."""
+    reads = [(p.first - q, p.first + p.count - q) for p in phases if p.count for _, q in p.taps]
+    before = max([0] + [-start for start, _ in reads])
+    padded = max([1] + [end + before for _, end in reads])
+    return before, padded, max([p.count for p in phases])

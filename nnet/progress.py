@@ -1,0 +1,35 @@
+"""How far a training is: what callbacks are told, and the lines that verbose prints."""
+
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """What a `fit` callback is given after each batch.
+
+    The last batch of an epoch is reported after validation: there `epoch_done`
+    is true and, with validation data, `val_loss` and `val_error` are set.
+    """
+
+    network: object  # the NeuralNetwork, usable as it is: predict, params, save
+    epoch: int  # counts from 1
+    n_epochs: int
+    n_seen: int  # images of this epoch that were trained on
+    n_imgs: int  # images of an epoch
+    loss: float  # mean over the images seen in this epoch
+    accuracy: float | None  # fraction of them classified correctly; None for regression
+    val_loss: float | None = None
+    val_error: float | None = None
+
+    @property
+    def epoch_done(self):
+        return self.n_seen == self.n_imgs
+
+
+def describe(progress, seconds):
+    """An epoch in one line."""
+    line = f"epoch {progress.epoch}/{progress.n_epochs}: loss {progress.loss:.4f}"
+    if progress.accuracy is not None:
+        line += f", accuracy {progress.accuracy:.2%}"
+    if progress.val_loss is not None:
+        line += f", validation loss {progress.val_loss:.4f}, error {progress.val_error:.4g}"
+    return f"{line}, {progress.n_imgs / seconds:.0f} images/s"
