@@ -20,6 +20,7 @@ cdef struct Pass:
     Py_ssize_t n_at                     # vectors of pixels
     Py_ssize_t *vector_src
     Py_ssize_t *vector_dst
+    int tile[9]                         # vectors in a tile, by the number of features
 
 cdef struct Correlation:
     Packing packing
@@ -73,6 +74,8 @@ cdef void plan_vectors(Correlation *job, Pass *run, Workspace space, Py_ssize_t 
                 x = min(x, extent - lanes)
             run.vector_src[v] = run.src_at + x
             run.vector_dst[v] = x
+    for v in range(1, MAX_FEATURES + 1):
+        run.tile[v] = best_vectors(<int>v, run.n_at)
 
 
 cdef bint rows_fill_vectors(const Packing *p, Py_ssize_t rows, Py_ssize_t cols,
@@ -87,22 +90,22 @@ cdef bint rows_fill_vectors(const Packing *p, Py_ssize_t rows, Py_ssize_t cols,
 
 
 cdef Py_ssize_t best_stack(Packing *p, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t lanes,
-                           Py_ssize_t n_imgs, Py_ssize_t n_channels,
+                           Py_ssize_t n_imgs, Py_ssize_t n_channels, Py_ssize_t n_features,
                            Py_ssize_t itemsize) noexcept nogil:
-    """How many images side by side waste the fewest lanes."""
-    cdef Py_ssize_t stack, best = 1
-    cdef double waste, least = 0
-    for stack in range(1, 9):
+    """How many images side by side, all channels within a cache of 256 KB, fill the tiles best."""
+    cdef Py_ssize_t stack, power, n_at, best = 1
+    cdef int n, block = <int>min(n_features, <Py_ssize_t>MAX_FEATURES)
+    cdef double cycles, least = 0
+    for power in range(4):
+        stack = 1 << power  # divides the usual batches
         lay_out(p, rows, cols, stack, lanes)
-        # Powers of two divide usual batches; a cache of 256 KB is every CPU's.
-        if stack & (stack - 1) or stack > n_imgs:
-            continue
-        if stack > 1 and n_channels * p.channel_pitch * itemsize > 262144:
+        if stack > 1 and (stack > n_imgs or n_channels * p.channel_pitch * itemsize > 262144):
             break
-        waste = ceil_div((stack - 1) * p.image_pitch + (rows - 1) * p.pitch + cols, lanes) * lanes
-        waste = waste / (stack * rows * cols)
-        if stack == 1 or waste < 0.97 * least:
-            best, least = stack, waste
+        n_at = ceil_div((stack - 1) * p.image_pitch + (rows - 1) * p.pitch + cols, lanes)
+        n = best_vectors(block, n_at)
+        cycles = tile_cycles(block, n) * ceil_div(n_at, n) / stack
+        if stack == 1 or cycles < 0.97 * least:
+            best, least = stack, cycles
     return best
 
 
@@ -159,7 +162,8 @@ cdef void correlate_unit(
                 run.vector_dst,
                 group, run.vector_src, run.n_at,
                 run.tap_at, <const real *>run.weights + k * run.n_taps, run.n_taps,
-                bias + k if bias != NULL else NULL, job.with_relu, <int>(k_end - k),
+                bias + k if bias != NULL else NULL, job.with_relu,
+                run.tile[k_end - k], <int>(k_end - k),
             )
             if not job.direct:
                 for s in range(n_stacked):
@@ -305,7 +309,8 @@ cdef void conv_forward(
         lay_out(p, job.out_h, job.out_w, 1, lanes)
         job.direct = rows_fill_vectors(p, job.out_h, job.out_w, lanes)
         if not job.direct:
-            b = best_stack(p, job.out_h, job.out_w, lanes, job.n_imgs, job.n_channels, sizeof(real))
+            b = best_stack(p, job.out_h, job.out_w, lanes, job.n_imgs, job.n_channels,
+                           job.n_features // groups, sizeof(real))
             lay_out(p, job.out_h, job.out_w, b, lanes)
     plan_blocks(&job, n_threads)
 
@@ -376,7 +381,8 @@ cdef void conv_imgs_gradient(
         lay_out(p, rows, cols, 1, lanes)
         job.direct = job.direct and rows_fill_vectors(p, rows, cols, lanes)
         if not job.direct and job.fold == NULL:
-            b = best_stack(p, rows, cols, lanes, job.n_imgs, job.n_channels, sizeof(real))
+            b = best_stack(p, rows, cols, lanes, job.n_imgs, job.n_channels,
+                           job.n_features // groups, sizeof(real))
             lay_out(p, rows, cols, b, lanes)
     plan_blocks(&job, n_threads)
 

@@ -17,6 +17,7 @@ cdef struct FilterGradient:
     Py_ssize_t *tap_at                  # (channels of a group, taps_per_filter)
     bint outer                          # lanes hold features, else pixels
     Py_ssize_t rows, cols               # of the packed output gradient
+    Py_ssize_t row_block                # rows that all tiles walk before the next ones
     Py_ssize_t grad_pitch               # between its features (dot form) or pixels (outer form)
     Py_ssize_t grad_row                 # between its rows (dot form)
     Py_ssize_t part_pitch               # between the taps of a partial sum
@@ -28,17 +29,18 @@ cdef void pack_grad(const FilterGradient *job, real *dst, const real *grad, Py_s
     """One group's output gradient of one stack of images, as the tiles read it."""
     cdef Py_ssize_t per_group = job.n_features // job.groups
     cdef Py_ssize_t size = job.out_h * job.out_w
+    cdef Py_ssize_t pitch = job.grad_pitch
     cdef Py_ssize_t b, s, k, y, x, pixel, start, end
     cdef const real *source
     cdef real *row
     if job.outer:
-        dst += group * size * job.part_pitch
+        dst += group * size * pitch
         for b in range(ceil_div(size, 64)):  # a block of pixels whose lines stay in the L1 cache
             start, end = 64 * b, min(64 * b + 64, size)
             for k in range(per_group):
                 source = grad + (group * per_group + k) * size
                 for pixel in range(start, end):
-                    dst[pixel * job.part_pitch + k] = source[pixel]
+                    dst[pixel * pitch + k] = source[pixel]
         return
     for k in range(group * per_group, (group + 1) * per_group):
         for s in range(n_stacked):
@@ -65,7 +67,7 @@ cdef void filters_gradient_unit(
     cdef Py_ssize_t k_per_group = job.n_features // job.groups
     cdef Py_ssize_t size = job.out_h * job.out_w
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t stack, n0, n_stacked, s, c, k, g, c0, c1, b, k0, k1, width, n_blocks
+    cdef Py_ssize_t stack, n0, n_stacked, s, c, k, g, c0, c1, b, k0, k1, y, width, n_blocks
     cdef const real *src
     part += chunk * job.n_channels * job.taps_per_filter * job.part_pitch
     memset(part + c_first * job.taps_per_filter * job.part_pitch, 0,
@@ -98,23 +100,26 @@ cdef void filters_gradient_unit(
             c0 = max(c_first, g * c_per_group)
             c1 = min(c_end, (g + 1) * c_per_group)
             pack_grad(job, grad_buffer, grad + n0 * job.n_features * size, g, n_stacked)
-            for b in range(n_blocks):
-                k0 = b * ceil_div(k_per_group, width) // n_blocks
-                k1 = (b + 1) * ceil_div(k_per_group, width) // n_blocks
-                filter_gradient(
-                    job.outer,
-                    part + c0 * job.taps_per_filter * job.part_pitch + k0 * width,
-                    job.part_pitch,
-                    src + g * c_per_group * p.channel_pitch,
-                    p.pitch,
-                    job.tap_at + (c0 - g * c_per_group) * job.taps_per_filter,
-                    (c1 - c0) * job.taps_per_filter,
-                    grad_buffer + (
-                        g * size * job.part_pitch + k0 * width if job.outer
-                        else (g * k_per_group + k0) * job.grad_pitch
-                    ),
-                    job.grad_pitch, job.rows, job.cols, <int>(k1 - k0),
-                )
+            y = 0
+            while y < job.rows:
+                for b in range(n_blocks):
+                    k0 = b * ceil_div(k_per_group, width) // n_blocks
+                    k1 = (b + 1) * ceil_div(k_per_group, width) // n_blocks
+                    filter_gradient(
+                        job.outer,
+                        part + c0 * job.taps_per_filter * job.part_pitch + k0 * width,
+                        job.part_pitch,
+                        src + g * c_per_group * p.channel_pitch + y * p.pitch,
+                        p.pitch,
+                        job.tap_at + (c0 - g * c_per_group) * job.taps_per_filter,
+                        (c1 - c0) * job.taps_per_filter,
+                        grad_buffer + (
+                            (g * size + y * job.cols) * job.grad_pitch + k0 * width if job.outer
+                            else (g * k_per_group + k0) * job.grad_pitch
+                        ),
+                        job.grad_pitch, min(job.row_block, job.rows - y), job.cols, <int>(k1 - k0),
+                    )
+                y += job.row_block
 
 
 cdef void combine_channel(const FilterGradient *job, Py_ssize_t c, const real *part,
@@ -150,14 +155,16 @@ cdef void plan_filters_gradient(FilterGradient *job, int n_threads, Py_ssize_t i
     cdef double dot_cycles, outer_cycles
     lay_out(p, job.out_h, job.out_w, 1, lanes)
     run = ceil_div((job.out_h - 1) * p.pitch + job.out_w, lanes)
-    # Loads across cache lines make a vector of pixels dearer than one of features,
-    # which pays for its transposed output gradient instead.
-    dot_cycles = 1.3 * n_taps * k_per_group * min(run, job.out_h * per_row)
+    # Loads across cache lines make a vector of pixels dearer than one of features, and
+    # in the end its lanes must be summed; the other form pays to transpose the gradient.
+    dot_cycles = n_taps * k_per_group * (1.3 * min(run, job.out_h * per_row) + 12)
     outer_cycles = n_taps * ceil_div(k_per_group, lanes) * size + 1.2 * k_per_group * size
     job.outer = outer_cycles < dot_cycles
     if job.outer:
         job.rows, job.cols = job.out_h, job.out_w
         job.grad_pitch = job.part_pitch = ceil_div(k_per_group, lanes) * lanes
+        # All tiles read the same rows of the output gradient: half of a 32 KB L1 cache.
+        job.row_block = max(<Py_ssize_t>1, 16384 // (job.cols * job.grad_pitch * itemsize))
         if needs_no_packing(p, job.out_h, job.out_w, 1):
             read_in_place(p)
     else:
@@ -169,12 +176,14 @@ cdef void plan_filters_gradient(FilterGradient *job, int n_threads, Py_ssize_t i
             p.image_pitch = job.grad_pitch
         else:
             lay_out(p, job.out_h, job.out_w,
-                    best_stack(p, job.out_h, job.out_w, lanes, job.n_imgs, job.n_channels, itemsize),
+                    best_stack(p, job.out_h, job.out_w, lanes, job.n_imgs, job.n_channels,
+                               k_per_group, itemsize),
                     lanes)
             run = (p.stack - 1) * p.image_pitch + (job.out_h - 1) * p.pitch + job.out_w
             job.rows, job.cols = 1, ceil_div(run, lanes) * lanes
             job.grad_row = p.pitch
             job.grad_pitch = job.cols
+        job.row_block = job.rows
     job.n_stacks = ceil_div(job.n_imgs, p.stack)
     job.n_chunks = min(job.n_stacks, <Py_ssize_t>MAX_CHUNKS)
     job.parts = 1

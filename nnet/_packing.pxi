@@ -79,46 +79,46 @@ cdef void lay_out(Packing *p, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t sta
     p.channel_pitch = p.phase_pitch * p.n_phases_y * p.n_phases_x
 
 
-cdef inline void pack_row(real *dst, const real *row, const Packing *p,
-                          Py_ssize_t phase) noexcept nogil:
-    """One row of one phase: every stride_x-th pixel, and what the border holds."""
-    cdef Py_ssize_t first = phase - p.left
-    cdef Py_ssize_t x0 = clip(ceil_div(-first, p.stride_x), 0, p.cols)
-    cdef Py_ssize_t x1 = clip(ceil_div(p.w - first, p.stride_x), x0, p.cols)
+cdef inline void copy_strided(real *dst, const real *src, Py_ssize_t n,
+                              Py_ssize_t stride) noexcept nogil:
+    """Every stride-th value; the usual strides as loops that the compiler vectorises."""
     cdef Py_ssize_t x
-    if p.stride_x == 1:
-        for x in range(x0, x1):
-            dst[x] = row[x + first]
-    elif p.stride_x == 2:
-        for x in range(x0, x1):
-            dst[x] = row[2 * x + first]
+    if stride == 1:
+        for x in range(n):
+            dst[x] = src[x]
+    elif stride == 2:
+        for x in range(n):
+            dst[x] = src[2 * x]
     else:
-        for x in range(x0, x1):
-            dst[x] = row[x * p.stride_x + first]
-    if p.border != BORDER_ZEROS:
-        for x in range(x0):
-            dst[x] = row[border_index(x * p.stride_x + first, p.w, p.border)]
-        for x in range(x1, p.cols):
-            dst[x] = row[border_index(x * p.stride_x + first, p.w, p.border)]
+        for x in range(n):
+            dst[x] = src[x * stride]
 
 
 cdef void pack_plane(real *dst, const real *plane, const Packing *p) noexcept nogil:
     """One channel of one image. Zero padding is not written: the buffer starts as zeros."""
-    cdef Py_ssize_t phase_y, phase_x, r, y
-    for phase_y in range(p.n_phases_y):
-        for r in range(p.rows):
-            y = r * p.stride_y + phase_y - p.top
-            if y < 0 or y >= p.h:
-                if p.border == BORDER_ZEROS:
-                    continue
-                y = border_index(y, p.h, p.border)
-            for phase_x in range(p.n_phases_x):
-                pack_row(
-                    dst + (phase_y * p.n_phases_x + phase_x) * p.phase_pitch + r * p.pitch,
-                    plane + y * p.w,
-                    p,
-                    phase_x,
-                )
+    cdef Py_ssize_t phase_y, phase_x, r, y, x, first, x0, x1
+    cdef const real *source
+    cdef real *row
+    for phase_x in range(p.n_phases_x):
+        # Columns [x0, x1) of this phase are pixels, those around them border.
+        first = phase_x - p.left
+        x0 = clip(ceil_div(-first, p.stride_x), 0, p.cols)
+        x1 = clip(ceil_div(p.w - first, p.stride_x), x0, p.cols)
+        for phase_y in range(p.n_phases_y):
+            for r in range(p.rows):
+                y = r * p.stride_y + phase_y - p.top
+                if y < 0 or y >= p.h:
+                    if p.border == BORDER_ZEROS:
+                        continue
+                    y = border_index(y, p.h, p.border)
+                source = plane + y * p.w
+                row = dst + (phase_y * p.n_phases_x + phase_x) * p.phase_pitch + r * p.pitch
+                copy_strided(row + x0, source + x0 * p.stride_x + first, x1 - x0, p.stride_x)
+                if p.border != BORDER_ZEROS:
+                    for x in range(x0):
+                        row[x] = source[border_index(x * p.stride_x + first, p.w, p.border)]
+                    for x in range(x1, p.cols):
+                        row[x] = source[border_index(x * p.stride_x + first, p.w, p.border)]
 
 
 cdef void fold_plane(real *dst, const real *padded, Py_ssize_t padded_h, Py_ssize_t padded_w,

@@ -32,7 +32,14 @@ cdef extern from *:
         *(vec##bits *)out = *(const vec##bits *)acc; }                                            \\
     static inline __attribute__((always_inline)) void relu##bits(real *acc) {                     \\
         mask##bits negative = *(vec##bits *)acc < (vec##bits){0};  /* false for NaN: NaN stays */ \\
-        *(mask##bits *)acc &= ~negative; }
+        *(mask##bits *)acc &= ~negative; }                                                        \\
+    typedef real half##bits __attribute__((vector_size(VECTOR_BYTES / 2), aligned(bits / 8), may_alias)); \\
+    static inline __attribute__((always_inline)) real lane_sum##bits(const real *acc) {           \\
+        enum { HALF = VECTOR_BYTES / 2 / sizeof(real) };                                          \\
+        real lane[HALF], total = 0;                                                               \\
+        *(half##bits *)lane = *(const half##bits *)acc + *(const half##bits *)(acc + HALF);       \\
+        for (int l = 0; l < HALF; l++) total += lane[l];                                          \\
+        return total; }
     PRIMITIVES(float, 32, int)
     PRIMITIVES(double, 64, long long)
     """
@@ -50,6 +57,8 @@ cdef extern from *:
     void store64(double *out, const double *acc) noexcept nogil
     void relu32(float *acc) noexcept nogil
     void relu64(double *acc) noexcept nogil
+    float lane_sum32(const float *acc) noexcept nogil
+    double lane_sum64(const double *acc) noexcept nogil
 
 ctypedef fused real:
     float
@@ -98,15 +107,10 @@ cdef inline void relu(real *acc) noexcept nogil:
 
 cdef inline real lane_sum(const real *acc) noexcept nogil:
     """The sum of a vector's lanes, always in the same order."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real lane[VECTOR_BYTES]
-    cdef int l
-    store(lane, acc)
-    while lanes > 1:
-        lanes //= 2
-        for l in range(lanes):
-            lane[l] += lane[l + lanes]
-    return lane[0]
+    if real is float:
+        return lane_sum32(acc)
+    else:
+        return lane_sum64(acc)
 
 
 # --- correlation: features x pixels, summed over taps -------------------------
@@ -185,10 +189,9 @@ cdef void correlate(
     real *out, Py_ssize_t out_pitch, const Py_ssize_t *out_at,
     const real *src, const Py_ssize_t *src_at, Py_ssize_t n_at,
     const Py_ssize_t *tap_at, const real *weights, Py_ssize_t n_taps,
-    const real *bias, bint with_relu, int n_features,
+    const real *bias, bint with_relu, int n, int n_features,
 ) noexcept nogil:
-    """All pixels of one block of 1 to MAX_FEATURES features."""
-    cdef int n = best_vectors(n_features, n_at)
+    """All pixels of one block of 1 to MAX_FEATURES features, `n` vectors at once."""
     if n_features == 1:
         correlate_vectors(out, out_pitch, out_at, src, src_at, n_at, tap_at, weights, n_taps,
                           bias, with_relu, n, 1)
@@ -215,21 +218,25 @@ cdef void correlate(
                           bias, with_relu, n, 8)
 
 
-cdef int best_vectors(int n_features, Py_ssize_t n_at) noexcept nogil:
-    """The tile width that takes the fewest cycles for n_at vectors of pixels.
+cdef double tile_cycles(int n_features, int n_vectors) noexcept nogil:
+    """About how many cycles a tap costs a tile.
 
-    A tap costs a tile one cycle a multiply-add or, where that is more, about
-    two cycles a vector of pixels (loads across cache lines) and half a cycle a
-    weight.
+    One a multiply-add or, where that is more, two a vector of pixels (loads
+    across cache lines) and half a cycle a weight; fewer than 5 accumulators
+    wait for the latency of their own sums.
     """
+    return max(<double>(n_features * n_vectors), 2.0 * n_vectors + 0.5 * n_features, 5.0)
+
+
+cdef int best_vectors(int n_features, Py_ssize_t n_at) noexcept nogil:
+    """The tile width that takes the fewest cycles for n_at vectors of pixels."""
     cdef int n, best = 1
-    cdef double cycles, fewest = 0
-    for n in range(1, MAX_VECTORS + 1):
+    cdef double cycles, fewest = n_at * tile_cycles(n_features, 1)
+    for n in range(2, MAX_VECTORS + 1):
         if n == 5 or n == 7 or n * n_features > MAX_ACCUMULATORS:
             continue
-        # Fewer than 5 accumulators wait for the latency of their own sums.
-        cycles = max(n_features * n, 2.0 * n + 0.5 * n_features, 5.0) * ((n_at + n - 1) // n)
-        if best == 1 and n == 1 or cycles < fewest:
+        cycles = tile_cycles(n_features, n) * ((n_at + n - 1) // n)
+        if cycles < fewest:
             best, fewest = n, cycles
     return best
 

@@ -80,3 +80,8 @@ def check_lengths(X, y):
     y_shape = np.shape(y)
     if not y_shape or y_shape[0] != len(X):
         raise ValueError(f"X has {len(X)} images and y has shape {y_shape}, expected as many of both")
+
+
+def batch_of(shape):
+    """The shape of any number of images of one shape, as errors show it."""
+    return f"({', '.join(map(str, ('n_imgs', *shape)))}{'' if shape else ','})"

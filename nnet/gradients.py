@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnet.layers import ParamMixin
+
 
 class GradientError(NamedTuple):
     """How far one parameter array's gradient is from central differences."""
@@ -23,9 +25,15 @@ def compare(network, X, target, eps, max_checks):
     def loss():
         return float(loss_layer.loss(network._forward(images), target))
 
+    names = [
+        f"{network._name(i)}.params()[{j}]"
+        for i, layer in enumerate(network.layers)
+        if isinstance(layer, ParamMixin)
+        for j in range(len(layer.params()))
+    ]
     return [
         _compare(name, param, grad, loss, eps, max_checks)
-        for name, param, grad in zip(network._param_names(), network.params(), grads)
+        for name, param, grad in zip(names, network.params(), grads)
     ]
 
 

@@ -16,8 +16,10 @@ def to_bc01(images, layout=None):
         they are, bools, other integers and half floats become float32 unscaled.
     layout : None or {'NCHW', 'NHWC', 'NHW', 'CHW', 'HWC', 'HW'}
         The meaning of the axes: images, channels, height, width. None infers
-        it: 2 axes are HW; otherwise the one axis that counts 1 to 4, last or
-        third from last, is the channels', and 3 axes without such are NHW.
+        it. 2 axes are HW. 3 axes are HWC if the last counts 1 to 4, and NHW if
+        not or for a list of arrays; but three at the front could be one CHW
+        image's colours, and are refused. 4 axes are NCHW or NHWC, whichever
+        has a channel axis that counts 1 to 4.
 
     Returns
     -------
@@ -31,6 +33,8 @@ def to_bc01(images, layout=None):
     TypeError
         For an array of anything but real numbers.
     """
+    nested = isinstance(images, (list, tuple)) and images
+    array_list = nested and not isinstance(images[0], (list, tuple))
     try:
         images = np.asarray(images)
     except ValueError:  # a ragged list
@@ -38,7 +42,7 @@ def to_bc01(images, layout=None):
     if images.ndim not in (2, 3, 4):
         raise ValueError(f"images have shape {images.shape}, expected 2, 3 or 4 axes")
     if layout is None:
-        layout = _infer_layout(images.shape)
+        layout = "NHW" if images.ndim == 3 and array_list else _infer_layout(images.shape)
     elif layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}, expected one of {LAYOUTS}")
     if len(layout) != images.ndim:
@@ -56,14 +60,11 @@ def to_bc01(images, layout=None):
 def _infer_layout(shape):
     if len(shape) == 2:
         return "HW"
-    first, last = shape[-3] in CHANNELS, shape[-1] in CHANNELS
-    if len(shape) == 4 and first != last:
-        return "NCHW" if first else "NHWC"
-    if len(shape) == 3 and not first:
-        return "HWC" if last else "NHW"
-    if len(shape) == 3 and shape[0] == 1 and not last:
-        return "NHW"  # one grey image; CHW means the same
-    possible = [name for name in LAYOUTS if len(name) == len(shape)]
+    if len(shape) == 3 and shape[0] != 3:
+        return "HWC" if shape[2] in CHANNELS else "NHW"
+    if len(shape) == 4 and (shape[1] in CHANNELS) != (shape[3] in CHANNELS):
+        return "NCHW" if shape[1] in CHANNELS else "NHWC"
+    possible = [layout for layout in LAYOUTS if len(layout) == len(shape)]
     raise ValueError(f"images of shape {shape} could mean several layouts, pass one of {possible}")
 
 

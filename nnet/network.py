@@ -8,7 +8,7 @@ from operator import index
 import numpy as np
 
 from nnet import gradients, saving
-from nnet.data import as_images, as_labels, as_values, bc01_shape, check_lengths, encode
+from nnet.data import as_images, as_labels, as_values, batch_of, bc01_shape, check_lengths, encode
 from nnet.layers import Activation, Conv, Layer, LossMixin, ParamMixin
 from nnet.layers.base import as_bool, as_float, as_int
 from nnet.optimizers import SGD
@@ -126,8 +126,11 @@ class NeuralNetwork:
         X = as_images(X)
         rng = self._generator()
         target = self._setup(X, y, batch_size, rng)
-        if validation_data is not None:
+        try:
             validation_data = self._as_validation(validation_data)
+        except (TypeError, ValueError):
+            self.input_shape_ = None  # set up, but not fitted
+            raise
         optimizer = SGD(self.params(), rate(0), momentum, nesterov)
 
         with self._at_work(training=True):
@@ -168,7 +171,7 @@ class NeuralNetwork:
             labels = as_labels(y)
             classes = np.unique(labels) if classes is None else classes
             if len(classes) < 2:
-                raise ValueError(f"y has the one class {classes[0]!r}, expected at least 2 classes")
+                raise ValueError(f"y has only the class {classes.tolist()}, expected at least 2 classes")
             target = encode(labels, classes)
             target_shape, output_shape = (), (len(classes),)
         else:
@@ -359,7 +362,7 @@ class NeuralNetwork:
             raise ValueError("this network is not fitted yet, expected a call of fit first")
         X = as_images(X, self.dtype_)
         if X.shape[1:] != self.input_shape_:
-            raise ValueError(f"X has shape {X.shape}, expected (n_imgs, *{self.input_shape_})")
+            raise ValueError(f"X has shape {X.shape}, expected {batch_of(self.input_shape_)}")
         return X
 
     def _as_target(self, y):
@@ -368,10 +371,13 @@ class NeuralNetwork:
             return encode(as_labels(y), self.classes_)
         y = as_values(y, self.dtype_)
         if y.shape[1:] != self.target_shape_:
-            raise ValueError(f"y has shape {y.shape}, expected (n_imgs, *{self.target_shape_})")
+            raise ValueError(f"y has shape {y.shape}, expected {batch_of(self.target_shape_)}")
         return y.reshape(len(y), *self._shapes[-1])
 
     def _as_validation(self, validation_data):
+        """What `_evaluate` takes, from what `fit` takes."""
+        if validation_data is None:
+            return None
         try:
             X, y = validation_data
         except (TypeError, ValueError):
@@ -382,7 +388,7 @@ class NeuralNetwork:
         if len(X) == 0:
             raise ValueError("validation_data has no images, expected at least one")
         if self.classes_ is not None and np.min(target) < 0:
-            label = np.asarray(y)[np.argmin(target)]
+            label = np.asarray(y).tolist()[np.argmin(target)]
             raise ValueError(f"validation_data has the label {label!r}, which is not in y")
         return X, target
 

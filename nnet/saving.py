@@ -98,6 +98,8 @@ def _read(content, file):
     output_shape = (target_shape or (1,)) if classes is None else (len(classes),)
     if shapes[-1] != output_shape:
         raise ValueError(f"its layers put out {shapes[-1]}, expected {output_shape}")
+    if layers[-1].is_classifier != (classes is not None):
+        raise ValueError(f"its last layer {type(layers[-1]).__name__} does not fit its classes")
 
     tensors = _read_tensors(file, expected, dtype)
     if _digest(description, tensors) != content["sha256"]:

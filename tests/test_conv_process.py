@@ -120,7 +120,7 @@ def child():
 
 process = multiprocessing.get_context("fork").Process(target=child)
 process.start()
-process.join(60)
+process.join(30)
 if process.is_alive():
     process.kill()
     sys.exit("the child hangs")
@@ -129,3 +129,68 @@ for a, b in zip(work(2), expected):
 print("child's exit code", process.exitcode)
 """)
     assert done.stdout == "child's exit code 0\n", done.stderr
+
+
+def test_strides_far_beyond_the_image(kernels, run_python):
+    """All the same to the result, to the time and to the memory."""
+    done = run_python(
+        f"""
+import numpy as np
+from nnet.kernels import load
+conv, bprop = load("_conv", {kernels.target!r})
+imgs, filters = np.arange(36.0).reshape(2, 2, 3, 3), np.ones((2, 3, 2, 2))
+grad = np.ones((2, 3, 1, 1))
+for border in ("zeros", "nearest", "wrap"):
+    for padding in ("same", "valid", ((1, 0), (0, 1))):
+        options = {{"padding_mode": padding, "border_mode": border}}
+        for near, far in ((50, 2**30), ((50, 1), (2**31 - 1, 1)), ((2, 50), (2, 2**30))):
+            if padding != "same" and near != 50:
+                continue
+            a = conv(imgs, filters, strides=near, **options)
+            b = conv(imgs, filters, strides=far, **options)
+            np.testing.assert_array_equal(a, b)
+            grad = np.ones_like(a)
+            for a, b in zip(bprop(imgs, grad, filters, strides=near, **options),
+                            bprop(imgs, grad, filters, strides=far, **options)):
+                np.testing.assert_array_equal(a, b)
+print("right")
+""",
+        timeout=30,
+    )
+    assert done.stdout == "right\n", f"exit code {done.returncode}\n{done.stderr}"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's resource limits")
+def test_work_memory_that_overflows(kernels, run_python):
+    """Tiny arrays, but padding or dilation that would fill any memory: an error, never a crash.
+
+    Each size is chosen to be small again where a 64-bit product wraps around.
+    """
+    done = run_python(
+        f"""
+import itertools, resource
+import numpy as np
+from nnet.kernels import load
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+conv, bprop = load("_conv", {kernels.target!r})
+for channels, border, stride in itertools.product((1, 4, 16), ("zeros", "nearest"), (1, 2**30)):
+    imgs = np.ones((1, channels, 1, 1), np.float32)
+    for filters, dilation, padding in (
+        (np.ones((channels, 4, 2, 2), np.float32), 2**30 - 1, "same"),
+        (np.ones((channels, 4, 2, 2), np.float32), 2**30, 2**29),
+        (np.ones((channels, 4, 3, 3), np.float32), 2**29, "same"),
+        (np.ones((channels, 4, 1, 1), np.float32), 1, 2**30 - 1),
+    ):
+        options = {{"dilation": dilation, "padding_mode": padding, "border_mode": border,
+                   "strides": stride}}
+        grad = np.ones((1, 4, 1, 1), np.float32)
+        for call in (conv, bprop):
+            try:
+                call(*(imgs, filters) if call is conv else (imgs, grad, filters), **options)
+            except (ValueError, MemoryError):
+                pass
+print("alive")
+""",
+        timeout=60,
+    )
+    assert done.stdout == "alive\n", f"exit code {done.returncode}\n{done.stderr}"

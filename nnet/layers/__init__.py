@@ -6,6 +6,7 @@ pool.py         Pool, GlobalAveragePool
 linear.py       Linear, Flatten
 activation.py   Activation
 loss.py         LogRegression, MeanSquaredError
+standardize.py  Standardize
 """
 
 from nnet.layers.activation import Activation
@@ -14,6 +15,7 @@ from nnet.layers.conv import Conv
 from nnet.layers.linear import Flatten, Linear
 from nnet.layers.loss import LogRegression, MeanSquaredError
 from nnet.layers.pool import GlobalAveragePool, Pool
+from nnet.layers.standardize import Standardize
 
 __all__ = [
     "Activation",
@@ -27,4 +29,5 @@ __all__ = [
     "MeanSquaredError",
     "ParamMixin",
     "Pool",
+    "Standardize",
 ]

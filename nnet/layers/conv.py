@@ -57,7 +57,7 @@ class Conv(WeightedLayer):
             raise ValueError(f"n_feats is {n_feats}, expected a multiple of groups = {groups}")
 
     def param_shapes(self, input_shape):
-        check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
+        self.output_shape(input_shape)
         n_channels = input_shape[1]
         if n_channels % self.groups:
             raise ValueError(

@@ -1,0 +1,111 @@
+"""to_bc01: layouts, dtypes, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from nnet import to_bc01
+
+
+def image_array(layout, sizes):
+    """Values that tell where they belong: n, c, y, x as decimal digits."""
+    n, c, y, x = np.ogrid[: sizes["N"], : sizes["C"], : sizes["H"], : sizes["W"]]
+    bc01 = 1000.0 * n + 100 * c + 10 * y + x
+    missing = tuple("NCHW".index(axis) for axis in "NC" if axis not in layout)
+    kept = [axis for axis in "NCHW" if axis in layout]
+    return bc01, bc01.squeeze(missing).transpose([kept.index(axis) for axis in layout])
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "NHW", "HWC", "HW"])
+def test_layouts(layout, given):
+    sizes = {"N": 5 if "N" in layout else 1, "C": 3 if "C" in layout else 1, "H": 7, "W": 6}
+    bc01, images = image_array(layout, sizes)
+    result = to_bc01(images, layout if given else None)
+    assert np.array_equal(result, bc01)
+    assert result.flags.c_contiguous
+
+
+def test_chw_must_be_named():
+    bc01, images = image_array("CHW", {"N": 1, "C": 3, "H": 7, "W": 6})
+    assert np.array_equal(to_bc01(images, "CHW"), bc01)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_inferred_channels(channels):
+    assert to_bc01(np.zeros((10, 8, 9, channels))).shape == (10, channels, 8, 9)
+    assert to_bc01(np.zeros((10, channels, 8, 9))).shape == (10, channels, 8, 9)
+    assert to_bc01(np.zeros((8, 9, channels))).shape == (1, channels, 8, 9)
+
+
+@pytest.mark.parametrize("n_imgs", [1, 2, 4, 100])
+def test_grey_images(n_imgs):
+    assert to_bc01(np.zeros((n_imgs, 8, 9))).shape == (n_imgs, 1, 8, 9)
+    assert to_bc01([np.zeros((8, 3))] * n_imgs).shape == (n_imgs, 1, 8, 3)
+
+
+def test_uint8_becomes_a_fraction():
+    images = np.array([[0, 51], [255, 128]], np.uint8)
+    result = to_bc01(images)
+    assert result.dtype == np.float32
+    assert np.array_equal(result[0, 0], np.array([[0, 51], [255, 128]], np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ("float32", "float32"),
+        ("float64", "float64"),
+        (">f8", "float64"),
+        ("float16", "float32"),
+        ("int64", "float32"),
+        ("uint16", "float32"),
+        ("bool", "float32"),
+    ],
+)
+def test_other_dtypes_keep_their_values(given, expected):
+    images = np.array([[0, 1], [1, 0]]).astype(given)
+    result = to_bc01(images)
+    assert result.dtype == np.dtype(expected)
+    assert np.array_equal(result[0, 0], [[0, 1], [1, 0]])
+
+
+def test_lists_and_views():
+    images = [np.eye(5), np.ones((5, 5))]
+    assert np.array_equal(to_bc01(images), np.stack(images)[:, None])
+    assert np.array_equal(to_bc01([[[1, 2, 3], [4, 5, 6]]])[0, :, 0], [[1, 4], [2, 5], [3, 6]])
+    backwards = np.arange(2 * 5 * 6 * 3.0).reshape(2, 5, 6, 3)[:, ::-1, ::2]
+    assert np.array_equal(to_bc01(backwards, "NHWC"), backwards.transpose(0, 3, 1, 2))
+
+
+def test_no_images():
+    assert to_bc01(np.zeros((0, 8, 9, 3))).shape == (0, 3, 8, 9)
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((3, 8, 9), "could mean several layouts, pass one of .*'NHW', 'CHW', 'HWC'"),
+        ((3, 8, 3), "could mean several layouts"),
+        ((10, 3, 9, 3), "could mean several layouts, pass one of .*'NCHW', 'NHWC'"),
+        ((10, 12, 28, 28), "could mean several layouts"),
+        ((8,), r"images have shape \(8,\), expected 2, 3 or 4 axes"),
+        ((1, 2, 3, 4, 5), "expected 2, 3 or 4 axes"),
+        ((0, 5), "expected no empty axis but the first"),
+        ((10, 0, 8, 3), "expected no empty axis but the first"),
+    ],
+)
+def test_shapes_it_cannot_interpret(shape, message):
+    with pytest.raises(ValueError, match=message):
+        to_bc01(np.zeros(shape))
+
+
+def test_other_errors():
+    with pytest.raises(ValueError, match="layout is 'BC01', expected one of"):
+        to_bc01(np.zeros((2, 2)), "BC01")
+    with pytest.raises(ValueError, match=r"images have shape \(2, 2\), expected the axes NHWC"):
+        to_bc01(np.zeros((2, 2)), "NHWC")
+    with pytest.raises(ValueError, match="differ in shape"):
+        to_bc01([np.zeros((2, 2)), np.zeros((3, 3))])
+    for images in (np.zeros((2, 2), complex), np.full((2, 2), "a"), np.full((2, 2), None)):
+        with pytest.raises(TypeError, match="expected integers or floats"):
+            to_bc01(images)

@@ -1,0 +1,868 @@
+"""NeuralNetwork: training, prediction, work arrays, the data it takes and refuses."""
+
+import copy
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+import nnet
+from nnet import (
+    Activation,
+    Conv,
+    DivergedError,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    Linear,
+    LogRegression,
+    LossMixin,
+    MeanSquaredError,
+    NeuralNetwork,
+    ParamMixin,
+    Pool,
+)
+
+
+def small_cnn(rng=0, n_classes=3, **options):
+    return NeuralNetwork(
+        [
+            Conv(4, 3, **options),
+            Activation("relu"),
+            Pool(2, 2),
+            Conv(3, (2, 3), **options),
+            Activation("relu"),
+            Flatten(),
+            Linear(n_classes, **options),
+            LogRegression(),
+        ],
+        rng=rng,
+    )
+
+
+def mlp(rng=0, n_classes=3):
+    return NeuralNetwork([Linear(8), Activation("tanh"), Linear(n_classes), LogRegression()], rng)
+
+
+def stripes(n_imgs, rng, dtype=np.float32):
+    """Images whose class, 0 to 2, says where they have a bright stripe."""
+    y = np.arange(n_imgs) % 3
+    X = rng.normal(scale=0.2, size=(n_imgs, 1, 6, 6))
+    X[y == 0, 0, 2] += 1
+    X[y == 1, 0, :, 3] += 1
+    return X.astype(dtype), y
+
+
+def same(arrays, others):
+    return len(arrays) == len(others) and all(map(np.array_equal, arrays, others))
+
+
+# --- learning -------------------------------------------------------------------
+
+
+def test_learns_images(rng, dtype):
+    X, y = stripes(100, rng, dtype)
+    network = small_cnn()
+    assert network.fit(X, y, max_iter=15, batch_size=10) is network
+    X, y = stripes(50, rng, dtype)
+    assert network.error(X, y) <= 0.02
+    assert len(network.loss_history_) == 15
+    assert network.loss_history_[-1] < 0.2 * network.loss_history_[0]
+    probs = network.predict_proba(X)
+    assert probs.shape == (50, 3)
+    assert probs.dtype == dtype
+    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
+    assert np.array_equal(network.classes_[np.argmax(probs, axis=1)], network.predict(X))
+    assert all(param.dtype == dtype for param in network.params())
+
+
+@pytest.mark.parametrize("momentum, nesterov", [(0.9, False), (0.9, True)])
+def test_learns_with_momentum(momentum, nesterov, rng):
+    X, y = stripes(100, rng)
+    network = small_cnn().fit(X, y, 0.02, 15, 10, momentum=momentum, nesterov=nesterov)
+    assert network.error(X, y) == 0
+
+
+def test_learns_signals(rng):
+    y = np.arange(80) % 2
+    X = rng.normal(scale=0.1, size=(80, 2, 20))
+    X[y == 1] += np.sin(np.arange(20))
+    layers = [Conv(4, (1, 5)), Activation("relu"), Pool((1, 2), (1, 2)), GlobalAveragePool()]
+    network = NeuralNetwork([*layers, Linear(2), LogRegression()], rng=0).fit(X, y)
+    assert network.error(X, y) == 0
+    assert network.input_shape_ == (2, 20)
+    as_images = NeuralNetwork(copy.deepcopy(network.layers), rng=0).fit(X[:, :, None], y)
+    assert same(network.params(), as_images.params())
+
+
+def test_learns_features(rng):
+    X = rng.normal(size=(100, 5))
+    y = (X[:, 0] > X[:, 1]).astype(int)
+    assert mlp(n_classes=2).fit(X, y, max_iter=50, batch_size=10).error(X, y) < 0.05
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,)])
+def test_learns_regression(shape, rng):
+    X = rng.normal(size=(60, 4))
+    y = (X @ rng.normal(size=(4, *shape)) + 3).astype(np.float32)
+    network = NeuralNetwork([Linear(max([1, *shape])), MeanSquaredError()], rng=0)
+    network.fit(X, y, max_iter=100, batch_size=20, validation_data=(X, y))
+    predictions = network.predict(X)
+    assert predictions.shape == y.shape
+    assert network.error(X, y) == pytest.approx(np.mean((predictions - y) ** 2))
+    assert network.error(X, y) < 1e-5
+    assert network.val_loss_history_ == network.val_error_history_
+    assert network.classes_ is None
+    with pytest.raises(TypeError, match="MeanSquaredError.* predicts values"):
+        network.predict_proba(X)
+
+
+def test_regression_of_images(rng):
+    X = rng.normal(size=(20, 1, 5, 5))
+    network = NeuralNetwork([Conv(1, 3), MeanSquaredError()], rng=0).fit(X, 2 * X, 0.3, 60)
+    assert network.predict(X).shape == X.shape
+    assert network.error(X, 2 * X) < 1e-3
+
+
+# --- one step, exactly ------------------------------------------------------------
+
+
+def torch_twin(network, torch):
+    """The same network in PyTorch: its filters have the output axis first."""
+    nn, layers = torch.nn, []
+    for layer in network.layers[:-1]:
+        if isinstance(layer, Conv):
+            layers.append(nn.Conv2d(layer.W.shape[0], layer.n_feats, layer.filter_shape, padding="same"))
+            weight = layer.W.transpose(1, 0, 2, 3)
+        elif isinstance(layer, Linear):
+            layers.append(nn.Linear(*layer.W.shape))
+            weight = layer.W.T
+        else:
+            layers.append(
+                {Activation: nn.ReLU(), Pool: nn.MaxPool2d(2), Flatten: nn.Flatten()}[type(layer)]
+            )
+            continue
+        layers[-1].weight.data = torch.tensor(np.ascontiguousarray(weight))
+        layers[-1].bias.data = torch.tensor(layer.b)
+    return nn.Sequential(*layers)
+
+
+def as_ours(param):
+    """A parameter of PyTorch with our order of axes."""
+    array = param.detach().numpy()
+    return array.swapaxes(0, 1) if array.ndim > 1 else array
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+def test_training_steps_equal_pytorch(rng, dtype):
+    torch = pytest.importorskip("torch")
+    X, y = stripes(32, rng, dtype)
+    network = small_cnn()
+    network.fit(X, y, learning_rate=0.0, max_iter=1)  # the initial parameters
+    twin = torch_twin(network, torch)
+    options = {"momentum": 0.9, "nesterov": True}
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, **options)
+    losses = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(twin(torch.tensor(X)), torch.tensor(y))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    network.fit(X, y, 0.1, max_iter=3, shuffle=False, batch_size=32, **options)
+    np.testing.assert_allclose(network.loss_history_, losses, rtol=1e-5)
+    for ours, theirs in zip(network.params(), twin.parameters()):
+        np.testing.assert_allclose(ours, as_ours(theirs), rtol=1e-3, atol=1e-5)
+
+
+def test_weight_decay_shrinks_the_weights(rng):
+    # With weight decay's sign turned round, as in a library of 2015, they grow.
+    X, y = np.zeros((10, 4), np.float32), np.arange(10) % 2
+    network = NeuralNetwork([Linear(2, weight_decay=0.5), LogRegression()], rng=0)
+    W = network.fit(X, y, 0.0, max_iter=1).layers[0].W.copy()
+    network.fit(X, y, 0.1, max_iter=1, batch_size=10)  # from the same start
+    np.testing.assert_allclose(network.layers[0].W, W * (1 - 0.1 * 0.5), rtol=1e-6)
+
+
+class Recorder(Layer):
+    """Passes everything on, and writes down the first pixel of each image."""
+
+    def __init__(self):
+        self.batches = []
+
+    def fprop(self, input):
+        if self.training:
+            self.batches.append(input[:, 0].astype(int).tolist())
+        return input
+
+    def bprop(self, output_grad):
+        return output_grad
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+
+def recorded(batch_size, shuffle, n_imgs=10):
+    X, y = np.arange(n_imgs)[:, None] * np.ones(2), np.arange(n_imgs) % 2
+    recorder = Recorder()
+    network = NeuralNetwork([recorder, Linear(2), LogRegression()], rng=0)
+    network.fit(X, y, 0.001, max_iter=3, batch_size=batch_size, shuffle=shuffle)
+    return recorder.batches
+
+
+@pytest.mark.parametrize("batch_size, lengths", [(4, [4, 4, 2]), (5, [5, 5]), (1, [1] * 10), (99, [10])])
+def test_every_image_is_used_once_in_each_epoch(batch_size, lengths):
+    batches = recorded(batch_size, shuffle=True)
+    assert [len(batch) for batch in batches] == lengths * 3
+    for epoch in range(3):
+        images = sum(batches[epoch * len(lengths) :][: len(lengths)], [])
+        assert sorted(images) == list(range(10))
+
+
+def test_each_epoch_shuffles():
+    epochs = recorded(batch_size=10, shuffle=True)
+    assert list(range(10)) not in epochs
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert recorded(batch_size=10, shuffle=False) == [list(range(10))] * 3
+
+
+def test_images_and_targets_are_shuffled_together(rng):
+    X, y = stripes(60, rng)
+    assert small_cnn().fit(X, y, max_iter=20, batch_size=7).error(X, y) == 0
+
+
+# --- reproducibility --------------------------------------------------------------
+
+
+def test_same_seed_same_bits(rng):
+    X, y = stripes(50, rng)
+    network = small_cnn(rng=7).fit(X, y, max_iter=2)
+    params = [param.copy() for param in network.params()]
+    assert same(network.fit(X, y, max_iter=2).params(), params)  # afresh, not further
+    assert same(small_cnn(rng=7).fit(X, y, max_iter=2).params(), params)
+    assert not same(small_cnn(rng=8).fit(X, y, max_iter=2).params(), params)
+
+
+@pytest.mark.parametrize("make", [np.random.default_rng, np.random.RandomState])
+def test_generators_are_consumed(make, rng):
+    X, y = stripes(50, rng)
+    network = small_cnn(rng=make(7)).fit(X, y, max_iter=2)
+    params = [param.copy() for param in network.params()]
+    assert same(small_cnn(rng=make(7)).fit(X, y, max_iter=2).params(), params)
+    assert not same(network.fit(X, y, max_iter=2).params(), params)
+
+
+def test_no_seed_differs_each_time(rng):
+    X, y = stripes(20, rng)
+    first, second = (small_cnn(rng=None).fit(X, y, max_iter=1) for _ in range(2))
+    assert not same(first.params(), second.params())
+
+
+def test_same_bits_for_every_number_of_threads(rng):
+    # Wide enough that kernels use several threads, and that a BLAS would round differently.
+    X, y = rng.normal(size=(64, 2, 28, 28)).astype(np.float32), np.arange(64) % 2
+    layers = [Conv(16, 3), Activation("relu"), Flatten(), Linear(60), Linear(2), LogRegression()]
+    params = []
+    for n_threads in (1, 2, 3):
+        with threadpool_limits(n_threads), nnet.num_threads(n_threads):
+            network = NeuralNetwork(copy.deepcopy(layers), rng=0)
+            params.append(network.fit(X, y, 0.001, max_iter=2, batch_size=40).params())
+            params[-1].append(network.predict_proba(X))
+    assert same(params[0], params[1])
+    assert same(params[0], params[2])
+
+
+def test_fused_relu_equals_unfused(rng):
+    class PlainActivation(Activation):  # not the very class that is fused
+        pass
+
+    X, y = stripes(40, rng)
+    fused, unfused = small_cnn(), small_cnn()
+    for i in (1, 4):
+        unfused.layers[i] = PlainActivation("relu")
+    fused.fit(X, y, max_iter=3)
+    unfused.fit(X, y, max_iter=3)
+    assert same(fused.params(), unfused.params())
+    assert np.array_equal(fused.predict_proba(X), unfused.predict_proba(X))
+
+
+def test_relu_is_fused_only_inside_the_network(rng):
+    X, y = stripes(40, rng)
+    network = small_cnn().fit(X, y, max_iter=1)
+    conv, relu = network.layers[:2]
+    assert conv.fprop(X).min() < 0
+    assert relu.fprop(conv.fprop(X)).min() == 0
+
+
+# --- work arrays ------------------------------------------------------------------
+
+
+def test_steady_state_allocates_nothing_large(rng):
+    X, y = rng.normal(size=(320, 2, 16, 16)).astype(np.float32), np.arange(320) % 2
+    activations = [Activation(type) for type in ("sigmoid", "elu", "softplus", "leaky_relu", "tanh")]
+    network = NeuralNetwork(
+        [
+            Conv(8, 3, weight_decay=0.1),
+            Activation("relu"),
+            *activations,
+            Pool(2, 2),
+            Conv(8, 3),
+            Pool(3, 1, mode="avg"),
+            Flatten(),
+            Linear(20, weight_decay=0.1),
+            Activation("relu"),
+            Linear(2),
+            LogRegression(),
+        ],
+        rng=0,
+    )
+    peaks = []
+
+    def callback(progress):
+        peaks.append(tracemalloc.get_traced_memory()[1] - tracemalloc.get_traced_memory()[0])
+        tracemalloc.reset_peak()
+
+    tracemalloc.start()
+    try:
+        network.fit(X, y, 0.01, max_iter=2, batch_size=64, momentum=0.9, callback=callback)
+    finally:
+        tracemalloc.stop()
+    activation_bytes = 64 * 8 * 16 * 16 * 4
+    assert max(peaks[:2]) > activation_bytes
+    assert max(peaks[2:]) < activation_bytes // 3
+
+
+def total_bytes(network):
+    return len(pickle.dumps(network))
+
+
+def test_no_activations_are_kept(rng):
+    X, y = stripes(200, rng)
+    network = small_cnn().fit(X, y, max_iter=1)
+    assert total_bytes(network) < X.nbytes // 2
+    network.predict(X)
+    network.error(X, y)
+    network.check_gradients(X[:5], y[:5])
+    assert total_bytes(network) < X.nbytes // 2
+    for layer in network.layers:
+        assert layer._kept is None and layer._lent is None
+        assert layer.training and layer.need_input_grad and not layer._fused_relu
+
+
+class Spy(Flatten):
+    """Counts backward calls."""
+
+    calls = 0
+
+    def bprop(self, output_grad):
+        self.calls += 1
+        return super().bprop(output_grad)
+
+
+def test_no_gradient_below_the_first_parameters(rng, monkeypatch):
+    X, y = stripes(12, rng)
+    spy, linear = Spy(), Linear(4)
+    results = []
+    bprop = linear.bprop
+    monkeypatch.setattr(linear, "bprop", lambda grad: results.append(bprop(grad)), raising=False)
+    NeuralNetwork([spy, linear, Linear(3), LogRegression()], rng=0).fit(X, y, max_iter=1)
+    assert spy.calls == 0
+    assert results == [None]
+
+
+# --- layers of the user's own -------------------------------------------------------
+
+
+class Scale(Layer, ParamMixin):
+    """What the documentation asks for, and nothing more."""
+
+    def _setup(self, input_shape, rng):
+        self.factor = 1 + rng.normal(scale=0.1, size=input_shape[1:])
+
+    def fprop(self, input):
+        self.input = input
+        return input * self.factor
+
+    def bprop(self, output_grad):
+        self.factor_grad = np.mean(output_grad * self.input, axis=0)
+        return output_grad * self.factor
+
+    def params(self):
+        return [self.factor]
+
+    def param_grads(self):
+        return [self.factor_grad]
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+
+class Hinge(Layer, LossMixin):
+    """Multi-class hinge loss (Weston and Watkins 1999)."""
+
+    def fprop(self, input):
+        return input
+
+    def bprop(self, output_grad):
+        return output_grad
+
+    def margins(self, input, target):
+        rows = np.arange(len(target))
+        margins = np.maximum(input - input[rows, target][:, None] + 1, 0)
+        margins[rows, target] = 0
+        return rows, margins
+
+    def loss(self, input, target):
+        return np.mean(np.sum(self.margins(input, target)[1], axis=1))
+
+    def input_grad(self, input, target):
+        rows, margins = self.margins(input, target)
+        grad = (margins > 0).astype(input.dtype)
+        grad[rows, target] = -np.sum(grad, axis=1)
+        return grad
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+
+@pytest.mark.parametrize("position", [0, 1, 4, 6, 7])
+def test_own_layer_trains_anywhere(position, rng):
+    X, y = stripes(60, rng)
+    network = small_cnn()
+    scale = Scale()
+    network = NeuralNetwork([*network.layers[:position], scale, *network.layers[position:]], rng=0)
+    network.fit(X, y, max_iter=1)
+    before = scale.factor.copy()
+    network.fit(X, y, max_iter=15, batch_size=10)
+    assert not np.array_equal(scale.factor, before)
+    assert network.error(X, y) == 0
+    check(network.check_gradients(X[:4], y[:4]))
+
+
+def test_own_loss_trains(rng):
+    X, y = stripes(60, rng)
+    network = NeuralNetwork([*small_cnn().layers[:-1], Hinge()], rng=0)
+    assert network.fit(X, y, max_iter=15, batch_size=10).error(X, y) == 0
+    check(network.check_gradients(X[:4], y[:4]))
+
+
+@pytest.mark.parametrize("method", ["fprop", "bprop"])
+def test_own_layer_of_wrong_shape(method, rng):
+    X, y = stripes(12, rng)
+    layer = Scale()
+    right = getattr(layer, method)
+    setattr(layer, method, lambda array: right(array)[:, :1])
+    network = NeuralNetwork([Conv(2, 3), layer, Flatten(), Linear(3), LogRegression()], rng=0)
+    with pytest.raises(ValueError, match=rf"layer 1 \(Scale\).{method} returned shape .*, expected"):
+        network.fit(X, y)
+
+
+# --- gradients --------------------------------------------------------------------
+
+
+def check(errors):
+    for error in errors:
+        assert error.rel_error < 1e-3, error
+        assert error.abs_error < 1e-5, error
+
+
+def test_check_gradients_before_and_after_fit(rng, dtype):
+    X, y = stripes(20, rng, dtype)
+    network = small_cnn(weight_decay=0.1)
+    errors = network.check_gradients(X[:6], y[:6])
+    check(errors)
+    names = [error.name for error in errors]
+    assert names[0] == "layer 0 (Conv).params()[0]"
+    assert names[-1] == "layer 6 (Linear).params()[1]"
+    assert len(names) == 6
+    assert network.input_shape_ is None  # still not fitted
+    network.fit(X, y, max_iter=2)
+    params = [param.copy() for param in network.params()]
+    check(network.check_gradients(X[:2], y[:2], max_checks=None))
+    assert same(network.params(), params)
+    assert all(param.dtype == dtype for param in network.params())
+
+
+def test_check_gradients_of_regression(rng):
+    X, y = rng.normal(size=(5, 4)), rng.normal(size=(5, 2))
+    check(NeuralNetwork([Linear(3), Linear(2), MeanSquaredError()], rng=0).check_gradients(X, y))
+
+
+def test_check_gradients_finds_a_wrong_one(rng):
+    class Wrong(Scale):
+        def bprop(self, output_grad):
+            super().bprop(output_grad)
+            return output_grad * 1.1
+
+    X, y = rng.normal(size=(5, 4)), np.arange(5) % 2
+    errors = NeuralNetwork([Linear(3), Wrong(), Linear(2), LogRegression()], rng=0).check_gradients(X, y)
+    wrong, right = errors[:2], errors[2:]
+    assert min(error.rel_error for error in wrong) > 0.05
+    check(right)
+
+
+# --- progress ---------------------------------------------------------------------
+
+
+def test_callback(rng):
+    X, y = stripes(50, rng)
+    reports = []
+    network = small_cnn().fit(
+        X, y, max_iter=2, batch_size=20, validation_data=(X[:9], y[:9]), callback=reports.append
+    )
+    assert [(p.epoch, p.n_seen, p.epoch_done) for p in reports] == [
+        (epoch, n_seen, n_seen == 50) for epoch in (1, 2) for n_seen in (20, 40, 50)
+    ]
+    assert all(p.n_epochs == 2 and p.n_imgs == 50 and p.network is network for p in reports)
+    assert all(0 <= p.accuracy <= 1 for p in reports)
+    assert [p.loss for p in reports if p.epoch_done] == network.loss_history_
+    assert [p.val_loss for p in reports] == [None, None, network.val_loss_history_[0]] + [
+        None,
+        None,
+        network.val_loss_history_[1],
+    ]
+    assert reports[-1].val_error == network.val_error_history_[-1] == network.error(X[:9], y[:9])
+
+
+def test_loss_and_accuracy_are_means_over_all_images(rng):
+    X, y = stripes(50, rng)
+    reports = []
+    network = small_cnn().fit(X, y, 0.0, 1, batch_size=20, validation_data=(X, y), callback=reports.append)
+    assert reports[-1].loss == pytest.approx(reports[-1].val_loss, rel=1e-5)
+    assert reports[-1].accuracy == pytest.approx(1 - network.error(X, y))
+
+
+def test_callback_stops_training(rng):
+    X, y = stripes(50, rng)
+    network = small_cnn().fit(X, y, batch_size=20, callback=lambda p: p.epoch == 3 and p.n_seen == 40)
+    assert len(network.loss_history_) == 2
+    network.predict(X)
+
+
+def test_predicting_in_a_callback_changes_nothing(rng):
+    X, y = stripes(50, rng)
+    plain = small_cnn().fit(X, y, max_iter=2, batch_size=20)
+    nosy = small_cnn().fit(
+        X, y, max_iter=2, batch_size=20, callback=lambda p: p.network.predict_proba(X).any() and None
+    )
+    assert same(plain.params(), nosy.params())
+
+
+def test_interrupt_leaves_a_usable_network(rng):
+    X, y = stripes(50, rng)
+
+    def interrupt(progress):
+        if progress.epoch == 3:
+            raise KeyboardInterrupt
+
+    network = small_cnn()
+    with pytest.raises(KeyboardInterrupt):
+        network.fit(X, y, callback=interrupt)
+    assert len(network.loss_history_) == 3
+    assert network.predict(X).shape == (50,)
+    assert all(layer._lent is None for layer in network.layers)
+
+
+def test_best_parameters_can_be_put_back(rng):
+    X, y = stripes(50, rng)
+    network = small_cnn().fit(X, y, max_iter=1)
+    probs, best = network.predict_proba(X), [param.copy() for param in network.params()]
+    network.fit(X, y, max_iter=3)
+    for param, value in zip(network.params(), best):
+        param[...] = value
+    assert np.array_equal(network.predict_proba(X), probs)
+
+
+def test_verbose(rng, capsys):
+    X, y = stripes(20, rng)
+    small_cnn().fit(X, y, max_iter=2)
+    assert capsys.readouterr().out == ""
+    small_cnn().fit(X, y, max_iter=2, verbose=True, validation_data=(X, y))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("epoch 1/2: loss ")
+    assert all(word in lines[0] for word in ("accuracy", "validation loss", "error", "images/s"))
+
+
+def test_learning_rate_schedule(rng):
+    X, y = stripes(20, rng)
+    epochs = []
+    constant = small_cnn().fit(X, y, 0.1, max_iter=3)
+    scheduled = small_cnn().fit(X, y, lambda epoch: epochs.append(epoch) or 0.1, max_iter=3)
+    assert same(constant.params(), scheduled.params())
+    assert set(epochs) == {0, 1, 2}
+    stopped = small_cnn().fit(X, y, lambda epoch: 0.1 if epoch < 1 else 0.0, max_iter=3)
+    assert same(stopped.params(), small_cnn().fit(X, y, 0.1, max_iter=1).params())
+
+
+# --- labels -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["cat", "dog", "heron"]),
+        np.array([b"cat", b"dog", b"heron"]),
+        np.array([-5, 7, 1000]),
+        np.array([3, 200, 7], np.uint8),
+        np.array([2.0, 1.0, 9.0]),
+        np.array([False, True]),
+        np.array(["cat", "dog", "heron"], object),
+        ["b", "a", ""],
+    ],
+)
+def test_labels_of_any_kind(labels, rng):
+    X, y = stripes(60, rng)
+    y = np.asarray(labels)[y % len(labels)] if len(labels) == 3 else np.asarray(labels)[(y > 0) * 1]
+    network = small_cnn(n_classes=len(labels))
+    network.fit(X, y.tolist() if isinstance(labels, list) else y, max_iter=15, batch_size=10)
+    predicted = network.predict(X)
+    assert network.error(X, y) == 0
+    assert np.array_equal(predicted, y)
+    assert predicted.dtype.kind == ("U" if y.dtype.kind == "O" else y.dtype.kind)
+    assert np.array_equal(network.classes_, np.unique(y))
+
+
+def test_unseen_labels(rng):
+    X, y = stripes(30, rng)
+    network = small_cnn().fit(X, y)
+    assert network.error(X[:3], [7, -1, 99]) == 1
+    with pytest.raises(TypeError, match="y has dtype <U1, expected labels like int64"):
+        network.error(X[:2], ["0", "1"])
+    with pytest.raises(ValueError, match="validation_data has the label 7, which is not in y"):
+        network.fit(X, y, validation_data=(X[:2], [0, 7]))
+
+
+# --- what is refused ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(bad, rng):
+    X, y = stripes(20, rng)
+    network = small_cnn().fit(X, y, max_iter=1)
+    spoilt = X.copy()
+    spoilt[13, 0, 2, 2] = bad
+    with pytest.raises(ValueError, match=r"X\[13\] has NaN, infinite or too large values"):
+        small_cnn().fit(spoilt, y)
+    with pytest.raises(ValueError, match=r"X\[13\] has NaN"):
+        network.predict(spoilt)
+    with pytest.raises(ValueError, match=r"X\[0\] has NaN"):
+        network.fit(X, y, validation_data=(spoilt[13:], y[13:]))
+    with pytest.raises(ValueError, match="y has NaN"):
+        small_cnn().fit(X, np.where(y == 2, bad, y))
+    with pytest.raises(ValueError, match="y has NaN"):
+        NeuralNetwork([Flatten(), Linear(1), MeanSquaredError()]).fit(X, np.where(y == 2, bad, y))
+
+
+def test_too_large_for_float32(rng):
+    X, y = stripes(20, rng)
+    with pytest.raises(ValueError, match=r"X\[0\] has NaN, infinite or too large values"):
+        small_cnn().fit(X, y).predict(np.full((1, 1, 6, 6), 1e300))
+
+
+@pytest.mark.parametrize("learning_rate", [1e4, 1e30])
+def test_divergence_names_the_epoch(learning_rate, rng):
+    X, y = rng.normal(size=(40, 3)), rng.normal(size=40)
+    network = NeuralNetwork([Linear(4), Linear(1), MeanSquaredError()], rng=0)
+    with pytest.raises(DivergedError, match=r"became .* in epoch \d+: try a smaller learning_rate"):
+        network.fit(X, y, learning_rate, max_iter=100, batch_size=20)
+    assert isinstance(DivergedError(), FloatingPointError)
+
+
+def test_divergence_of_a_classifier(rng):
+    X, y = stripes(40, rng)
+    with pytest.raises(DivergedError, match=r"in epoch \d+"):
+        small_cnn().fit(X, y, 1e38, max_iter=100)
+
+
+def test_not_fitted(rng):
+    X, y = stripes(20, rng)
+    network = small_cnn()
+    for method in (network.predict, network.predict_proba, lambda X: network.error(X, y)):
+        with pytest.raises(ValueError, match="not fitted yet, expected a call of fit first"):
+            method(X)
+    network.fit(X, y, max_iter=1)
+    with pytest.raises(ValueError):
+        network.fit(X, y, validation_data=(X, y[:3]))
+    with pytest.raises(ValueError, match="not fitted yet"):
+        network.predict(X)
+
+
+FIT_ERRORS = [
+    ({"y": [0, 1]}, ValueError, r"X has 20 images and y has shape \(2,\)"),
+    ({"y": 1}, ValueError, r"y has shape \(\)"),
+    ({"X": np.zeros((0, 1, 6, 6)), "y": []}, ValueError, "X has no images"),
+    ({"X": np.zeros(20)}, ValueError, r"X has shape \(20,\), expected"),
+    ({"X": np.zeros((20, 1, 6, 6), complex)}, TypeError, "X has dtype complex128"),
+    ({"X": np.full((20, 4), "a")}, TypeError, "X has dtype <U1"),
+    ({"X": np.full((20, 4), None)}, TypeError, "X has dtype object"),
+    ({"X": np.zeros((20, 36))}, ValueError, r"layer 0 \(Conv\) .* shape \(20, 36\): expected 4 axes"),
+    ({"y": np.zeros(20)}, ValueError, "y has only the class .*, expected at least 2 classes"),
+    ({"y": np.arange(20) % 4}, ValueError, r"layer 7 \(LogRegression\) gets \(3,\) .*expected \(4,\) for the 4 classes"),
+    ({"y": np.arange(20) / 4}, ValueError, "y has fractional values.*MeanSquaredError"),
+    ({"y": np.eye(20)}, ValueError, r"y has shape \(20, 20\), expected one label per image"),
+    ({"y": [None, "a"] * 10}, TypeError, "y has labels of types .*NoneType"),
+    ({"y": np.full(20, np.datetime64(0, "s"))}, TypeError, "y has dtype datetime64"),
+    ({"max_iter": 0}, ValueError, "max_iter is 0, expected at least 1"),
+    ({"max_iter": 1.5}, TypeError, "max_iter is 1.5"),
+    ({"batch_size": 0}, ValueError, "batch_size is 0"),
+    ({"learning_rate": np.nan}, ValueError, "learning_rate is nan"),
+    ({"learning_rate": lambda epoch: -1}, ValueError, "learning_rate is -1"),
+    ({"momentum": 1}, ValueError, "momentum is 1"),
+    ({"nesterov": True}, ValueError, "expected a momentum greater than 0"),
+    ({"shuffle": "yes"}, TypeError, "shuffle is 'yes'"),
+    ({"verbose": 2}, TypeError, "verbose is 2"),
+    ({"validation_data": 3}, ValueError, "validation_data is not a pair"),
+    ({"validation_data": (np.zeros((2, 1, 5, 5)), [0, 1])}, ValueError, r"X has shape \(2, 1, 5, 5\), expected"),
+    ({"validation_data": (np.zeros((0, 1, 6, 6)), [])}, ValueError, "validation_data has no images"),
+]
+
+
+@pytest.mark.parametrize("changes, error, message", FIT_ERRORS)
+def test_fit_errors(changes, error, message, rng):
+    X, y = stripes(20, rng)
+    network = small_cnn()
+    with pytest.raises(error, match=message):
+        network.fit(**{"X": X, "y": y, **changes})
+    assert network.input_shape_ is None
+
+
+def test_errors_before_any_work_keep_the_old_network(rng):
+    X, y = stripes(20, rng)
+    network = small_cnn().fit(X, y, max_iter=1)
+    probs = network.predict_proba(X)
+    for changes in ({"max_iter": 0}, {"y": y[:3]}, {"X": X * np.nan}, {"momentum": 2}):
+        with pytest.raises(ValueError):
+            network.fit(**{"X": X, "y": y, **changes})
+    assert np.array_equal(network.predict_proba(X), probs)
+
+
+def test_prediction_errors(rng):
+    X, y = stripes(20, rng)
+    network = small_cnn().fit(X, y, max_iter=1)
+    with pytest.raises(ValueError, match=r"X has shape \(20, 1, 6, 5\), expected \(n_imgs, 1, 6, 6\)"):
+        network.predict(X[..., :5])
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        network.predict(X, batch_size=0)
+    with pytest.raises(ValueError, match="X has 20 images and y"):
+        network.error(X, y[:4])
+    with pytest.raises(ValueError, match="X has no images"):
+        network.error(X[:0], y[:0])
+    regression = NeuralNetwork([Flatten(), Linear(2), MeanSquaredError()]).fit(X, X[:, 0, 0, :2], 0.01, 1)
+    with pytest.raises(ValueError, match=r"y has shape \(20,\), expected \(n_imgs, 2\)"):
+        regression.error(X, y)
+
+
+def test_regression_target_of_wrong_width(rng):
+    X, y = stripes(20, rng)
+    with pytest.raises(ValueError, match=r"layer 2 \(MeanSquaredError\) gets \(2,\) values .*expected \(1,\)"):
+        NeuralNetwork([Flatten(), Linear(2), MeanSquaredError()]).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "layers, error, message",
+    [
+        ([], ValueError, "no layer has parameters"),
+        ([Linear(2)], ValueError, r"layers\[0\] is a Linear, expected the last layer.* to be a loss"),
+        ([LogRegression(), Linear(2)], ValueError, r"layers\[0\] is a LogRegression, expected the last"),
+        ([Flatten(), LogRegression()], ValueError, "no layer has parameters"),
+        ([Linear(2), "relu", LogRegression()], TypeError, r"layers\[1\] is 'relu', expected an instance"),
+        ([Linear, LogRegression()], TypeError, r"layers\[0\] is .*, expected an instance of Layer"),
+        ([Linear(2), *[Activation("relu")] * 2, LogRegression()], ValueError, "same object twice"),
+    ],
+)
+def test_wrong_lists_of_layers(layers, error, message):
+    with pytest.raises(error, match=message):
+        NeuralNetwork(layers)
+
+
+@pytest.mark.parametrize("rng", ["0", 0.5, [1, 2]])
+def test_wrong_rng(rng):
+    with pytest.raises(TypeError, match="rng is .*, expected None, an int, a Generator or a RandomState"):
+        mlp(rng)
+
+
+@pytest.mark.parametrize(
+    "layers, message",
+    [
+        ([Linear(2)], r"layer 0 \(Linear\) cannot take an input of shape \(20, 1, 6, 6\).*Flatten\(\)"),
+        ([Conv(2, 3), Linear(2)], r"layer 1 \(Linear\) cannot take an input of shape \(20, 2, 6, 6\)"),
+        ([Conv(2, 3)], r"layer 1 \(LogRegression\) .* put a Flatten and a Linear layer before it"),
+        ([Conv(2, 3, groups=2)], r"layer 0 \(Conv\) .*groups = 2 divides, got 1"),
+        ([Conv(2, 9, padding_mode="valid")], r"layer 0 \(Conv\) .*larger than the padded image"),
+        ([Conv(2, 3), Pool(2, 7)], r"layer 1 \(Pool\) .*stride 7 is larger than the image"),
+        ([Flatten(), Linear(3), Conv(2, 3)], r"layer 2 \(Conv\) .*\(20, 3\): expected 4 axes"),
+    ],
+)
+def test_setup_errors_name_the_layer(layers, message, rng):
+    X, y = stripes(20, rng)
+    with pytest.raises(ValueError, match=message):
+        NeuralNetwork([*layers, LogRegression()]).fit(X, y)
+
+
+# --- inputs -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [("f4", "f4"), ("f8", "f8"), (">f8", "f8"), ("f2", "f4"), ("u1", "f4"), ("i8", "f4"), ("?", "f4")],
+)
+def test_parameters_take_the_dtype_of_X(given, expected, rng):
+    X, y = stripes(20, rng)
+    network = small_cnn().fit((X > 0.5).astype(given), y, max_iter=1)
+    assert network.dtype_ == np.dtype(expected)
+    assert {param.dtype for param in network.params()} == {np.dtype(expected)}
+    assert network.predict_proba(X > 0.5).dtype == np.dtype(expected)
+
+
+def test_views_read_only_arrays_and_lists(rng):
+    X, y = stripes(20, rng)
+    expected = small_cnn().fit(X, y, max_iter=2).params()
+    backwards = X[::-1, :, ::-1].copy()[::-1, :, ::-1]
+    backwards.flags.writeable = False
+    for same_X in (backwards, np.asfortranarray(X)):
+        assert same(small_cnn().fit(same_X, y, max_iter=2).params(), expected)
+    small_cnn().fit(X.tolist(), y.tolist(), max_iter=1)
+
+
+def test_fit_and_predict_leave_their_arrays_alone(rng):
+    X, y = stripes(20, rng)
+    X_before, y_before = X.copy(), y.copy()
+    small_cnn().fit(X, y, max_iter=1).predict(X)
+    assert np.array_equal(X, X_before)
+    assert np.array_equal(y, y_before)
+
+
+def test_predicting_nothing(rng):
+    X, y = stripes(20, rng)
+    network = small_cnn().fit(X, np.array(["a", "b", "c"])[y], max_iter=1)
+    assert network.predict(X[:0]).shape == (0,)
+    assert network.predict(X[:0]).dtype == np.dtype("<U1")
+    assert network.predict_proba(X[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 1000])
+def test_batch_size_of_predictions(batch_size, rng):
+    X, y = stripes(20, rng)
+    network = small_cnn().fit(X, y, max_iter=1)
+    np.testing.assert_allclose(
+        network.predict_proba(X, batch_size), network.predict_proba(X), rtol=1e-5
+    )
+
+
+def test_second_fit_may_see_other_shapes(rng):
+    X, y = stripes(20, rng)
+    network = small_cnn().fit(X, y, max_iter=1)
+    X = np.concatenate([X, X], axis=3)
+    network.fit(X.astype(np.float64), np.array(["a", "b", "c"])[y], max_iter=1)
+    assert network.predict(X).dtype == np.dtype("<U1")
+    assert network.dtype_ == np.float64
+
+
+def test_a_network_can_be_copied_and_pickled(rng):
+    X, y = stripes(20, rng)
+    network = small_cnn().fit(X, y, max_iter=1)
+    for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert np.array_equal(twin.predict_proba(X), network.predict_proba(X))
