@@ -32,7 +32,7 @@ FLAGS = "-O3 -g0 -fno-math-errno -fno-trapping-math -ffp-contract=fast".split()
 # after inlining, which the compilers' own thresholds would refuse.
 MACROS = [
     ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
-    ("CYTHON_INLINE", "__inline__ __attribute__((always_inline))"),
+    ("CYTHON_INLINE", "__inline__ __attribute__((always_inline, unused))"),
 ]
 
 OPENMP_FLAGS = [

@@ -154,15 +154,15 @@ def torch_runs(library, case, *arrays):
     ]
 
 
+BENCHMARK = Benchmark(
+    name="convolution",
+    libraries=("loops", "numpy", "torch", "torch-channels-last"),
+    cases=CASES,
+    loops_case=named(1, 32, 16, 16, 32, 3),
+    tiny_case=Case((2, 3, 6, 6), 4, 3, {}),
+    small=small,
+    operations=operations,
+)
+
 if __name__ == "__main__":
-    main(
-        Benchmark(
-            name="convolution",
-            libraries=("loops", "numpy", "torch", "torch-channels-last"),
-            cases=CASES,
-            loops_case=named(1, 32, 16, 16, 32, 3),
-            tiny_case=Case((2, 3, 6, 6), 4, 3, {}),
-            small=small,
-            operations=operations,
-        )
-    )
+    main(BENCHMARK)

@@ -126,14 +126,15 @@ def operations(library, case, dtype):
     imgs = rng.standard_normal(case.imgs).astype(dtype)
     out_shape = *case.imgs[:2], case.geometry.out_h, case.geometry.out_w
     poolout_grad = rng.standard_normal(out_shape).astype(dtype)
-    runs = {"copy": copy_runs, "torch": torch_runs, "torch-channels-last": torch_runs}
+    others = {"copy": copy_runs, "torch": torch_runs, "torch-channels-last": torch_runs}
+    runs = others.get(library, kernel_runs)
     return {
         name: Operation(
             seconds=partial(median_time, run),
             result=arrays_of and (lambda run=run, arrays_of=arrays_of: arrays_of(run())),
             rates={"GB/s": 1e-9 * (imgs.nbytes + poolout_grad.nbytes)},
         )
-        for name, run, arrays_of in runs.get(library, kernel_runs)(library, case, imgs, poolout_grad)
+        for name, run, arrays_of in runs(library, case, imgs, poolout_grad)
     }
 
 
@@ -172,42 +173,38 @@ def torch_runs(library, case, *arrays):
     where, aten = case.geometry, torch.ops.aten
     window = case.window[:2], case.window[2:], [where.top, where.left]
     torch.set_grad_enabled(False)
-    if case.mode == "avg":
-        options = False, False  # ceil_mode, count_include_pad
-        return [
-            ("forward", lambda: aten.avg_pool2d(imgs, *window, *options), lambda out: [out.numpy()]),
-            (
-                "backward",
-                lambda: aten.avg_pool2d_backward(poolout_grad, imgs, *window, *options, None),
-                lambda grad: [grad.numpy()],
-            ),
-        ]
-    more = [1, 1], False  # dilation, ceil_mode
-    places = aten.max_pool2d_with_indices(imgs, *window, *more)[1]
 
-    def as_arrays(out):
+    def max_as_arrays(out):
         poolout, places = (tensor.numpy() for tensor in out)
         return [poolout, np.stack(np.divmod(places, imgs.shape[3]), axis=-1)]
 
-    def backward():
-        grad = poolout_grad, imgs, *window, *more, places
-        return aten.max_pool2d_with_indices_backward(*grad)
-
+    if case.mode == "max":
+        more = [1, 1], False  # dilation, ceil_mode
+        places = aten.max_pool2d_with_indices(imgs, *window, *more)[1]
+        pool = partial(aten.max_pool2d_with_indices, imgs, *window, *more)
+        bprop = partial(aten.max_pool2d_with_indices_backward, poolout_grad, imgs, *window, *more)
+        return [
+            ("forward", pool, max_as_arrays),
+            ("backward", partial(bprop, places), lambda grad: [grad.numpy()]),
+        ]
+    more = False, False  # ceil_mode, count_include_pad
+    pool = partial(aten.avg_pool2d, imgs, *window, *more)
+    bprop = partial(aten.avg_pool2d_backward, poolout_grad, imgs, *window, *more, None)
     return [
-        ("forward", lambda: aten.max_pool2d_with_indices(imgs, *window, *more), as_arrays),
-        ("backward", backward, lambda grad: [grad.numpy()]),
+        ("forward", pool, lambda out: [out.numpy()]),
+        ("backward", bprop, lambda grad: [grad.numpy()]),
     ]
 
 
+BENCHMARK = Benchmark(
+    name="pooling",
+    libraries=("loops", "numpy", "copy", "torch", "torch-channels-last"),
+    cases=all_cases(),
+    loops_case=("1,8,32,32 max 2x2 stride 2", Case((1, 8, 32, 32), "max", (2,) * 4, "centered")),
+    tiny_case=Case((2, 3, 6, 6), "max", (3, 3, 2, 2), "centered"),
+    small=lambda case: case._replace(imgs=(2, 2, *case.imgs[2:])),
+    operations=operations,
+)
+
 if __name__ == "__main__":
-    main(
-        Benchmark(
-            name="pooling",
-            libraries=("loops", "numpy", "copy", "torch", "torch-channels-last"),
-            cases=all_cases(),
-            loops_case=("1,8,32,32 max 2x2 stride 2", Case((1, 8, 32, 32), "max", (2,) * 4, "centered")),
-            tiny_case=Case((2, 3, 6, 6), "max", (3, 3, 2, 2), "centered"),
-            small=lambda case: case._replace(imgs=(2, 2, *case.imgs[2:])),
-            operations=operations,
-        )
-    )
+    main(BENCHMARK)

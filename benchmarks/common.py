@@ -7,6 +7,7 @@ checks all that it is about to time, and stops if a result is wrong.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -22,7 +23,6 @@ import numpy as np
 import machine
 import report
 
-TOLERANCE = {"float32": 1e-4, "float64": 1e-10}  # of the largest value
 THREAD_VARIABLES = (
     "NNET_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -56,28 +56,41 @@ class Benchmark:
     tiny_case: object  # what --quick times instead of all of these
     small: Callable  # case -> a version of it that loops can do in a moment
     operations: Callable  # library, case, dtype -> {name: Operation}
+    float32_tolerance: float = 1e-4  # of the largest value in an array
+    float64_tolerance: float = 1e-10
 
 
 # --- in the child process -----------------------------------------------------
 
 
+class Stopwatch:
+    """Times of runs: one to warm up, then as many as the budget holds; three, or one if long."""
+
+    def __init__(self, budget):
+        self.budget, self.times = budget, []
+        self.start = self.last = time.perf_counter()
+
+    def lap(self):
+        """Note the time since the last call; return whether there were enough."""
+        now = time.perf_counter()
+        self.times.append(now - self.last)
+        at_least = 3 if self.times[0] < 8 * self.budget else 1
+        enough = now - self.start > self.times[0] + self.budget and len(self.times) > at_least
+        self.last = time.perf_counter()
+        return enough
+
+    def median(self):
+        return statistics.median(self.times[1:])
+
+
 def median_time(run, budget):
-    """Median seconds of a call, over calls that take `budget` seconds or little more."""
-    first = timed(run)
-    if first > 4 * budget > 0:
-        return first
-    run()
-    times = []
-    end = time.perf_counter() + budget
-    while time.perf_counter() < end or len(times) < (3 if budget else 1):
-        times.append(timed(run))
-    return statistics.median(times)
-
-
-def timed(run):
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    """Median seconds of a call."""
+    stopwatch = Stopwatch(budget)
+    enough = False
+    while not enough:
+        run()
+        enough = stopwatch.lap()
+    return stopwatch.median()
 
 
 def check(benchmark, library, name, case, dtype):
@@ -86,11 +99,15 @@ def check(benchmark, library, name, case, dtype):
     if library == "numpy":
         reference, case = "loops", benchmark.small(case)
     expected = benchmark.operations(reference, case, dtype)
+    tolerance = getattr(benchmark, f"{dtype.name}_tolerance")
     for operation, got in benchmark.operations(library, case, dtype).items():
-        pairs = zip(got.result(), expected[operation].result(), strict=True) if got.result else []
-        for a, b in pairs:
-            error = np.max(np.abs(a - b)) / max(np.max(np.abs(b)), np.finfo(dtype).tiny)
-            if a.shape != b.shape or not error <= TOLERANCE[dtype.name]:
+        if got.result is None:
+            continue
+        for a, b in zip(got.result(), expected[operation].result(), strict=True):
+            same_shape = a.shape == b.shape
+            scale = max(np.max(np.abs(b)), np.finfo(dtype).tiny)
+            error = np.max(np.abs(a - b)) / scale if same_shape else np.inf
+            if not error <= tolerance:
                 sys.exit(
                     f"{library} is wrong and was not timed: {name}, {operation}: "
                     f"relative error {error:.1e}"
@@ -98,7 +115,7 @@ def check(benchmark, library, name, case, dtype):
 
 
 def measure(benchmark, options):
-    """Check, then time one library: {case: {operation: {seconds, rates}}}."""
+    """Check a library, or time it: {case: {operation: {seconds, rates}}}."""
     library, dtype = options.child, np.dtype(options.dtype)
     limit_threads(library, options.threads[0])
     cases, loops_case = selected(benchmark, options)
@@ -106,10 +123,11 @@ def measure(benchmark, options):
         cases = loops_case
     elif library == "nnet" and "loops" in options.compare:
         cases = {**cases, **loops_case}
-    if library != "loops" and options.check:
+    results = {}
+    if options.check:
         for name, case in cases.items():
             check(benchmark, library, name, case, dtype)
-    results = {}
+        return results
     for name, case in cases.items():
         operations = benchmark.operations(library, case, dtype)
         results[name] = {
@@ -145,48 +163,40 @@ def limit_threads(library, n_threads):
 # --- in the parent ------------------------------------------------------------
 
 
-def run_child(library, n_threads, first_round, options):
+def run_child(library, n_threads, *more):
     """The results of `measure` in a process of its own."""
-    command = [sys.executable, *sys.argv, "--child", library, "--threads", str(n_threads)]
-    command += ["--check"] * first_round
+    what = f"{library}, {n_threads} threads"
+    print(what, *more, file=sys.stderr, flush=True)
+    command = [sys.executable, *sys.argv, "--child", library, "--threads", str(n_threads), *more]
     env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(n_threads))}
-    child = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
+    child = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
     if child.returncode:
-        sys.exit(child.returncode)
+        sys.exit(f"the process for {what}, ended with code {child.returncode}")
     return json.loads(child.stdout)
 
 
 def collect(benchmark, options):
     """Rows of results: medians over the rounds' medians.
 
-    The loops are timed only once: they take the time of all the others together.
+    The checks have processes of their own too: they load other libraries. The
+    loops are timed only once, because they take so long.
     """
-    libraries = [lib for lib in (*benchmark.libraries, "nnet") if lib in (*options.compare, "nnet")]
+    libraries = [*[lib for lib in benchmark.libraries if lib in options.compare], "nnet"]
+    for n_threads, library in itertools.product(options.threads, libraries):
+        if library != "loops":
+            run_child(library, n_threads, "--check")
     rows = {}
-    for r in range(options.rounds):
-        for n_threads in options.threads:
-            for library in libraries:
-                if library == "loops" and (r or n_threads != options.threads[0]):
-                    continue
-                print(
-                    f"round {r + 1} of {options.rounds}, {n_threads} threads, {library}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                results = run_child(library, n_threads, r == 0, options)
-                for case, operations in results.items():
-                    for operation, result in operations.items():
-                        row = rows.setdefault(
-                            (case, operation, n_threads),
-                            {
-                                "case": case,
-                                "operation": operation,
-                                "threads": n_threads,
-                                "rates": result["rates"],
-                                "rounds": {},
-                            },
-                        )
-                        row["rounds"].setdefault(library, []).append(result["seconds"])
+    for turn in itertools.product(range(options.rounds), options.threads, libraries):
+        _, n_threads, library = turn
+        if library == "loops" and turn[:2] != (0, options.threads[0]):
+            continue
+        results = run_child(library, n_threads)
+        for case, operations in results.items():
+            for operation, result in operations.items():
+                key = {"case": case, "operation": operation, "threads": n_threads}
+                new = {**key, "rates": result["rates"], "rounds": {}}
+                row = rows.setdefault(tuple(key.values()), new)
+                row["rounds"].setdefault(library, []).append(result["seconds"])
     for row in rows.values():
         row["seconds"] = {lib: statistics.median(times) for lib, times in row["rounds"].items()}
     return list(rows.values())

@@ -89,7 +89,9 @@ def _compile_peak(folder, dtype):
             command = shlex.split(compiler)
             command += ["-O3", native, "-ffp-contract=fast", f"-DREAL={real}"]
             command += [str(source), "-o", str(program)]
-            if shutil.which(command[0]) and subprocess.run(command, capture_output=True).returncode == 0:
+            if not shutil.which(command[0]):
+                continue
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                 return program
     return None
 
@@ -121,6 +123,7 @@ def torch_version():
 def _cpu_model():
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(line for line in lines if line.startswith("model name"))
+        return name.split(":", 1)[1].strip()
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

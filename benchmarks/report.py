@@ -20,7 +20,7 @@ def show(data, markdown):
     for threads in sorted({row["threads"] for row in data["results"]}):
         peak = data["fma_peak_gflops"].get(threads)
         rows = [row for row in data["results"] if row["threads"] == threads]
-        print(f"\n{title(data, threads, peak)}\n")
+        print(f"\n{'### ' * markdown}{title(data, threads, peak)}\n")
         print_table(table([row for row in rows if row["case"] not in told], peak), markdown)
         tell_loops(rows)
 
@@ -71,7 +71,9 @@ def table(rows, peak):
     """A list of lines, each a list of texts; the first one is the head."""
     units = list(dict.fromkeys(unit for row in rows for unit in row["rates"]))
     libraries = [lib for lib in LABELS if any(lib in row["seconds"] for row in rows)]
-    versus = [*libraries, *["better"] * (set(TORCH) <= set(libraries))]
+    versus = libraries
+    if set(TORCH) <= set(libraries):
+        versus = [*[lib for lib in libraries if lib != TORCH[1]], "better"]
     head = ["case", "operation", "nnet ms", *units]
     head += ["of peak"] * ("GFLOP/s" in units)
     head += [f"{LABELS[lib]} ms" for lib in libraries]
@@ -130,53 +132,62 @@ def plot(data, path):
     cases = list(dict.fromkeys(row["case"] for row in rows))
     operations = list(dict.fromkeys(row["operation"] for row in rows))
     threads = sorted({row["threads"] for row in rows})
-    height = 0.8 / len(operations)
     figure, all_axes = pyplot.subplots(
         1,
         len(threads),
         sharex=True,
         sharey=True,
         squeeze=False,
-        figsize=(4 + 4.5 * len(threads), 1.8 + len(cases) * (0.25 + 0.2 * len(operations))),
+        figsize=(3 + 4 * len(threads), 1.8 + len(cases) * (0.15 + 0.17 * len(operations))),
         layout="constrained",
     )
     for axes, n_threads in zip(all_axes[0], threads):
-        for i, operation in enumerate(operations):
-            chosen = [r for r in rows if (r["operation"], r["threads"]) == (operation, n_threads)]
-            places = [cases.index(r["case"]) + (i + 0.5) * height - 0.4 for r in chosen]
-            found = [ratios(r) for r in chosen]
-            values = [f[library] for f in found]
-            axes.barh(
-                places, [v - 1 for v in values], height, left=1, color=f"C{i}", label=operation
-            )
-            better = [(f["better"], place) for f, place in zip(found, places) if "better" in f]
-            if better:
-                label = "to the better memory format" if i == len(operations) - 1 else None
-                axes.plot(*zip(*better), "k|", markersize=9, markeredgewidth=2, label=label)
-        axes.axvline(1, color="black", linewidth=1)
         axes.set_title(f"{n_threads} thread{'s' * (n_threads > 1)}")
-        decorate(axes, rows, library)
+        draw_bars(axes, [row for row in rows if row["threads"] == n_threads], library, cases)
+        draw_scale(axes, rows, library)
     all_axes[0][0].set_yticks(range(len(cases)), cases)
-    all_axes[0][0].invert_yaxis()
+    all_axes[0][0].set_ylim(len(cases) - 0.4, -0.6)
     handles, labels = all_axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    name = f"{LABELS[library]} {data['machine']['PyTorch'] if library == 'torch' else ''}".strip()
-    figure.suptitle(f"{data['benchmark']}, {data['dtype']}: nnet is so many times as fast as {name}")
+    version = f" {data['machine']['PyTorch']}" if library == "torch" else ""
+    figure.suptitle(
+        f"{data['benchmark']}, {data['dtype']}: "
+        f"nnet is so many times as fast as {LABELS[library]}{version}"
+    )
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
-def decorate(axes, rows, library):
-    """A logarithmic axis whose marks are plain numbers."""
+def draw_bars(axes, rows, library, cases):
+    """From 1 to the ratio, one bar for each operation, and a mark at the ratio to the better."""
+    operations = list(dict.fromkeys(row["operation"] for row in rows))
+    height = 0.8 / len(operations)
+    for i, operation in enumerate(operations):
+        chosen = [row for row in rows if row["operation"] == operation]
+        places = [cases.index(row["case"]) + (i + 0.5) * height - 0.4 for row in chosen]
+        found = [ratios(row) for row in chosen]
+        lengths = [f[library] - 1 for f in found]
+        axes.barh(places, lengths, height, left=1, color=f"C{i}", label=operation)
+        better = [(f["better"], place) for f, place in zip(found, places) if "better" in f]
+        if better:
+            label = "vs the better of its two memory formats" if i == 0 else None
+            axes.plot(*zip(*better), "k|", markersize=9, markeredgewidth=2, label=label)
+
+
+def draw_scale(axes, rows, library):
+    """A logarithmic axis whose marks are plain numbers, and the line at 1."""
     from matplotlib.ticker import NullLocator
 
     values = [ratios(row)[key] for row in rows for key in (library, "better") if key in ratios(row)]
-    low, high = min(values + [0.8]), max(values + [1.25])
+    low, high = min(values + [0.5]) / 1.15, max(values + [2]) * 1.15
     axes.set_xscale("log")
-    axes.set_xlim(low / 1.15, high * 1.15)
-    marks = [m * 10.0**e for e in range(-3, 5) for m in (1, 2, 5)]
-    marks = [mark for mark in marks if low / 1.15 <= mark <= high * 1.15]
+    axes.set_xlim(low, high)
+    marks = [m * 10.0**e for e in range(-4, 6) for m in (1, 2, 5)]
+    marks = [mark for mark in marks if low <= mark <= high]
     axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
+    axes.axvline(1, color="black", linewidth=1)
+    axes.axvspan(low, 1, color="0.9", zorder=0)
+    axes.set_xlabel("\u2190 nnet slower    ratio    nnet faster \u2192")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x", alpha=0.4)
     axes.set_axisbelow(True)

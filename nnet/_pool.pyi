@@ -1,12 +1,12 @@
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Real = TypeVar("Real", np.float32, np.float64)
-Mode = Literal["max", "avg"]
-Padding = (
+_Real = TypeVar("_Real", np.float32, np.float64)
+_Mode: TypeAlias = Literal["max", "avg"]
+_Padding: TypeAlias = (
     Literal["centered", "same", "valid", "full"]
     | int
     | tuple[int, int]
@@ -16,30 +16,30 @@ Padding = (
 KERNELS: tuple[Callable[..., Any], ...]
 
 def pool_bc01(
-    imgs: NDArray[Real],
-    poolout: NDArray[Real] | None,
+    imgs: NDArray[_Real],
+    poolout: NDArray[_Real] | None,
     switches: NDArray[np.intp] | None,
     pool_h: int,
     pool_w: int,
     stride_y: int,
     stride_x: int,
     *,
-    mode: Mode = "max",
-    padding_mode: Padding = "centered",
+    mode: _Mode = "max",
+    padding_mode: _Padding = "centered",
     count_include_pad: bool = False,
     n_threads: int | None = None,
-) -> tuple[NDArray[Real], NDArray[np.intp] | None]: ...
+) -> tuple[NDArray[_Real], NDArray[np.intp] | None]: ...
 def bprop_pool_bc01(
-    poolout_grad: NDArray[Real],
+    poolout_grad: NDArray[_Real],
     switches: NDArray[np.intp] | None,
-    imgs_grad: NDArray[Real] | None,
+    imgs_grad: NDArray[_Real] | None,
     pool_h: int | None = None,
     pool_w: int | None = None,
     stride_y: int | None = None,
     stride_x: int | None = None,
     *,
-    mode: Mode = "max",
-    padding_mode: Padding = "centered",
+    mode: _Mode = "max",
+    padding_mode: _Padding = "centered",
     count_include_pad: bool = False,
     n_threads: int | None = None,
-) -> NDArray[Real]: ...
+) -> NDArray[_Real]: ...

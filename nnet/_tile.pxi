@@ -223,9 +223,9 @@ cdef double tile_cycles(int n_features, int n_vectors) noexcept nogil:
 
     One a multiply-add or, where that is more, two a vector of pixels (loads
     across cache lines) and half a cycle a weight; fewer than 5 accumulators
-    wait for the latency of their own sums.
+    wait for the latency of their own sums. And one for the loop itself.
     """
-    return max(<double>(n_features * n_vectors), 2.0 * n_vectors + 0.5 * n_features, 5.0)
+    return 1.0 + max(<double>(n_features * n_vectors), 2.0 * n_vectors + 0.5 * n_features, 5.0)
 
 
 cdef int best_vectors(int n_features, Py_ssize_t n_at) noexcept nogil:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+
 def as_images(X, dtype=None):
     """X as an array of finite floats; by default float64 stays, everything else becomes float32."""
     X = np.asarray(X)
@@ -18,7 +19,9 @@ def as_images(X, dtype=None):
         X = X.astype(dtype, copy=False)
     if not np.isfinite(X).all():
         bad = int(np.argmin(np.isfinite(X).all(axis=tuple(range(1, X.ndim)))))
-        raise ValueError(f"X[{bad}] has NaN, infinite or too large values, expected finite {X.dtype}")
+        raise ValueError(
+            f"X[{bad}] has NaN, infinite or too large values, expected finite {X.dtype}"
+        )
     return X
 
 
@@ -37,7 +40,9 @@ def as_labels(y):
         kinds = {type(value) for value in values}
         if len(kinds) > 1 or not kinds <= {str, bytes, bool, int, float}:
             names = sorted(kind.__name__ for kind in kinds)
-            raise TypeError(f"y has labels of types {names}, expected all bools, numbers or strings")
+            raise TypeError(
+                f"y has labels of types {names}, expected all bools, numbers or strings"
+            )
         y = np.array(values)
     if y.dtype.kind not in "biufUS" or y.dtype.kind == "f" and y.dtype.itemsize > 8:
         raise TypeError(f"y has dtype {y.dtype}, expected bools, numbers or strings")
@@ -79,7 +84,9 @@ def check_lengths(X, y):
     """As many targets as images."""
     y_shape = np.shape(y)
     if not y_shape or y_shape[0] != len(X):
-        raise ValueError(f"X has {len(X)} images and y has shape {y_shape}, expected as many of both")
+        raise ValueError(
+            f"X has {len(X)} images and y has shape {y_shape}, expected as many of both"
+        )
 
 
 def batch_of(shape):

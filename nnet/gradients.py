@@ -33,7 +33,7 @@ def compare(network, X, target, eps, max_checks):
     ]
     return [
         _compare(name, param, grad, loss, eps, max_checks)
-        for name, param, grad in zip(names, network.params(), grads)
+        for name, param, grad in zip(names, network.params(), grads, strict=True)
     ]
 
 

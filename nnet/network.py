@@ -171,7 +171,9 @@ class NeuralNetwork:
             labels = as_labels(y)
             classes = np.unique(labels) if classes is None else classes
             if len(classes) < 2:
-                raise ValueError(f"y has only the class {classes.tolist()}, expected at least 2 classes")
+                raise ValueError(
+                    f"y has only the class {classes.tolist()}, expected at least 2 classes"
+                )
             target = encode(labels, classes)
             target_shape, output_shape = (), (len(classes),)
         else:
@@ -189,7 +191,9 @@ class NeuralNetwork:
                 shape = tuple(layer.output_shape(shape))
             except (TypeError, ValueError) as error:
                 kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(f"{self._name(i)} cannot take an input of shape {shape}: {error}") from error
+                raise kind(
+                    f"{self._name(i)} cannot take an input of shape {shape}: {error}"
+                ) from error
             self._shapes.append(shape[1:])
         if self._shapes[-1] != output_shape:
             what = f"the {len(classes)} classes" if loss_layer.is_classifier else "the targets"
@@ -280,7 +284,9 @@ class NeuralNetwork:
     def _forward(self, batch):
         """The scores: what the last layer, the loss, takes."""
         for i, layer in enumerate(self.layers[:-1]):
-            batch = self._conform(layer.fprop(batch), (len(batch), *self._shapes[i + 1]), i, "fprop")
+            batch = self._conform(
+                layer.fprop(batch), (len(batch), *self._shapes[i + 1]), i, "fprop"
+            )
         return batch
 
     def _backward(self, grad):
@@ -342,7 +348,9 @@ class NeuralNetwork:
         Parameters and errors as for `predict`; TypeError for a regression network.
         """
         if not self.layers[-1].is_classifier:
-            raise TypeError(f"{self._name(-1)} predicts values, expected a classifier as last layer")
+            raise TypeError(
+                f"{self._name(-1)} predicts values, expected a classifier as last layer"
+            )
         return self._predictions(self._as_fitted(X), batch_size)
 
     def error(self, X, y, batch_size=256):

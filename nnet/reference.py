@@ -41,6 +41,7 @@ from nnet.reference_im2col import (
     check_shape,
     conv_bc01_im2col,
     conv_setup,
+    grad_arrays,
     output_array,
 )
 
@@ -145,8 +146,7 @@ def conv_bc01(
     Parameters
     ----------
     imgs, filters, bias : ndarray of float32 or float64
-        Output group g reads the g-th part of the channels and writes the g-th
-        part of the features.
+        Group g reads the g-th part of the channels and writes that of the features.
     strides, padding_mode, border_mode, dilation
         As in `nnet.geometry.conv_geometry`.
     activation : None or 'relu'
@@ -166,7 +166,6 @@ def conv_bc01(
     )
     n_imgs, _, img_h, img_w = imgs.shape
     group_channels, n_feats, fil_h, fil_w = filters.shape
-    group_feats = n_feats // groups
     shape = (n_imgs, n_feats, geometry.out_h, geometry.out_w)
     convout = output_array(convout, "convout", shape, imgs.dtype)
     imgs, filters = imgs.astype(np.float64), filters.astype(np.float64)
@@ -176,11 +175,11 @@ def conv_bc01(
             taps = window_taps(y, x, geometry, (img_h, img_w), (fil_h, fil_w), border_mode)
             for n in range(n_imgs):
                 for k in range(n_feats):
-                    first_channel = k // group_feats * group_channels
+                    first = k // (n_feats // groups) * group_channels  # channel of k's group
                     total = 0.0 if bias is None else float(bias[k])
                     for c in range(group_channels):
                         for i, j, row, col in taps:
-                            total += imgs[n, first_channel + c, row, col] * filters[c, k, i, j]
+                            total += imgs[n, first + c, row, col] * filters[c, k, i, j]
                     if activation == "relu" and total < 0:
                         total = 0.0
                     convout[n, k, y, x] = total
@@ -223,32 +222,26 @@ def bprop_conv_bc01(
     geometry = conv_setup(imgs, filters, groups, strides, padding_mode, border_mode, dilation)
     n_imgs, _, img_h, img_w = imgs.shape
     group_channels, n_feats, fil_h, fil_w = filters.shape
-    group_feats = n_feats // groups
-    shape = (n_imgs, n_feats, geometry.out_h, geometry.out_w)
-    check_shape(convout_grad, "convout_grad", shape)
-    imgs_grad = (
-        output_array(imgs_grad, "imgs_grad", imgs.shape, imgs.dtype) if need_imgs_grad else None
+    check_shape(convout_grad, "convout_grad", (n_imgs, n_feats, geometry.out_h, geometry.out_w))
+    imgs_grad, filters_grad, bias_grad = grad_arrays(
+        imgs, filters, imgs_grad, filters_grad, bias_grad, need_imgs_grad
     )
-    filters_grad = output_array(filters_grad, "filters_grad", filters.shape, imgs.dtype)
-    bias_grad = output_array(bias_grad, "bias_grad", (n_feats,), imgs.dtype)
     imgs, filters = imgs.astype(np.float64), filters.astype(np.float64)
-    imgs_sum, filters_sum = np.zeros(imgs.shape), np.zeros(filters.shape)
-    bias_sum = np.zeros(n_feats)
+    imgs_sum, filters_sum, bias_sum = (np.zeros(a.shape) for a in (imgs, filters, bias_grad))
 
     for y in range(geometry.out_h):
         for x in range(geometry.out_w):
             taps = window_taps(y, x, geometry, (img_h, img_w), (fil_h, fil_w), border_mode)
             for n in range(n_imgs):
                 for k in range(n_feats):
-                    first_channel = k // group_feats * group_channels
+                    first = k // (n_feats // groups) * group_channels  # channel of k's group
                     grad = float(convout_grad[n, k, y, x])
                     bias_sum[k] += grad
                     for c in range(group_channels):
-                        channel = first_channel + c
                         for i, j, row, col in taps:
-                            filters_sum[c, k, i, j] += grad * imgs[n, channel, row, col]
+                            filters_sum[c, k, i, j] += grad * imgs[n, first + c, row, col]
                             if need_imgs_grad:
-                                imgs_sum[n, channel, row, col] += grad * filters[c, k, i, j]
+                                imgs_sum[n, first + c, row, col] += grad * filters[c, k, i, j]
 
     filters_grad[...] = filters_sum / max(n_imgs, 1)
     bias_grad[...] = bias_sum / max(n_imgs, 1)
@@ -297,11 +290,13 @@ def pool_bc01(
     ValueError
         For shapes that do not fit.
     """
-    geometry = _pool_setup(imgs.shape, pool_h, pool_w, stride_y, stride_x, mode, padding_mode)
+    sizes = pool_h, pool_w, stride_y, stride_x
+    geometry = _pool_setup(imgs.shape, sizes, mode, padding_mode, switches)
     n_imgs, n_channels, img_h, img_w = imgs.shape
     shape = (n_imgs, n_channels, geometry.out_h, geometry.out_w)
     poolout = output_array(poolout, "poolout", shape, imgs.dtype)
-    switches = output_array(switches, "switches", shape + (2,), np.intp) if mode == "max" else None
+    if mode == "max":
+        switches = output_array(switches, "switches", shape + (2,), np.intp)
 
     for y in range(geometry.out_h):
         for x in range(geometry.out_w):
@@ -313,11 +308,8 @@ def pool_bc01(
                         poolout[n, c, y, x] = imgs[n, c, row, col]
                         switches[n, c, y, x] = row, col
                     else:
-                        total = 0.0
-                        for _, _, row, col in taps:
-                            total += float(imgs[n, c, row, col])
                         count = pool_h * pool_w if count_include_pad else len(taps)
-                        poolout[n, c, y, x] = total / count
+                        poolout[n, c, y, x] = _sum(imgs[n, c], taps) / count
     return poolout, switches
 
 
@@ -330,6 +322,14 @@ def _argmax(plane, taps):
         if value > best or math.isnan(value):
             best, best_row, best_col = value, row, col
     return best_row, best_col
+
+
+def _sum(plane, taps):
+    """The sum of the taps of one window."""
+    total = 0.0
+    for _, _, row, col in taps:
+        total += float(plane[row, col])
+    return total
 
 
 @quiet
@@ -349,7 +349,7 @@ def bprop_pool_bc01(
     """Gradient of `pool_bc01`: to the maximum, or in equal parts to the window's pixels.
 
     Where windows overlap, their gradients add up. Maxima are where `switches`
-    says; the sizes of window and stride matter for averages only.
+    says: for them, sizes of window and stride only serve to check the shapes.
 
     Returns
     -------
@@ -365,14 +365,13 @@ def bprop_pool_bc01(
     if imgs_grad is None:
         raise TypeError("imgs_grad is None, expected an array of the images' shape")
     n_imgs, n_channels, out_h, out_w = poolout_grad.shape
-    if mode == "max":
-        check_shape(switches, "switches", poolout_grad.shape + (2,))
-    else:
-        geometry = _pool_setup(
-            imgs_grad.shape, pool_h, pool_w, stride_y, stride_x, mode, padding_mode
-        )
+    if mode != "max" or pool_h is not None:
+        sizes = pool_h, pool_w, stride_y, stride_x
+        geometry = _pool_setup(imgs_grad.shape, sizes, mode, padding_mode, switches)
         shape = imgs_grad.shape[:2] + (geometry.out_h, geometry.out_w)
         check_shape(poolout_grad, "poolout_grad", shape)
+    if mode == "max":
+        check_shape(switches, "switches", poolout_grad.shape + (2,))
     imgs_sum = np.zeros(imgs_grad.shape)
 
     for y in range(out_h):
@@ -394,13 +393,15 @@ def bprop_pool_bc01(
     return imgs_grad
 
 
-def _pool_setup(img_shape, pool_h, pool_w, stride_y, stride_x, mode, padding_mode):
+def _pool_setup(img_shape, sizes, mode, padding_mode, switches):
     """The geometry of a pooling, after a light check of its arguments."""
     if mode not in ("max", "avg"):
         raise ValueError(f"mode is {mode!r}, expected 'max' or 'avg'")
+    if mode == "avg" and switches is not None:
+        raise TypeError("switches is given, expected None for mode 'avg'")
     if len(img_shape) != 4:
         raise ValueError(f"images have shape {img_shape}, expected 4 axes")
-    return pool_geometry(*img_shape[2:], pool_h, pool_w, stride_y, stride_x, padding_mode)
+    return pool_geometry(*img_shape[2:], *sizes, padding_mode)
 
 
 # --- convolution as one dense matrix ------------------------------------------

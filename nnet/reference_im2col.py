@@ -76,10 +76,9 @@ def bprop_conv_bc01_im2col(
     group_channels, n_feats, fil_h, fil_w = filters.shape
     shape = (n_imgs, n_feats, geometry.out_h, geometry.out_w)
     check_shape(convout_grad, "convout_grad", shape)
-    imgs_grad = (
-        output_array(imgs_grad, "imgs_grad", imgs.shape, imgs.dtype) if need_imgs_grad else None
+    imgs_grad, filters_grad, bias_grad = grad_arrays(
+        imgs, filters, imgs_grad, filters_grad, bias_grad, need_imgs_grad
     )
-    filters_grad = output_array(filters_grad, "filters_grad", filters.shape, imgs.dtype)
     windows = _windows(imgs, geometry, (fil_h, fil_w), border_mode)
     windows_grad = np.empty(windows.shape, imgs.dtype) if need_imgs_grad else None
 
@@ -93,9 +92,7 @@ def bprop_conv_bc01_im2col(
             windows_grad[:, :, :, channels] = group_grad.reshape(
                 n_imgs, geometry.out_h, geometry.out_w, group_channels, fil_h, fil_w
             )
-    if bias_grad is not None:
-        check_shape(bias_grad, "bias_grad", (n_feats,))
-        bias_grad[...] = convout_grad.sum(axis=(0, 2, 3)) / max(n_imgs, 1)
+    bias_grad[...] = convout_grad.sum(axis=(0, 2, 3)) / max(n_imgs, 1)
     if need_imgs_grad:
         imgs_grad[...] = _fold(windows_grad, geometry, imgs.shape, border_mode)
     return imgs_grad, filters_grad
@@ -178,7 +175,8 @@ def conv_setup(
     n_channels, n_feats = imgs.shape[1], filters.shape[1]
     if groups < 1 or n_channels % groups or n_feats % groups:
         raise ValueError(
-            f"groups is {groups}, expected a divisor of {n_channels} channels and {n_feats} features"
+            f"groups is {groups}, expected a divisor of {n_channels} channels "
+            f"and {n_feats} features"
         )
     check_shape(filters, "filters", (n_channels // groups,) + filters.shape[1:])
     if bias is not None:
@@ -201,3 +199,14 @@ def output_array(array, name, shape, dtype):
         return np.empty(shape, dtype)
     check_shape(array, name, shape)
     return array
+
+
+def grad_arrays(imgs, filters, imgs_grad, filters_grad, bias_grad, need_imgs_grad):
+    """The three output arrays of a backward pass; no imgs_grad where none is needed."""
+    if need_imgs_grad:
+        imgs_grad = output_array(imgs_grad, "imgs_grad", imgs.shape, imgs.dtype)
+    elif imgs_grad is not None:
+        raise ValueError("imgs_grad is given, expected None when need_imgs_grad is false")
+    filters_grad = output_array(filters_grad, "filters_grad", filters.shape, imgs.dtype)
+    bias_grad = output_array(bias_grad, "bias_grad", filters.shape[1:2], imgs.dtype)
+    return imgs_grad, filters_grad, bias_grad

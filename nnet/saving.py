@@ -98,8 +98,8 @@ def _read(content, file):
     output_shape = (target_shape or (1,)) if classes is None else (len(classes),)
     if shapes[-1] != output_shape:
         raise ValueError(f"its layers put out {shapes[-1]}, expected {output_shape}")
-    if layers[-1].is_classifier != (classes is not None):
-        raise ValueError(f"its last layer {type(layers[-1]).__name__} does not fit its classes")
+    if layers[-1].is_classifier != (classes is not None) or (classes is not None and target_shape):
+        raise ValueError(f"its last layer {type(layers[-1]).__name__} does not fit its targets")
 
     tensors = _read_tensors(file, expected, dtype)
     if _digest(description, tensors) != content["sha256"]:
@@ -135,7 +135,7 @@ def _read_tensors(file, expected, dtype):
 def _layer_from_json(config):
     config = dict(config)
     name = config.pop("class")
-    if name not in LAYERS:
+    if name not in tuple(LAYERS):
         raise ValueError(f"it has a layer {name!r}, expected one of {tuple(LAYERS)}")
     layer = LAYERS[name](**_to_tuples(config))
     if set(layer.config()) != set(config):
@@ -170,7 +170,9 @@ def _classes_from_json(classes):
     if classes is None:
         return None
     dtype, values = classes["dtype"], classes["values"]
-    kind = {"bool": bool, "float": float, "str": str, "bytes": str}.get(dtype.rstrip("0123456789"), int)
+    kind = {"bool": bool, "float": float, "str": str, "bytes": str}.get(
+        dtype.rstrip("0123456789"), int
+    )
     if dtype not in ("str", "bytes", *NUMBERS) or {type(value) for value in values} != {kind}:
         raise ValueError(f"its classes are not a list of {dtype!r}")
     if dtype == "bytes":

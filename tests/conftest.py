@@ -65,6 +65,7 @@ def run_python(tmp_path_factory):
             capture_output=True,
             text=True,
             timeout=timeout,
+            check=False,
         )
 
     return run

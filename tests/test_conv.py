@@ -4,7 +4,7 @@ Most of the data is whole numbers: every sum is then exact in any order, so the
 kernels must agree with the plain loops of `nnet.reference` bit for bit.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ LOOPS = reference.conv_bc01, reference.bprop_conv_bc01
 IM2COL = reference.conv_bc01_im2col, reference.bprop_conv_bc01_im2col
 
 
-@lru_cache(maxsize=None)  # the loops are slow: once for all targets and dtypes
+@cache  # the loops are slow: once for all targets and dtypes
 def expected_by_loops(name):
     case = CASES[name]
     return run_all(LOOPS, make_arrays(case, whole(case[0])), case[-1])

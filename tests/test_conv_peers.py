@@ -1,6 +1,6 @@
 """The convolution kernels against implementations by others: PyTorch and SciPy."""
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def torch_pads(case, options):
     return pads
 
 
-@lru_cache(maxsize=None)
+@cache
 def torch_results(name, variation):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     case = NETWORKS[name]

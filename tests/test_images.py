@@ -47,7 +47,9 @@ def test_uint8_becomes_a_fraction():
     images = np.array([[0, 51], [255, 128]], np.uint8)
     result = to_bc01(images)
     assert result.dtype == np.float32
-    assert np.array_equal(result[0, 0], np.array([[0, 51], [255, 128]], np.float32) / np.float32(255))
+    assert np.array_equal(
+        result[0, 0], np.array([[0, 51], [255, 128]], np.float32) / np.float32(255)
+    )
 
 
 @pytest.mark.parametrize(

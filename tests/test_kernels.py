@@ -232,7 +232,7 @@ def test_quota_below_the_affinity_decides(monkeypatch):
         (8, 8, "CPUs of the affinity mask"),
         (None, 8, "CPUs of the affinity mask"),
     ):
-        monkeypatch.setattr(kernels, "_cgroup_cpus", lambda: quota)
+        monkeypatch.setattr(kernels, "_cgroup_cpus", lambda quota=quota: quota)
         assert kernels._default_threads() == (threads, why)
     monkeypatch.delattr(os, "sched_getaffinity")
     assert kernels._default_threads() == (os.cpu_count(), "CPUs of the machine")

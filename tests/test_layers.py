@@ -20,6 +20,7 @@ from nnet import (
     MeanSquaredError,
     ParamMixin,
     Pool,
+    Standardize,
 )
 from nnet.layers.activation import FUNCTIONS
 from nnet.layers.linear import matmul
@@ -52,6 +53,7 @@ LAYERS = [
     (Linear(5, weight_scale="glorot", use_bias=False), (3, 7)),
     (Linear(1, weight_decay=0.5), (4, 1)),
     (Flatten(), IMAGES),
+    (Standardize(0.5, 2.0), (3, 2, 4, 5)),
     (LogRegression(), (3, 5)),
     (MeanSquaredError(), (3, 2)),
     *[(Activation(type), (3, 2, 4, 5)) for type in FUNCTIONS],
@@ -149,7 +151,8 @@ def test_all_layers_are_exported():
 
 
 @pytest.mark.parametrize(
-    "padding_mode, expected", [("same", (3, 2, 9, 8)), ("valid", (3, 2, 5, 7)), ("full", (3, 2, 13, 9))]
+    "padding_mode, expected",
+    [("same", (3, 2, 9, 8)), ("valid", (3, 2, 5, 7)), ("full", (3, 2, 13, 9))],
 )
 def test_output_shape_of_padding_modes(padding_mode, expected):
     # A layer of 2015 exchanged 'full' and 'valid', and read past the shape's end.
@@ -165,13 +168,17 @@ def test_linear_is_the_matrix_product(rng, dtype):
     np.testing.assert_allclose(layer.fprop(x), x @ layer.W + layer.b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("m, k, n", [(1, 1, 1), (3, 50, 7), (70, 5, 2), (2, 5, 70), (0, 3, 2), (3, 0, 2)])
+@pytest.mark.parametrize(
+    "m, k, n", [(1, 1, 1), (3, 50, 7), (70, 5, 2), (2, 5, 70), (0, 3, 2), (3, 0, 2)]
+)
 def test_matmul(m, k, n, rng, dtype):
     a, b = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k, n)).astype(dtype)
     out = np.full((m, n), np.nan, dtype)
     assert matmul(a, b, out) is out
     np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-5)
-    assert np.array_equal(matmul(np.asfortranarray(a), b[:, ::-1][:, ::-1], np.empty_like(out)), out)
+    assert np.array_equal(
+        matmul(np.asfortranarray(a), b[:, ::-1][:, ::-1], np.empty_like(out)), out
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +201,10 @@ def test_initial_weights(layer, input_shape, fan_in, fan_out, rng):
         assert layer.W.dtype == layer.b.dtype == np.float32
 
 
-@pytest.mark.parametrize("layer, input_shape", [(Conv(2, 3, weight_decay=0.5), IMAGES), (Linear(2, weight_decay=0.5), (3, 4))])
+@pytest.mark.parametrize(
+    "layer, input_shape",
+    [(Conv(2, 3, weight_decay=0.5), IMAGES), (Linear(2, weight_decay=0.5), (3, 4))],
+)
 def test_weight_decay_shrinks_weights_but_not_biases(layer, input_shape, rng):
     layer = fresh(layer)
     layer.dtype = np.dtype(np.float64)
@@ -220,6 +230,13 @@ def test_no_input_gradient_where_none_is_needed(layer, input_shape, rng):
     assert all(map(np.array_equal, layer.param_grads(), expected))
 
 
+def test_standardize(rng, dtype):
+    x = rng.normal(3, 5, size=(20, 1, 8, 8)).astype(dtype)
+    y = Standardize(x.mean(), x.std()).fprop(x)
+    assert y.dtype == dtype
+    np.testing.assert_allclose([y.mean(), y.std()], [0, 1], atol=1e-5)
+
+
 # --- activations ----------------------------------------------------------------
 
 EXACT = {
@@ -238,7 +255,9 @@ def test_activation_values(type, dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         actual = Activation(type).fprop(x.astype(dtype))
-    np.testing.assert_allclose(actual, EXACT[type](x.astype(dtype)), rtol=1e-5 if dtype == "f4" else 1e-12)
+    np.testing.assert_allclose(
+        actual, EXACT[type](x.astype(dtype)), rtol=1e-5 if dtype == "f4" else 1e-12
+    )
 
 
 @pytest.mark.parametrize("type", FUNCTIONS)
@@ -278,7 +297,9 @@ def test_log_regression_loss_and_gradient(rng):
     layer, scores, target = LogRegression(), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
     probs = special.softmax(scores, axis=1)
     np.testing.assert_allclose(layer.fprop(scores), probs)
-    np.testing.assert_allclose(layer.loss(scores, target), -np.mean(np.log(probs[range(4), target])))
+    np.testing.assert_allclose(
+        layer.loss(scores, target), -np.mean(np.log(probs[range(4), target]))
+    )
     numeric = central_differences(lambda: layer.loss(scores, target), scores)
     assert_close(layer.input_grad(scores, target), numeric * 4)  # per image, undivided
 
@@ -338,10 +359,18 @@ def test_nothing_is_kept_while_predicting(layer, input_shape, rng):
         (lambda: Conv(2, 0), ValueError, "filter_shape is"),
         (lambda: Conv(2, 3, strides=0), ValueError, "strides is"),
         (lambda: Conv(2, 3, dilation=-1), ValueError, "dilation is"),
-        (lambda: Conv(3, 3, groups=2), ValueError, "n_feats is 3, expected a multiple of groups = 2"),
+        (
+            lambda: Conv(3, 3, groups=2),
+            ValueError,
+            "n_feats is 3, expected a multiple of groups = 2",
+        ),
         (lambda: Conv(2, 3, border_mode="none"), ValueError, "border_mode is 'none'"),
         (lambda: Conv(2, 3, use_bias="no"), TypeError, "use_bias is 'no', expected True or False"),
-        (lambda: Conv(2, 3, weight_scale="big"), TypeError, "weight_scale is 'big'.*'he' or 'glorot'"),
+        (
+            lambda: Conv(2, 3, weight_scale="big"),
+            TypeError,
+            "weight_scale is 'big'.*'he' or 'glorot'",
+        ),
         (lambda: Linear(2, weight_scale=-1), ValueError, "weight_scale is -1"),
         (lambda: Linear(2, weight_decay=np.nan), ValueError, "weight_decay is nan"),
         (lambda: Linear(2, weight_decay=None), TypeError, "weight_decay is None"),
@@ -349,6 +378,13 @@ def test_nothing_is_kept_while_predicting(layer, input_shape, rng):
         (lambda: Pool(2, mode="min"), ValueError, "mode is 'min', expected 'max' or 'avg'"),
         (lambda: Pool(2, count_include_pad=1), TypeError, "count_include_pad is 1"),
         (lambda: Activation("swish"), ValueError, "type is 'swish', expected one of"),
+        (lambda: Standardize(np.nan), ValueError, "mean is nan, expected a finite number"),
+        (
+            lambda: Standardize(0, 0),
+            ValueError,
+            "scale is 0, expected a finite number greater than 0",
+        ),
+        (lambda: Standardize("0"), TypeError, "mean is '0'"),
         (lambda: Layer(), TypeError, "abstract"),
     ],
 )
@@ -360,15 +396,23 @@ def test_constructor_errors(make, error, message):
 @pytest.mark.parametrize(
     "layer, input_shape, message",
     [
-        (Conv(2, 3), (5, 8), r"expected 4 axes \(n_imgs, n_channels, img_h, img_w\), got shape \(5, 8\)"),
-        (Conv(4, 3, groups=2), (5, 3, 8, 8), "channels that groups = 2 divides, got 3"),
+        (
+            Conv(2, 3),
+            (5, 8),
+            r"expected 4 axes \(n_imgs, n_channels, img_h, img_w\), got shape \(5, 8\)",
+        ),
+        (Conv(4, 3, groups=2), (5, 3, 8, 8), "channel count that groups = 2 divides, got 3"),
         (Conv(4, 3), (5, 0, 8, 8), "no empty axis"),
         (Conv(4, 9, padding_mode="valid"), (5, 3, 8, 8), "larger than the padded image"),
         (Conv(4, 9, padding_mode="none"), (5, 3, 8, 8), "padding_mode is 'none'"),
         (Pool(), (5, 8), "expected 4 axes"),
         (Pool(3, padding_mode="none"), (5, 3, 8, 8), "padding_mode is 'none'"),
         (GlobalAveragePool(), (5, 8), "expected 4 axes"),
-        (Linear(2), (5, 3, 8, 8), r"expected 2 axes .*, got shape \(5, 3, 8, 8\): put a Flatten\(\)"),
+        (
+            Linear(2),
+            (5, 3, 8, 8),
+            r"expected 2 axes .*, got shape \(5, 3, 8, 8\): put a Flatten\(\)",
+        ),
         (LogRegression(), (5, 3, 8, 8), "put a Flatten and a Linear layer before it"),
     ],
     ids=name,

@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_import_prints_nothing_and_warns_of_nothing(run_python):
 
 
 def test_version():
-    assert tuple(map(int, nnet.__version__.split("."))) >= (0, 1, 0)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", nnet.__version__)
     try:
         installed = metadata.version("nnet")
     except metadata.PackageNotFoundError:

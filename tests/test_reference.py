@@ -176,7 +176,7 @@ def test_outputs_are_filled_and_returned(rng, functions):
 def test_convolution_refuses_what_does_not_fit(functions):
     conv = getattr(reference, "conv_bc01" + functions)
     bprop = getattr(reference, "bprop_conv_bc01" + functions)
-    imgs, filters = np.zeros((2, 4, 5, 6)), np.zeros((4, 3, 3, 3))
+    imgs, filters, convout = (np.zeros(s) for s in ((2, 4, 5, 6), (4, 3, 3, 3), (2, 3, 5, 6)))
     for call, message in (
         (lambda: conv(imgs[0], filters), r"imgs has shape \(4, 5, 6\), expected 4 axes"),
         (lambda: conv(imgs, filters[0]), r"filters has shape \(3, 3, 3\), expected 4 axes"),
@@ -197,6 +197,7 @@ def test_convolution_refuses_what_does_not_fit(functions):
         (lambda: conv(imgs, filters, activation="tanh"), "activation is 'tanh'"),
         (lambda: conv(imgs, filters, padding_mode="best"), "padding_mode is 'best'"),
         (lambda: bprop(imgs, imgs, filters), r"convout_grad .* expected \(2, 3, 5, 6\)"),
+        (lambda: bprop(imgs, convout, filters, imgs, need_imgs_grad=False), "imgs_grad is given"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -434,10 +435,13 @@ def test_pooling_refuses_what_does_not_fit():
         (lambda: pool(imgs, imgs, None, 2, 2, 2, 2), ValueError, "poolout has shape"),
         (lambda: pool(imgs, None, imgs, 2, 2, 2, 2), ValueError, "switches has shape"),
         (lambda: bprop(imgs, imgs, imgs), ValueError, "switches has shape"),
+        (lambda: bprop(imgs, imgs, imgs, 2, 2, 2, 2), ValueError, "poolout_grad has shape"),
         (lambda: bprop(imgs, None, imgs, 2, 2, 2, 2, mode="avg"), ValueError, "poolout_grad has"),
         (lambda: bprop(imgs, None, imgs, mode="avg"), TypeError, r"\(pool_h, pool_w\) is \(None"),
         (lambda: bprop(imgs, None, imgs, 2, 2, 2, 2, mode="min"), ValueError, "mode is 'min'"),
         (lambda: bprop(imgs, None, None, 2, 2, 2, 2, mode="avg"), TypeError, "imgs_grad is None"),
+        (lambda: pool(imgs, None, imgs, 2, 2, 2, 2, mode="avg"), TypeError, "switches is given"),
+        (lambda: bprop(imgs, imgs, imgs, 2, 2, 2, 2, mode="avg"), TypeError, "switches is given"),
     ):
         with pytest.raises(error, match=message):
             call()

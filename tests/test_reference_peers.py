@@ -15,7 +15,7 @@ def torch():
 
 
 def torch_conv(torch, imgs, filters, case):
-    """Padded explicitly, and without PyTorch's own rules for padding; NCHW, (k, c, h, w) filters."""
+    """Padded explicitly, without PyTorch's own rules; its filters are (k, c, h, w)."""
     options = {"border_mode": "zeros", **case[-1]}
     groups = options.pop("groups", 1)
     g = conv_geometry(*case[2:4], *case[5:7], **options)

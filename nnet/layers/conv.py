@@ -61,7 +61,7 @@ class Conv(WeightedLayer):
         n_channels = input_shape[1]
         if n_channels % self.groups:
             raise ValueError(
-                f"expected a number of channels that groups = {self.groups} divides, got {n_channels}"
+                f"expected a channel count that groups = {self.groups} divides, got {n_channels}"
             )
         return {
             "W": (n_channels // self.groups, self.n_feats, *self.filter_shape),

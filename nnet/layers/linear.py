@@ -56,7 +56,9 @@ class Linear(WeightedLayer):
         return matmul(output_grad, self.W.T, self._array("input_grad", input.shape, self.W.dtype))
 
     def output_shape(self, input_shape):
-        advice = "" if len(input_shape) < 3 else ": put a Flatten() or GlobalAveragePool() before it"
+        advice = (
+            "" if len(input_shape) < 3 else ": put a Flatten() or GlobalAveragePool() before it"
+        )
         check_axes(input_shape, "n_imgs, n_features", advice)
         return input_shape[0], self.n_out
 

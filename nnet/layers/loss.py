@@ -45,7 +45,7 @@ def log_softmax(scores):
 
 
 class MeanSquaredError(Layer, LossMixin):
-    """Predicts its input; the loss is the mean over images and targets of the squared difference."""
+    """Predicts its input; the loss is the mean squared difference over images and targets."""
 
     is_classifier = False
 

@@ -15,9 +15,10 @@ class Pool(Layer):
     pool_shape, strides : int or (int, int)
         (height, width). Signals are images of height 1: give (1, length).
     mode : {'max', 'avg'}
-    padding_mode : {'centered', 'same', 'valid', 'full'}, int, (y, x) or ((top, bottom), (left, right))
+    padding_mode : {'centered', 'same', 'valid', 'full'} or pads
         'centered': output size = image size // stride, and windows start at
-        i * stride - (pool - 1) // 2.
+        i * stride - (pool - 1) // 2. Pads as for Conv: an int, (y, x) or
+        ((top, bottom), (left, right)).
     count_include_pad : bool
         Whether an average divides by the window's size or by the number of its
         real pixels.
@@ -62,9 +63,7 @@ class Pool(Layer):
 
     def output_shape(self, input_shape):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
-        where = pool_geometry(
-            *input_shape[2:], *self.pool_shape, *self.strides, self.padding_mode
-        )
+        where = pool_geometry(*input_shape[2:], *self.pool_shape, *self.strides, self.padding_mode)
         return *input_shape[:2], where.out_h, where.out_w
 
     def _options(self):

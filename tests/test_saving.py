@@ -1,0 +1,332 @@
+"""Saved networks: the same bits come back, and nothing else is accepted."""
+
+import json
+import os
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from nnet import (
+    Activation,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    Linear,
+    LogRegression,
+    MeanSquaredError,
+    NeuralNetwork,
+    Pool,
+    Standardize,
+    saving,
+)
+
+pytest.importorskip("safetensors")
+
+LABELS = {
+    "strings": np.array(["ä", "b\0c", "long label"]),
+    "bytes": np.array([b"\xff", b"b", b"c"]),
+    "ints": np.array([-5, 7, 2**62]),
+    "uint8": np.array([3, 200, 7], np.uint8),
+    "float64": np.array([1.0, -2.0, 1e300]),
+    "float32": np.array([1.0, -2.0, 1e30], np.float32),
+    "bools": np.array([False, True]),
+}
+
+
+def fitted(labels=LABELS["ints"], dtype=np.float32):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 2, 6, 7)).astype(dtype)
+    layers = [
+        Standardize(0.5, 2.0),
+        Conv(4, (3, 2), padding_mode=((1, 0), (2, 1)), border_mode="reflect", weight_decay=0.01),
+        Activation("elu"),
+        Pool((2, 3), (2, 1), padding_mode="same"),
+        Conv(4, 3, groups=2, dilation=(1, 2), use_bias=False, weight_scale=0.3),
+        Pool(2, 1, mode="avg", count_include_pad=True, padding_mode=(1, 1)),
+        Flatten(),
+        Linear(len(labels), weight_scale="glorot"),
+        LogRegression(),
+    ]
+    return NeuralNetwork(layers, rng=0).fit(X, labels[np.arange(12) % len(labels)], 0.01, 1), X
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def saved(path):
+    fitted()[0].save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_the_same_bits_come_back(kind, path, dtype):
+    network, X = fitted(LABELS[kind], dtype)
+    network.save(path)
+    loaded = NeuralNetwork.load(path)
+    assert np.array_equal(loaded.predict_proba(X), network.predict_proba(X))
+    assert np.array_equal(loaded.predict(X), network.predict(X))
+    assert loaded.predict(X).dtype == network.predict(X).dtype
+    assert loaded.dtype_ == dtype
+    assert [layer.config() for layer in loaded.layers] == [
+        layer.config() for layer in network.layers
+    ]
+    assert loaded.loss_history_ == []
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+def test_regression(shape, path):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(10, 2, 8)), rng.normal(size=(10, *shape))
+    layers = [Conv(3, (1, 3)), GlobalAveragePool(), Linear(max([1, *shape])), MeanSquaredError()]
+    network = NeuralNetwork(layers, rng=0).fit(X, y, 0.01, 1)
+    network.save(str(path))
+    loaded = NeuralNetwork.load(str(path))
+    assert np.array_equal(loaded.predict(X), network.predict(X))
+    assert loaded.predict(X).shape == y.shape
+    assert loaded.classes_ is None
+
+
+def test_a_loaded_network_is_whole(saved):
+    network, X = fitted()
+    loaded = NeuralNetwork.load(saved)
+    y = network.predict(X)
+    assert loaded.error(X, y) == 0
+    assert len(loaded.check_gradients(X[:2], y[:2])) == 5
+    loaded.fit(X, np.arange(12) % 3, 0.01, max_iter=1)
+    assert loaded.predict(X).max() <= 2
+    loaded.save(saved)  # replaces the file it came from
+    assert np.array_equal(NeuralNetwork.load(saved).predict_proba(X), loaded.predict_proba(X))
+
+
+def test_numpy_scalars_as_options(path):
+    X, y = np.zeros((4, 1, 5, 5)), np.arange(4) % 2
+    layers = [
+        Conv(np.int64(2), np.array([3, 3]), padding_mode=np.int64(1), weight_scale=np.float32(0.5)),
+        Flatten(),
+        Linear(np.int32(2), use_bias=np.bool_(True)),
+        LogRegression(),
+    ]
+    network = NeuralNetwork(layers).fit(X, y, max_iter=1)
+    network.save(path)
+    assert np.array_equal(NeuralNetwork.load(path).predict_proba(X), network.predict_proba(X))
+
+
+def test_the_file_holds_no_activations(saved):
+    network, X = fitted()
+    assert saved.stat().st_size < 4000 + 2 * sum(param.nbytes for param in network.params())
+
+
+# --- writing ------------------------------------------------------------------------
+
+
+def test_not_fitted(path):
+    with pytest.raises(ValueError, match="not fitted yet"):
+        NeuralNetwork([Linear(2), LogRegression()]).save(path)
+    assert not path.exists()
+
+
+class Linear2(Linear):
+    pass
+
+
+def test_own_layers_are_refused(path):
+    X, y = np.eye(4), np.arange(4) % 2
+    Linear2.__name__ = "Linear"  # a name alone does not make it nnet's
+    network = NeuralNetwork([Linear2(2), LogRegression()]).fit(X, y, max_iter=1)
+    with pytest.raises(ValueError, match="layer 0 is a Linear, expected one of nnet's own"):
+        network.save(path)
+    assert not path.exists()
+
+
+def test_a_failing_save_leaves_the_old_file(saved, monkeypatch):
+    before = saved.read_bytes()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        fitted(dtype=np.float64)[0].save(saved)
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == [saved.name]
+
+
+def test_a_link_stays_a_link(saved, tmp_path):
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(saved)
+    fitted(dtype=np.float64)[0].save(link)
+    assert link.is_symlink()
+    assert NeuralNetwork.load(saved).dtype_ == np.float64
+
+
+def test_missing_files_and_packages(path, saved, monkeypatch):
+    with pytest.raises(FileNotFoundError):
+        NeuralNetwork.load(path.parent / "nothing.safetensors")
+    with pytest.raises(FileNotFoundError):
+        fitted()[0].save(path.parent / "no folder" / "model.safetensors")
+    with pytest.raises(OSError):
+        NeuralNetwork.load(path.parent)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    for use in (lambda: fitted()[0].save(path), lambda: NeuralNetwork.load(path)):
+        with pytest.raises(ImportError, match=r"pip install 'nnet\[train\]'"):
+            use()
+
+
+# --- files that are not whole ---------------------------------------------------------
+
+
+def refused(path, match=None):
+    with pytest.raises(ValueError, match=match) as caught:
+        NeuralNetwork.load(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_truncated_files(saved):
+    data = saved.read_bytes()
+    for length in [*range(0, 40, 3), len(data) // 3, len(data) // 2, len(data) - 1]:
+        saved.write_bytes(data[:length])
+        refused(saved, "not a whole safetensors file")
+
+
+def test_longer_files(saved):
+    saved.write_bytes(saved.read_bytes() + b"\0")
+    refused(saved, "not a whole safetensors file")
+
+
+def test_any_changed_byte_is_found(saved):
+    data = saved.read_bytes()
+    (header,) = struct.unpack("<Q", data[:8])
+    text = data[8 : 8 + header].rstrip()  # blanks after the header mean nothing
+    positions = np.random.default_rng(0).permutation(len(text))[:100] + 8
+    positions = [*positions, *range(8 + header, len(data), 97), len(data) - 1]
+    for position in positions:
+        changed = bytearray(data)
+        changed[position] ^= 1
+        saved.write_bytes(changed)
+        refused(saved)
+
+
+def test_foreign_files(path):
+    import safetensors.numpy
+
+    path.write_bytes(b"PK\3\4 certainly a zip file")
+    refused(path, "not a whole safetensors file")
+    safetensors.numpy.save_file({"W": np.zeros(3)}, path)
+    refused(path, "a safetensors file, but nnet did not save it")
+    safetensors.numpy.save_file({"W": np.zeros(3)}, path, {"nnet": "hello"})
+    refused(path, "damaged or was changed")
+    safetensors.numpy.save_file({"W": np.zeros(3)}, path, {"nnet": "[" * 100_000})
+    refused(path, "damaged or was changed")
+
+
+# --- forged files: valid safetensors with a right checksum -----------------------------
+
+
+def forge(path, change):
+    """Let a function change the description and the tensors of a saved network."""
+    import safetensors
+    import safetensors.numpy
+
+    with safetensors.safe_open(path, framework="numpy") as file:
+        content = json.loads(file.metadata()["nnet"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    change(content["network"], tensors)
+    content["sha256"] = saving._digest(content["network"], tensors)
+    metadata = {"nnet": json.dumps(content)}
+    path.write_bytes(safetensors.numpy.save(tensors, metadata))
+
+
+def set_layer(i, **changes):
+    return lambda network, tensors: network["layers"][i].update(changes)
+
+
+def set_key(**changes):
+    return lambda network, tensors: network.update(changes)
+
+
+def drop(*keys):
+    def change(value, tensors):
+        for key in keys[:-1]:
+            value = value[key]
+        del value[keys[-1]]
+
+    return change
+
+
+def set_tensor(name, array):
+    return lambda network, tensors: tensors.update({name: array})
+
+
+FORGERIES = {
+    "no layers": (drop("layers"), "no 'layers'"),
+    "empty layers": (set_key(layers=[]), "put out"),
+    "layers of another type": (set_key(layers="Conv"), None),
+    "unknown layer": (set_layer(1, **{"class": "system"}), "a layer 'system', expected one of"),
+    "base class": (set_layer(1, **{"class": "Layer"}), "a layer 'Layer', expected one of"),
+    "path as layer": (set_layer(1, **{"class": "os.system"}), "a layer 'os.system'"),
+    "list as layer": (set_layer(1, **{"class": ["Conv"]}), r"a layer \['Conv'\], expected one of"),
+    "unknown option": (set_layer(1, evil=1), "evil"),
+    "missing option": (drop("layers", 1, "strides"), "expected .*strides"),
+    "bad option": (set_layer(1, n_feats=-1), "n_feats is -1"),
+    "float option": (set_layer(1, n_feats=4.0), "n_feats is 4.0"),
+    "huge option": (set_layer(1, n_feats=10**18), "its tensor 1.W"),
+    "huge filter": (set_layer(1, filter_shape=[10**30, 1]), "filter_shape is"),
+    "huge number": (set_layer(1, weight_scale=10**400), None),
+    "huge padding": (set_layer(1, padding_mode=2**31 - 2), None),
+    "huge Linear": (set_layer(7, n_out=10**15), None),
+    "huge image": (set_key(input_shape=[2, 10**9, 10**9]), "its tensor 7.W"),
+    "negative image": (set_key(input_shape=[2, -6, 7]), "a length is -6"),
+    "too many axes": (set_key(input_shape=[2, 6, 7, 1]), "a shape"),
+    "target shape": (set_key(target_shape=[3]), "LogRegression does not fit its targets"),
+    "other loss": (set_layer(8, **{"class": "MeanSquaredError"}), "does not fit its targets"),
+    "dtype": (set_key(dtype="float64"), "its tensor .* expected float64"),
+    "object dtype": (set_key(dtype="object"), "its dtype is 'object'"),
+    "no classes": (set_key(classes=None), None),
+    "too few classes": (set_key(classes={"dtype": "int64", "values": [1]}), "fewer than 2"),
+    "other classes": (set_key(classes={"dtype": "int64", "values": [1, 2]}), "put out"),
+    "unsorted": (set_key(classes={"dtype": "int64", "values": [1, 3, 2]}), "not sorted"),
+    "mixed classes": (
+        set_key(classes={"dtype": "int64", "values": [1, "a", 3]}),
+        "not a list of 'int64'",
+    ),
+    "class objects": (
+        set_key(classes={"dtype": "object", "values": [1, 2, 3]}),
+        "not a list of 'object'",
+    ),
+    "wide classes": (
+        set_key(classes={"dtype": "U99999999999", "values": list("abc")}),
+        "not a list of",
+    ),
+    "too large class": (set_key(classes={"dtype": "uint8", "values": [1, 2, 300]}), None),
+    "missing tensor": (lambda network, tensors: tensors.pop("1.b"), "its tensors are"),
+    "extra tensor": (set_tensor("9.W", np.zeros(3)), "its tensors are"),
+    "tensor shape": (set_tensor("1.b", np.zeros(5, np.float32)), r"its tensor 1.b is .*\(5,\)"),
+    "tensor dtype": (set_tensor("1.b", np.zeros(4, np.float16)), "its tensor 1.b is .*F16"),
+    "integer tensor": (set_tensor("1.b", np.zeros(4, np.int32)), "its tensor 1.b is .*I32"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_forged_files(name, saved):
+    forge(saved, lambda network, tensors: None)
+    NeuralNetwork.load(saved)  # it is the change that is refused
+    change, message = FORGERIES[name]
+    forge(saved, change)
+    refused(saved, message)
+
+
+def test_other_formats_are_refused(saved):
+    import safetensors.numpy
+
+    content = {"format": 2, "sha256": "", "network": {}}
+    saved.write_bytes(safetensors.numpy.save({}, {"nnet": json.dumps(content)}))
+    refused(saved, "its format is 2, this version reads 1")
+
+
+def test_every_layer_can_be_saved():
+    classes = {cls for cls in vars(saving.nnet.layers).values() if isinstance(cls, type)}
+    own = {cls.__name__ for cls in classes if issubclass(cls, Layer) and cls is not Layer}
+    assert set(saving.LAYERS) == own
