@@ -171,7 +171,7 @@ def run_child(library, n_threads, *more):
     env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(n_threads))}
     child = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
     if child.returncode:
-        sys.exit(f"the process for {what}, ended with code {child.returncode}")
+        sys.exit(f"the process for {what} ended with code {child.returncode}")
     return json.loads(child.stdout)
 
 
@@ -234,6 +234,8 @@ def parse_options(benchmark):
         parser.error(f"no case has {options.only!r} in its name")
     if not machine.torch_version():
         options.compare = [lib for lib in options.compare if not lib.startswith("torch")]
+    if options.plot and not {"numpy", "torch"} & set(options.compare):
+        parser.error("--plot draws ratios to torch or numpy: --compare one of them")
     return options
 
 

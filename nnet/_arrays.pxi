@@ -64,7 +64,6 @@ cdef cnp.ndarray contiguous(cnp.ndarray array):
 
 cdef cnp.ndarray check_output(object array, str name, tuple shape, object dtype):
     """The output array itself, or a new one for None."""
-    cdef int axis
     if array is None:
         # Python integers: the product of absurd sizes must not wrap around.
         size = dtype.itemsize
@@ -81,10 +80,20 @@ cdef cnp.ndarray check_output(object array, str name, tuple shape, object dtype)
     check_shape(out, name, shape)
     if not cnp.PyArray_ISWRITEABLE(out):
         raise ValueError(f"{name} is read-only, expected a writable array")
-    for axis in range(cnp.PyArray_NDIM(out)):
-        if cnp.PyArray_STRIDE(out, axis) == 0 and cnp.PyArray_DIM(out, axis) > 1:
-            raise ValueError(f"{name} has overlapping elements, expected an array without")
+    if not cnp.PyArray_IS_C_CONTIGUOUS(out) and overlaps_itself(out):
+        raise ValueError(f"{name} has elements that share memory, expected an array without")
     return out
+
+
+cdef bint overlaps_itself(cnp.ndarray array) except -1:
+    """Whether two elements may share memory; never true of what slicing or transposing makes."""
+    extent = array.itemsize
+    axes = [(abs(s), n) for s, n in zip((<object>array).strides, shape_of(array)) if n > 1]
+    for stride, length in sorted(axes):
+        if stride < extent:
+            return True
+        extent += stride * (length - 1)
+    return False
 
 
 cdef cnp.ndarray work_array(cnp.ndarray out):

@@ -8,6 +8,8 @@ the public functions.
 
 from cython.parallel cimport parallel, prange, threadid
 
+from math import gcd
+
 from nnet import kernels
 from nnet.geometry import BORDER_MODES, conv_geometry
 
@@ -69,6 +71,9 @@ include "_filter_gradient.pxi"
 
 # --- the public functions -------------------------------------------------------
 
+cdef object MAX_PADDED = 2**40  # values in a stack of padded channels: no machine holds more
+
+
 cdef tuple check_arguments(cnp.ndarray imgs, cnp.ndarray filters, object groups, object strides,
                            object padding_mode, object border_mode, object dilation):
     """Shapes that fit each other: (groups, geometry)."""
@@ -83,9 +88,17 @@ cdef tuple check_arguments(cnp.ndarray imgs, cnp.ndarray filters, object groups,
             f"filters has shape {shape_of(filters)}, expected {n_channels // groups} along its first "
             f"axis for {n_channels} channels in groups of {groups}"
         )
-    return groups, conv_geometry(
+    g = conv_geometry(
         *shape_of(imgs)[2:], *shape_of(filters)[2:], strides, padding_mode, border_mode, dilation
     )
+    # Nothing below this point checks the sizes of buffers for overflow.
+    (img_h, img_w), (fil_h, fil_w) = shape_of(imgs)[2:], shape_of(filters)[2:]
+    padded = max(n_channels, n_feats)
+    padded *= img_h + g.top + g.bottom + 2 * g.dilation_y * fil_h
+    padded *= img_w + g.left + g.right + 2 * g.dilation_x * fil_w
+    if padded > MAX_PADDED:
+        raise ValueError(f"padding takes an image to {padded} values, which is too large for any memory")
+    return groups, g
 
 
 cdef object as_count(object value, str name):
@@ -102,10 +115,10 @@ cdef object as_count(object value, str name):
 cdef int threads_for(object n_threads, object imgs_shape, object filters_shape,
                      object geometry) except 0:
     """The threads of one call: few multiply-adds stay on one."""
-    n_threads = kernels.get_num_threads() if n_threads is None else as_count(n_threads, "n_threads")
+    n_threads = kernels.call_threads(n_threads)
     cdef double work = imgs_shape[0] * geometry.out_h * geometry.out_w
     work *= filters_shape[0] * filters_shape[1] * filters_shape[2] * filters_shape[3]
-    return 1 if work < SMALL_WORK else min(n_threads, 1024)
+    return 1 if work < SMALL_WORK else n_threads
 
 
 def conv_bc01(

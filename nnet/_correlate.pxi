@@ -228,38 +228,35 @@ cdef void correlate_images(Correlation *job, const real *imgs, real *out, const 
             )
 
 
-cdef void tap_offsets(Py_ssize_t *tap_at, Py_ssize_t n_channels, const Packing *p, tuple filter_shape,
-                      tuple dilation) except *:
+cdef void tap_offsets(Py_ssize_t *tap_at, Py_ssize_t n_channels, Py_ssize_t fil_h,
+                      Py_ssize_t fil_w, const Packing *p) noexcept nogil:
     """Where the taps (c, i, j) of a forward pass are read, from an output pixel's first."""
-    cdef Py_ssize_t fil_h, fil_w, dy, dx, c, i, j, y, x, t = 0
-    fil_h, fil_w = filter_shape
-    dy, dx = dilation
+    cdef Py_ssize_t c, i, j, t = 0
     for c in range(n_channels):
         for i in range(fil_h):
             for j in range(fil_w):
-                y, x = i * dy, j * dx
+                # Phases come back after n_phases taps, one stride or more further on.
                 tap_at[t] = (
                     c * p.channel_pitch
-                    + (y % p.stride_y * p.n_phases_x + x % p.stride_x) * p.phase_pitch
-                    + y // p.stride_y * p.pitch
-                    + x // p.stride_x
+                    + (i % p.n_phases_y * p.n_phases_x + j % p.n_phases_x) * p.phase_pitch
+                    + i * p.dilation_y // p.stride_y * p.pitch
+                    + j * p.dilation_x // p.stride_x
                 )
                 t += 1
 
 
 cdef void plan_packing(Packing *p, object geometry, Py_ssize_t h, Py_ssize_t w,
-                       tuple filter_shape, int border) except *:
+                       Py_ssize_t fil_h, Py_ssize_t fil_w, int border) except *:
     """How a forward convolution wants its images packed (without pitches)."""
-    cdef Py_ssize_t reach_y = geometry.dilation_y * (filter_shape[0] - 1)
-    cdef Py_ssize_t reach_x = geometry.dilation_x * (filter_shape[1] - 1)
     p.h, p.w = h, w
     p.top, p.left = geometry.top, geometry.left
     p.stride_y, p.stride_x = geometry.stride_y, geometry.stride_x
+    p.dilation_y, p.dilation_x = geometry.dilation_y, geometry.dilation_x
     p.border = border
-    p.n_phases_y = min(p.stride_y, reach_y + 1)
-    p.n_phases_x = min(p.stride_x, reach_x + 1)
-    p.rows = geometry.out_h + reach_y // p.stride_y
-    p.cols = geometry.out_w + reach_x // p.stride_x
+    p.n_phases_y = min(fil_h, p.stride_y // <Py_ssize_t>gcd(p.stride_y, p.dilation_y))
+    p.n_phases_x = min(fil_w, p.stride_x // <Py_ssize_t>gcd(p.stride_x, p.dilation_x))
+    p.rows = geometry.out_h + (fil_h - 1) * p.dilation_y // p.stride_y
+    p.cols = geometry.out_w + (fil_w - 1) * p.dilation_x // p.stride_x
     p.in_place = False
 
 
@@ -301,7 +298,7 @@ cdef void conv_forward(
     job.n_passes, job.passes = 1, &run
     job.fold = NULL
     job.with_relu = with_relu
-    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2:], border)
+    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2], filters_shape[3], border)
     if needs_no_packing(p, job.out_h, job.out_w, lanes):
         read_in_place(p)
         job.direct = rows_fill_vectors(p, job.out_h, job.out_w, lanes)
@@ -319,8 +316,7 @@ cdef void conv_forward(
     run.dst_at, run.dst_row, run.dst_col, run.src_at = 0, job.out_w, 1, 0
     run.n_taps = n_taps
     run.tap_at = <Py_ssize_t *>space.take(n_taps * sizeof(Py_ssize_t))
-    tap_offsets(run.tap_at, filters_shape[0], p, filters_shape[2:],
-                (geometry.dilation_y, geometry.dilation_x))
+    tap_offsets(run.tap_at, filters_shape[0], filters_shape[2], filters_shape[3], p)
     plan_vectors(&job, &run, space, lanes)
     packed = <real *>space.take(n_features * n_taps * sizeof(real))
     run.weights = packed
@@ -368,7 +364,7 @@ cdef void conv_imgs_gradient(
     phases_y = gradient_phases(job.out_h, top, sy, filters_shape[2], geometry.dilation_y)
     phases_x = gradient_phases(job.out_w, left, sx, filters_shape[3], geometry.dilation_x)
     p.h, p.w = geometry.out_h, geometry.out_w
-    p.stride_y = p.stride_x = p.n_phases_y = p.n_phases_x = 1
+    p.stride_y = p.stride_x = p.dilation_y = p.dilation_x = p.n_phases_y = p.n_phases_x = 1
     p.border = BORDER_ZEROS
     p.in_place = False
     p.top, p.rows, rows = gradient_padding(phases_y)
@@ -390,8 +386,6 @@ cdef void conv_imgs_gradient(
     job.passes = <Pass *>space.take(len(phases_y) * len(phases_x) * sizeof(Pass))
     for phase_y in phases_y:
         for phase_x in phases_x:
-            if phase_y.count == 0 or phase_x.count == 0:
-                continue
             run = &job.passes[job.n_passes]
             job.n_passes += 1
             run.rows, run.cols = phase_y.count, phase_x.count
@@ -443,17 +437,17 @@ class Phase:
 def gradient_phases(size, before, stride, n_taps, dilation):
     """The phases of an axis of `size` pixels with `before` pixels of padding."""
     phases = []
-    for r in range(stride):
-        first = -((r - before) // stride)  # the first padded pixel r + stride * m in the image
-        count = max(-((r - before - size) // stride) - first, 0)
+    for pixel in range(min(stride, size)):
+        first, r = divmod(pixel + before, stride)
+        count = (size - pixel + stride - 1) // stride
         taps = [(i, i * dilation // stride) for i in range(n_taps) if i * dilation % stride == r]
-        phases.append(Phase(r + stride * first - before, first, count, taps))
+        phases.append(Phase(pixel, first, count, taps))
     return phases
 
 
 def gradient_padding(phases):
     """Padding before the output gradient and its padded size, for all phases; the longest phase."""
-    reads = [(p.first - q, p.first + p.count - q) for p in phases if p.count for _, q in p.taps]
+    reads = [(p.first - q, p.first + p.count - q) for p in phases for _, q in p.taps]
     before = max([0] + [-start for start, _ in reads])
     padded = max([1] + [end + before for _, end in reads])
     return before, padded, max([p.count for p in phases])

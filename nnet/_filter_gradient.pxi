@@ -205,11 +205,10 @@ cdef void conv_filters_gradient(
     job.n_features, job.groups = filters_shape[1], groups
     job.out_h, job.out_w = geometry.out_h, geometry.out_w
     job.taps_per_filter = filters_shape[2] * filters_shape[3]
-    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2:], border)
+    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2], filters_shape[3], border)
     plan_filters_gradient(&job, n_threads, sizeof(real))
     job.tap_at = <Py_ssize_t *>space.take(filters_shape[0] * job.taps_per_filter * sizeof(Py_ssize_t))
-    tap_offsets(job.tap_at, filters_shape[0], p, filters_shape[2:],
-                (geometry.dilation_y, geometry.dilation_x))
+    tap_offsets(job.tap_at, filters_shape[0], filters_shape[2], filters_shape[3], p)
 
     n_units = job.n_chunks * job.parts
     n_threads = <int>min(n_threads, n_units)

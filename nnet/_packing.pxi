@@ -28,8 +28,9 @@ cdef struct Packing:
     Py_ssize_t h, w                     # an image plane
     Py_ssize_t top, left                # padding before it
     Py_ssize_t stride_y, stride_x
+    Py_ssize_t dilation_y, dilation_x
     int border
-    Py_ssize_t n_phases_y, n_phases_x
+    Py_ssize_t n_phases_y, n_phases_x   # phase i holds what tap i reads: pixels i * dilation % stride, ...
     Py_ssize_t rows, cols               # of a packed phase
     Py_ssize_t pitch                    # from one row to the next ...
     Py_ssize_t image_pitch              # ... one stacked image to the next ...
@@ -101,12 +102,12 @@ cdef void pack_plane(real *dst, const real *plane, const Packing *p) noexcept no
     cdef real *row
     for phase_x in range(p.n_phases_x):
         # Columns [x0, x1) of this phase are pixels, those around them border.
-        first = phase_x - p.left
+        first = phase_x * p.dilation_x % p.stride_x - p.left
         x0 = clip(ceil_div(-first, p.stride_x), 0, p.cols)
         x1 = clip(ceil_div(p.w - first, p.stride_x), x0, p.cols)
         for phase_y in range(p.n_phases_y):
             for r in range(p.rows):
-                y = r * p.stride_y + phase_y - p.top
+                y = r * p.stride_y + phase_y * p.dilation_y % p.stride_y - p.top
                 if y < 0 or y >= p.h:
                     if p.border == BORDER_ZEROS:
                         continue

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -24,7 +23,8 @@ USAGE_ERROR = 2
 INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a program that Ctrl-C ended
 BROKEN_PIPE = 128 + 13  # the same for SIGPIPE, which Windows does not name
 
-# On the digits, with these defaults: 98.6 % to 99.7 % of the held-out images over 12 seeds and splits.
+# With this and the options' defaults, 98.6 % to 99.4 % of the held-out digits were right: over five
+# seeds, and two other splits, too. Deeper, wider and smaller networks did not do better.
 LAYERS = "conv16-3x3,relu,conv32-3x3,relu,pool2,conv64-3x3,relu,gap"
 
 TRAIN_HELP = """\
@@ -124,21 +124,28 @@ def _add_train(commands):
         allow_abbrev=False,
     )
     add = train.add_argument
-    add("data", nargs="?", metavar="data.npz", help="images X and labels y; without: scikit-learn's digits")
+    add(
+        "data",
+        nargs="?",
+        metavar="data.npz",
+        help="images X and labels y; without: scikit-learn's digits",
+    )
     add("-o", "--output", default="model.safetensors", metavar="FILE", help="default: %(default)s")
     add("--layers", default=LAYERS, metavar="SPEC", help="see below")
-    add("--epochs", type=_integer(1), default=15, metavar="N", help="default: %(default)s")
+    add("--epochs", type=_integer(1), default=20, metavar="N", help="default: %(default)s")
     add("--batch-size", type=_integer(1), default=32, metavar="N", help="default: %(default)s")
     add(
         "--learning-rate",
         type=_number(above=0),
-        default=0.03,
+        default=0.05,
         metavar="RATE",
-        help="of the first epoch; falls in a straight line towards 0 at the end; default: %(default)s",
+        help="at the start, falls in a straight line to 0 at the end; default: %(default)s",
     )
     add("--momentum", type=_number(below=1), default=0.9, metavar="M", help="default: %(default)s")
-    add("--weight-decay", type=_number(), default=0.001, metavar="D", help="default: %(default)s")
-    add("--seed", type=_integer(0), default=0, metavar="N", help="same seed, same model; default: 0")
+    add("--weight-decay", type=_number(), default=0.003, metavar="D", help="default: %(default)s")
+    add(
+        "--seed", type=_integer(0), default=0, metavar="N", help="same seed, same model; default: 0"
+    )
     add(
         "--test-fraction",
         type=_number(below=1),
@@ -240,7 +247,7 @@ def train_command(args):
     standardize = nnet.Standardize(X.mean(dtype=float), X.std(dtype=float) or 1.0)
     network = nnet.NeuralNetwork([standardize, *layers], rng=args.seed)
 
-    with _threads(args):
+    with refusals(), _threads(args):
         if not args.quiet:
             _introduce(X, test, n_classes, n_params)
         watch = Watch(args.epochs * len(X), args.quiet)
@@ -262,10 +269,9 @@ def _require(package):
 
 
 def _check_distinct(output, *inputs):
-    for path in inputs:
-        if path and os.path.exists(path) and os.path.exists(output):
-            if os.path.samefile(path, output):
-                raise CliError(f"cannot write {output}: it is an input")
+    for path in filter(None, inputs):
+        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+            raise CliError(f"cannot write {output}: it is an input")
 
 
 def _check_writable(path):
@@ -337,7 +343,7 @@ def _fit(network, X, y, test, watch, args):
     """Train, leave the network with its best parameters, and return whether Ctrl-C ended it."""
     interrupted = False
     try:
-        with refusals(), watch:
+        with watch:
             network.fit(
                 X,
                 y,
@@ -366,8 +372,8 @@ class Watch:
 
         self.best = self.best_params = None
         self.quiet = quiet
-        self.epoch_start = time.perf_counter()
         self.bar = tqdm(
+            desc="starting",
             total=n_imgs,
             unit=" images",
             unit_scale=True,
@@ -395,13 +401,11 @@ class Watch:
         if self.best is None or progress.loss < self.best.loss:
             best_params = [param.copy() for param in progress.network.params()]
             self.best, self.best_params = progress, best_params
-        now = time.perf_counter()
         if not self.quiet:
             if progress.val_error is not None:
                 line += f", test accuracy {1 - progress.val_error:.2%}"
-            line += f", {progress.n_imgs / (now - self.epoch_start):.0f} images/s"
+            line += f", {progress.n_imgs / progress.seconds:.0f} images/s"
             self.bar.write(line, file=sys.stderr)
-        self.epoch_start = now
 
 
 # --- nnet predict -----------------------------------------------------------------
@@ -432,8 +436,10 @@ def _as_model_images(X, shape, layout):
     """X as a network for images of this shape takes it; without a layout, the one that fits."""
     if len(shape) == 3:
         if layout is None and X.ndim == 4:
-            n, a, b, c = X.shape
-            fitting = [name for name, axes in (("NCHW", (a, b, c)), ("NHWC", (c, a, b))) if axes == shape]
+            a, b, c = X.shape[1:]
+            fitting = [
+                name for name, axes in (("NCHW", (a, b, c)), ("NHWC", (c, a, b))) if axes == shape
+            ]
             layout = fitting[0] if len(fitting) == 1 else None
         X = _as_bc01(X, layout)
     if X.shape[1:] != shape:

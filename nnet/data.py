@@ -57,14 +57,19 @@ def as_labels(y):
     return y
 
 
-def encode(labels, classes):
-    """The index of each label in the sorted classes, -1 if it is not there."""
-    if (labels.dtype.kind in "US" or classes.dtype.kind in "US") and (
-        labels.dtype.kind != classes.dtype.kind
-    ):
+def encode(labels, classes, strict_name=None):
+    """The index of each label in the sorted classes.
+
+    A label that is not there gives -1, or with a `strict_name` an error.
+    """
+    kinds = labels.dtype.kind, classes.dtype.kind
+    if kinds[0] != kinds[1] and ("U" in kinds or "S" in kinds):
         raise TypeError(f"y has dtype {labels.dtype}, expected labels like {classes.dtype}")
     indices = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     indices[classes[indices] != labels] = -1
+    if strict_name is not None and (indices < 0).any():
+        unknown = labels[indices < 0].tolist()[0]
+        raise ValueError(f"{strict_name} has the label {unknown!r}, expected one of those of fit")
     return indices
 
 

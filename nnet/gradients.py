@@ -1,9 +1,11 @@
 """Gradients by central differences: the check of every layer's bprop."""
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
 
+from nnet.data import as_images
 from nnet.layers import ParamMixin
 
 
@@ -15,26 +17,33 @@ class GradientError(NamedTuple):
     rel_error: float  # the same, divided by the largest absolute gradient
 
 
-def compare(network, X, target, eps, max_checks):
-    """One GradientError for each array of a float64 network's `params()`."""
-    images = X.reshape(len(X), *network._shapes[0])
-    loss_layer = network.layers[-1]
-    network._backward(loss_layer.input_grad(network._forward(images), target))
-    grads = [np.array(grad) for grad in network._collect("param_grads")]
-
-    def loss():
-        return float(loss_layer.loss(network._forward(images), target))
-
+def check(network, X, y, eps, max_checks):
+    """One GradientError for each array of `network.params()`, measured on a copy."""
+    X = as_images(X, np.float64)
+    twin = copy.deepcopy(network)
+    fitted = network.input_shape_ is not None
+    target = twin._setup(X, y, len(X), twin._generator(), network.classes_ if fitted else None)
+    for param, value in zip(twin.params(), network.params() if fitted else []):
+        param[...] = value
     names = [
-        f"{network._name(i)}.params()[{j}]"
-        for i, layer in enumerate(network.layers)
+        f"{twin._name(i)}.params()[{j}]"
+        for i, layer in enumerate(twin.layers)
         if isinstance(layer, ParamMixin)
         for j in range(len(layer.params()))
     ]
-    return [
-        _compare(name, param, grad, loss, eps, max_checks)
-        for name, param, grad in zip(names, network.params(), grads, strict=True)
-    ]
+    images = X.reshape(len(X), *twin._shapes[0])
+    loss_layer = twin.layers[-1]
+
+    def loss():
+        return float(loss_layer.loss(twin._forward(images), target))
+
+    with twin._at_work(training=True):
+        twin._backward(loss_layer.input_grad(twin._forward(images), target))
+        grads = [np.array(grad) for grad in twin._collect("param_grads")]
+        return [
+            _compare(name, param, grad, loss, eps, max_checks)
+            for name, param, grad in zip(names, twin.params(), grads, strict=True)
+        ]
 
 
 def _compare(name, param, grad, loss, eps, max_checks):

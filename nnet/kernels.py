@@ -138,15 +138,12 @@ def get_num_threads():
 
     Small calls stay on one thread. The results do not depend on it.
     """
-    global _parallel_used
     if not _cpu.OPENMP or _fork_child:
         return 1
-    threads = _threads
     omp_threads = _cpu.max_threads()
     if omp_threads != _omp_threads_at_start:  # threadpoolctl, or omp_set_num_threads
-        threads = min(threads, omp_threads)
-    _parallel_used = _parallel_used or threads > 1
-    return threads
+        return min(_threads, omp_threads)
+    return _threads
 
 
 def call_threads(n_threads=None):
@@ -158,9 +155,7 @@ def call_threads(n_threads=None):
         As `set_num_threads` does.
     """
     global _parallel_used
-    if n_threads is None:
-        return get_num_threads()
-    n_threads = _as_count(n_threads)
+    n_threads = get_num_threads() if n_threads is None else _as_count(n_threads)
     if not _cpu.OPENMP or _fork_child:
         return 1
     _parallel_used = _parallel_used or n_threads > 1

@@ -122,7 +122,9 @@ def _parse_piece(piece, weight_decay):
         options = {"strides": window, **_parse_options(options, "s")}
         return Pool(window, mode="avg" if name == "avgpool" else "max", **options)
     if name == "linear" and not options:
-        return Linear(_count(size, "a number of outputs, as in linear64"), weight_decay=weight_decay)
+        return Linear(
+            _count(size, "a number of outputs, as in linear64"), weight_decay=weight_decay
+        )
     raise ValueError(
         f"expected conv16-3x3, pool2, avgpool2, gap, linear64 or one of {', '.join(FUNCTIONS)}"
     )

@@ -1,13 +1,13 @@
 """NeuralNetwork: a list of layers, trained by stochastic gradient descent."""
 
-import copy
 import time
 from contextlib import contextmanager
 from operator import index
+from threading import RLock
 
 import numpy as np
 
-from nnet import gradients, saving
+from nnet import gradients
 from nnet.data import as_images, as_labels, as_values, batch_of, bc01_shape, check_lengths, encode
 from nnet.layers import Activation, Conv, Layer, LossMixin, ParamMixin
 from nnet.layers.base import as_bool, as_float, as_int
@@ -63,6 +63,14 @@ class NeuralNetwork:
         self.rng = rng
         self._generator()
         self.input_shape_ = None
+        self._lock = RLock()
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._lock = RLock()
 
     # --- training -------------------------------------------------------------
 
@@ -123,7 +131,7 @@ class NeuralNetwork:
         shuffle, verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
         rate = learning_rate if callable(learning_rate) else lambda epoch: learning_rate
         SGD([], rate(0), momentum, nesterov)  # refuses bad options before any work
-        X = as_images(X)
+        X = np.ascontiguousarray(as_images(X))  # np.take would copy it for every batch
         rng = self._generator()
         target = self._setup(X, y, batch_size, rng)
         try:
@@ -134,19 +142,15 @@ class NeuralNetwork:
         optimizer = SGD(self.params(), rate(0), momentum, nesterov)
 
         with self._at_work(training=True):
-            for epoch in range(n_epochs):
-                start = time.perf_counter()
-                optimizer.learning_rate = as_float(rate(epoch), "learning_rate(epoch)")
+            for epoch in range(1, n_epochs + 1):
+                optimizer.learning_rate = as_float(rate(epoch - 1), "learning_rate(epoch)")
                 order = rng.permutation(len(X)) if shuffle else np.arange(len(X))
-                for n_seen, loss, accuracy in self._batches(
-                    X, target, order, batch_size, optimizer, epoch
-                ):
-                    progress = Progress(self, epoch + 1, n_epochs, n_seen, len(X), loss, accuracy)
+                epochs = epoch, n_epochs
+                for progress in self._epoch(X, target, order, batch_size, optimizer, epochs):
                     if progress.epoch_done:
-                        seconds = time.perf_counter() - start
                         progress = self._end_epoch(progress, validation_data)
                         if verbose:
-                            print(describe(progress, seconds), flush=True)
+                            print(describe(progress), flush=True)
                     if callback is not None and callback(progress):
                         return self
         return self
@@ -163,18 +167,15 @@ class NeuralNetwork:
 
     def _setup(self, X, y, batch_size, rng, classes=None):
         """Set up the layers and everything that follows from X and y; return the target."""
-        loss_layer = self.layers[-1]
         check_lengths(X, y)
         if len(X) == 0:
             raise ValueError("X has no images, expected at least one")
-        if loss_layer.is_classifier:
+        if self.layers[-1].is_classifier:
             labels = as_labels(y)
             classes = np.unique(labels) if classes is None else classes
             if len(classes) < 2:
-                raise ValueError(
-                    f"y has only the class {classes.tolist()}, expected at least 2 classes"
-                )
-            target = encode(labels, classes)
+                raise ValueError(f"y has only {classes.tolist()}, expected at least 2 classes")
+            target = encode(labels, classes, "y")
             target_shape, output_shape = (), (len(classes),)
         else:
             target = as_values(y, X.dtype)
@@ -182,21 +183,9 @@ class NeuralNetwork:
             target = target.reshape(len(X), *output_shape)
 
         self.input_shape_ = None  # not fitted, should a layer refuse its input
-        shape = (min(batch_size, len(X)), *bc01_shape(X.shape[1:]))
-        self._shapes = [shape[1:]]
-        for i, layer in enumerate(self.layers):
-            layer.dtype = X.dtype
-            try:
-                layer._setup(shape, rng)
-                shape = tuple(layer.output_shape(shape))
-            except (TypeError, ValueError) as error:
-                kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(
-                    f"{self._name(i)} cannot take an input of shape {shape}: {error}"
-                ) from error
-            self._shapes.append(shape[1:])
+        self._setup_layers((min(batch_size, len(X)), *bc01_shape(X.shape[1:])), X.dtype, rng)
         if self._shapes[-1] != output_shape:
-            what = f"the {len(classes)} classes" if loss_layer.is_classifier else "the targets"
+            what = "the targets" if classes is None else f"the {len(classes)} classes"
             raise ValueError(
                 f"{self._name(-1)} gets {self._shapes[-1]} values for each image, "
                 f"expected {output_shape} for {what} of y"
@@ -206,29 +195,44 @@ class NeuralNetwork:
         self.loss_history_, self.val_loss_history_, self.val_error_history_ = [], [], []
         return target
 
+    def _setup_layers(self, shape, dtype, rng):
+        self._shapes = [shape[1:]]  # of one image, before each layer and after the last
+        for i, layer in enumerate(self.layers):
+            layer.dtype = dtype
+            try:
+                layer._setup(shape, rng)
+                shape = tuple(layer.output_shape(shape))
+            except (TypeError, ValueError) as error:
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                message = f"{self._name(i)} cannot take an input of shape {shape}: {error}"
+                raise kind(message) from error
+            self._shapes.append(shape[1:])
+
     def _name(self, i):
         return f"layer {i % len(self.layers)} ({type(self.layers[i]).__name__})"
 
-    def _batches(self, X, target, order, batch_size, optimizer, epoch):
-        """Train for one epoch; after each batch, yield (images seen, mean loss, accuracy)."""
+    def _epoch(self, X, target, order, batch_size, optimizer, epochs):
+        """Train for one epoch, and yield a Progress after each batch."""
+        start = time.perf_counter()
         images = X.reshape(len(X), *self._shapes[0])
         work = np.empty((min(batch_size, len(X)), *self._shapes[0]), X.dtype)
         loss_sum = n_right = n_seen = 0
-        for start in range(0, len(X), batch_size):
-            rows = order[start : start + batch_size]
+        for first in range(0, len(X), batch_size):
+            rows = order[first : first + batch_size]
             # With mode='raise', take would first copy to a buffer of its own.
             batch = np.take(images, rows, axis=0, out=work[: len(rows)], mode="clip")
             loss, right = self._step(batch, target[rows], optimizer)
             if not np.isfinite(loss):
                 raise DivergedError(
-                    f"the loss became {loss} in epoch {epoch + 1}: try a smaller learning_rate "
+                    f"the loss became {loss} in epoch {epochs[0]}: try a smaller learning_rate "
                     f"than {optimizer.learning_rate}, or scale X to values around 1"
                 )
             n_seen += len(rows)
             loss_sum += loss * len(rows)
             n_right += right
             accuracy = n_right / n_seen if self.layers[-1].is_classifier else None
-            yield n_seen, loss_sum / n_seen, accuracy
+            seconds = time.perf_counter() - start
+            yield Progress(self, *epochs, n_seen, len(X), loss_sum / n_seen, accuracy, seconds)
 
     def _step(self, batch, target, optimizer):
         """Train on one batch: its mean loss, and how many images were right before the step."""
@@ -266,20 +270,22 @@ class NeuralNetwork:
         """Lend the layers arrays to reuse, and fuse what can be fused.
 
         At the end the arrays are taken back, and all activations with them.
+        Another thread that wants to predict waits.
         """
         names = ("training", "need_input_grad", "_lent", "_kept", "_fused_relu")
-        before = [[getattr(layer, name) for name in names] for layer in self.layers]
-        try:
-            for layer, after in zip(self.layers, [*self.layers[1:], None]):
-                layer.training, layer._lent = training, {}
-                if type(layer) is Conv and type(after) is Activation and after.type == "relu":
-                    layer._fused_relu = after._fused_relu = True
-            self.layers[self._first_trained()].need_input_grad = False
-            yield
-        finally:
-            for layer, values in zip(self.layers, before):
-                for name, value in zip(names, values):
-                    setattr(layer, name, value)
+        with self._lock:
+            before = [[getattr(layer, name) for name in names] for layer in self.layers]
+            try:
+                for layer, after in zip(self.layers, [*self.layers[1:], None]):
+                    layer.training, layer._lent = training, {}
+                    if type(layer) is Conv and type(after) is Activation and after.type == "relu":
+                        layer._fused_relu = after._fused_relu = True
+                self.layers[self._first_trained()].need_input_grad = False
+                yield
+            finally:
+                for layer, values in zip(self.layers, before):
+                    for name, value in zip(names, values):
+                        setattr(layer, name, value)
 
     def _forward(self, batch):
         """The scores: what the last layer, the loss, takes."""
@@ -373,10 +379,10 @@ class NeuralNetwork:
             raise ValueError(f"X has shape {X.shape}, expected {batch_of(self.input_shape_)}")
         return X
 
-    def _as_target(self, y):
-        """Class indices, -1 for labels that `fit` did not see; or values as the loss takes them."""
+    def _as_target(self, y, strict_name=None):
+        """What the loss compares with: class indices or values."""
         if self.layers[-1].is_classifier:
-            return encode(as_labels(y), self.classes_)
+            return encode(as_labels(y), self.classes_, strict_name)
         y = as_values(y, self.dtype_)
         if y.shape[1:] != self.target_shape_:
             raise ValueError(f"y has shape {y.shape}, expected {batch_of(self.target_shape_)}")
@@ -392,13 +398,9 @@ class NeuralNetwork:
             raise ValueError("validation_data is not a pair, expected None or (X, y)") from None
         X = self._as_fitted(X)
         check_lengths(X, y)
-        target = self._as_target(y)
         if len(X) == 0:
             raise ValueError("validation_data has no images, expected at least one")
-        if self.classes_ is not None and np.min(target) < 0:
-            label = np.asarray(y).tolist()[np.argmin(target)]
-            raise ValueError(f"validation_data has the label {label!r}, which is not in y")
-        return X, target
+        return X, self._as_target(y, "validation_data")
 
     def _scores(self, X, batch_size):
         batch_size = as_int(batch_size, "batch_size", 1)
@@ -448,14 +450,7 @@ class NeuralNetwork:
         list of GradientError
             One (name, abs_error, rel_error) for each array of `params()`.
         """
-        X = as_images(X, np.float64)
-        twin = copy.deepcopy(self)
-        fitted = self.input_shape_ is not None
-        target = twin._setup(X, y, len(X), twin._generator(), self.classes_ if fitted else None)
-        for param, value in zip(twin.params(), self.params() if fitted else []):
-            param[...] = value
-        with twin._at_work(training=True):
-            return gradients.compare(twin, X, target, eps, max_checks)
+        return gradients.check(self, X, y, eps, max_checks)
 
     # --- files ----------------------------------------------------------------
 
@@ -471,6 +466,8 @@ class NeuralNetwork:
         """
         if self.input_shape_ is None:
             raise ValueError("this network is not fitted yet, expected a call of fit first")
+        from nnet import saving  # only now: it needs modules that import nnet can do without
+
         saving.save(self, path)
 
     @classmethod
@@ -484,6 +481,8 @@ class NeuralNetwork:
         ValueError
             For a file that is truncated, changed, or not from `save`.
         """
+        from nnet import saving
+
         layers, fitted = saving.load(path)
         network = cls(layers)
         vars(network).update(fitted)

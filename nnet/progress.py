@@ -17,6 +17,7 @@ class Progress(NamedTuple):
     n_imgs: int  # images of an epoch
     loss: float  # mean over the images seen in this epoch
     accuracy: float | None  # fraction of them classified correctly; None for regression
+    seconds: float  # since the epoch began
     val_loss: float | None = None
     val_error: float | None = None
 
@@ -25,11 +26,11 @@ class Progress(NamedTuple):
         return self.n_seen == self.n_imgs
 
 
-def describe(progress, seconds):
+def describe(progress):
     """An epoch in one line."""
     line = f"epoch {progress.epoch}/{progress.n_epochs}: loss {progress.loss:.4f}"
     if progress.accuracy is not None:
         line += f", accuracy {progress.accuracy:.2%}"
     if progress.val_loss is not None:
         line += f", validation loss {progress.val_loss:.4f}, error {progress.val_error:.4g}"
-    return f"{line}, {progress.n_imgs / seconds:.0f} images/s"
+    return f"{line}, {progress.n_imgs / progress.seconds:.0f} images/s"

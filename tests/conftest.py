@@ -11,6 +11,7 @@ import pytest
 
 import nnet
 from nnet import _cpu
+from nnet.cli import main
 from nnet.kernels import TARGETS, built_targets, load
 
 
@@ -69,3 +70,44 @@ def run_python(tmp_path_factory):
         )
 
     return run
+
+
+# --- the command line -------------------------------------------------------------
+
+
+@pytest.fixture
+def run_nnet(capsys):
+    """A function that runs `nnet` in this process, on one thread: exit code, stdout, stderr."""
+
+    def run(*args):
+        code = main([str(arg) for arg in args])
+        return code, *capsys.readouterr()
+
+    with nnet.num_threads(1):
+        yield run
+
+
+@pytest.fixture
+def bright_rows():
+    """A function that makes images of three classes, which differ in the row that is bright."""
+
+    def make(n=30, shape=(6, 6), dtype=np.float64):
+        y = np.arange(n) % 3
+        X = np.random.default_rng(7).uniform(0, 50, (n, *shape))
+        for image, label in zip(X, y):
+            image[2 * label] += 200
+        return X.astype(dtype), y
+
+    return make
+
+
+@pytest.fixture
+def save_npz(tmp_path, bright_rows):
+    """A function that writes an .npz file: those images and labels, but for what is given."""
+
+    def save(**arrays):
+        arrays = dict(zip("Xy", bright_rows())) | arrays
+        np.savez(tmp_path / "data.npz", **{k: v for k, v in arrays.items() if v is not None})
+        return tmp_path / "data.npz"
+
+    return save

@@ -124,3 +124,12 @@ def test_plot(load, tmp_path):
     }
     load("report").plot(data, tmp_path / "ratios.png")
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_pytorch(load, monkeypatch):
+    common, machine = load("common"), load("machine")
+    monkeypatch.setattr(machine, "torch_version", lambda: None)
+    monkeypatch.setattr("sys.argv", ["bench_conv.py"])
+    options = common.parse_options(load("bench_conv").BENCHMARK)
+    assert options.compare == ["loops", "numpy"]
+    assert machine.describe()["PyTorch"] == "not installed; install PyTorch to compare"

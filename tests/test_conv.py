@@ -155,9 +155,12 @@ def test_channels_and_features_around_tile_edges(kernels, dtype, count):
 
 
 @pytest.mark.parametrize("n_imgs", [1, 2, 3, 4, 5, 8, 9])
-@pytest.mark.parametrize("size", [1, 2, 4, 7, 8])
+@pytest.mark.parametrize("size", [*range(1, 13)])
 def test_batches_of_small_images(kernels, dtype, n_imgs, size):
+    """Several images side by side fill a vector; the last stack of them may be smaller."""
     check_exact(kernels, (n_imgs, 9, size, size, 17, 3, 3, {}), dtype)
+    check_exact(kernels, (n_imgs, 2, size, size, 1, 5, 5, {}), dtype)
+    check_exact(kernels, (n_imgs, 1, size, size, 2, 3, 3, {}), dtype)
     check_exact(kernels, (n_imgs, 2, size, size, 3, 2, 2, {"strides": (2, 2)}), dtype)
 
 

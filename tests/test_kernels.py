@@ -302,13 +302,14 @@ def test_forked_child_says_why_it_is_serial(run_python):
     done = run_python("""
 import os, sys, warnings
 import nnet
+from nnet import kernels
 warnings.simplefilter("ignore")
 nnet.set_num_threads(2)
-assert nnet.get_num_threads() == 2
+assert kernels.call_threads() == 2  # what every kernel call does first
 sys.stdout.flush()
 if os.fork() == 0:
     nnet.show_config()
-    print(nnet.get_num_threads())
+    print(nnet.get_num_threads(), kernels.call_threads(), kernels.call_threads(2))
     nnet.set_num_threads(1)
     try:
         nnet.set_num_threads(2)
@@ -320,8 +321,32 @@ os.wait()
 print("parent", nnet.get_num_threads())
 """)
     assert "threads:       1 (forked after the parent ran threads)\n" in done.stdout, done.stderr
-    assert "\n1\na process forked after its parent ran threads stays on one thread" in done.stdout
+    assert "\n1 1 1\na process forked after its parent ran threads stays on one thread" in done.stdout
     assert done.stdout.endswith("parent 2\n")
+
+
+@linux
+@openmp
+def test_fork_before_any_parallel_call_keeps_the_threads(run_python):
+    done = run_python("""
+import os, sys, warnings
+import nnet
+warnings.simplefilter("ignore")
+nnet.set_num_threads(2)
+if os.fork() == 0:
+    print(nnet.get_num_threads(), flush=True)
+    os._exit(0)
+os.wait()
+""")
+    assert done.stdout == "2\n", done.stderr
+
+
+@pytest.mark.parametrize("value, error", [(0, ValueError), (-1, ValueError), (2**40, ValueError),
+                                          (2.0, TypeError), ("2", TypeError)])  # fmt: skip
+def test_counts_of_one_call(value, error):
+    with pytest.raises(error, match="n_threads is .*, expected"):
+        kernels.call_threads(value)
+    assert kernels.call_threads(1) == 1
 
 
 # --- the report ---------------------------------------------------------------

@@ -57,6 +57,7 @@ class Conv(WeightedLayer):
             raise ValueError(f"n_feats is {n_feats}, expected a multiple of groups = {groups}")
 
     def param_shapes(self, input_shape):
+        """Shapes of the parameters W and b for this input."""
         self.output_shape(input_shape)
         n_channels = input_shape[1]
         if n_channels % self.groups:

@@ -30,6 +30,7 @@ class Linear(WeightedLayer):
         self.n_out = as_int(n_out, "n_out", 1)
 
     def param_shapes(self, input_shape):
+        """Shapes of the parameters W and b for this input."""
         self.output_shape(input_shape)
         return {"W": (input_shape[1], self.n_out), "b": (self.n_out,)}
 

