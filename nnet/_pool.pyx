@@ -31,7 +31,7 @@ include "_pool_backward.pxi"
 # --- checks --------------------------------------------------------------------------
 
 cdef enum:
-    SMALL_WORK = 30_000   # pixels read or written below which a second thread costs more than it saves
+    SMALL_WORK = 50_000   # pixels of the images below which a second thread saves nothing
 
 cdef object INTP = np.dtype(np.intp)
 cdef str IMG_AXES = "n_imgs, n_channels, img_h, img_w"

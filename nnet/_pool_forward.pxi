@@ -330,7 +330,7 @@ cdef void pool_planes(
                 )
 
 
-# --- maxima of 2x2 windows, the commonest -----------------------------------------------
+# --- 2x2 windows, the commonest ----------------------------------------------------------
 
 cdef bint are_twos(const Axis *axis) noexcept nogil:
     """Windows of two pixels side by side, without padding."""
@@ -370,10 +370,22 @@ cdef inline void max_2x2(
         switches[2 * i + 1] = 2 * <int32_t>i + (c & 1)
 
 
-cdef void max_2x2_planes(
+cdef inline void mean_2x2(
+    const real *top,              # (2 * n,)  IN
+    const real *bottom,           # (2 * n,)  IN
+    real *poolout,                # (n,)      OUT
+    Py_ssize_t n,
+) noexcept nogil:
+    """A row of outputs."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        poolout[i] = (top[2 * i] + top[2 * i + 1] + bottom[2 * i] + bottom[2 * i + 1]) / 4
+
+
+cdef void pool_2x2_planes(
     const real *imgs,             # (n_planes, img_h, img_w)     IN
     real *poolout,                # (n_planes, out_h, out_w)     OUT
-    cnp.npy_intp *switches,       # (n_planes, out_h, out_w, 2)  OUT
+    cnp.npy_intp *switches,       # (n_planes, out_h, out_w, 2)  OUT, NULL for averages
     Py_ssize_t first, Py_ssize_t last, const Pooling *job,
 ) noexcept nogil:
     cdef Py_ssize_t img_w = job.width.size, img_size = job.height.size * img_w
@@ -387,7 +399,11 @@ cdef void max_2x2_planes(
                 n = job.width.out
             place += i * job.height.out * job.width.out
             top = imgs + i * img_size + 2 * y * img_w
-            max_2x2(top, top + img_w, poolout + place, switches + 2 * place, n, <int32_t>(2 * y))
+            if switches == NULL:
+                mean_2x2(top, top + img_w, poolout + place, n)
+            else:
+                max_2x2(top, top + img_w, poolout + place, switches + 2 * place, n,
+                        <int32_t>(2 * y))
 
 
 # --- threads ------------------------------------------------------------------------
@@ -398,7 +414,7 @@ cdef void run_forward(
     cnp.npy_intp *switches,       # (n_planes, out_h, out_w, 2)  OUT, NULL for averages
     Py_ssize_t n_planes, Pooling job, int n_threads,
 ) except *:
-    cdef bint twos = switches != NULL and are_twos(&job.height) and are_twos(&job.width)
+    cdef bint twos = are_twos(&job.height) and are_twos(&job.width)
     plan_blocks(&job)
     cdef cnp.ndarray memory = real_array(0 if twos else n_threads * job.total, imgs)
     cdef real *buffers = <real *>aligned(memory)
@@ -406,7 +422,7 @@ cdef void run_forward(
     for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
         first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
         if twos:
-            max_2x2_planes(imgs, poolout, switches, first, last, &job)
+            pool_2x2_planes(imgs, poolout, switches, first, last, &job)
         else:
             pool_planes(imgs, poolout, switches, first, last, n_planes, &job,
                         buffers + t * job.total)

@@ -19,12 +19,12 @@ import nnet
 from nnet import datasets, layer_spec
 from nnet.data import as_images, as_labels, check_lengths
 
-USAGE_ERROR = 2
+ERROR = 2
 INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a program that Ctrl-C ended
 BROKEN_PIPE = 128 + 13  # the same for SIGPIPE, which Windows does not name
 
-# With this and the options' defaults, 98.6 % to 99.4 % of the held-out digits were right: over five
-# seeds, and two other splits, too. Deeper, wider and smaller networks did not do better.
+# With this and the options' defaults 99.0 % of the held-out digits are right, and at least 98.6 %:
+# five seeds for each of three splits. Wider networks and ones without gap did no better.
 LAYERS = "conv16-3x3,relu,conv32-3x3,relu,pool2,conv64-3x3,relu,gap"
 
 TRAIN_HELP = """\
@@ -53,7 +53,10 @@ def refusals(prefix=""):
     """Turn what the library refuses into one line for the user."""
     try:
         yield
-    except (ValueError, TypeError, ImportError, nnet.DivergedError) as error:
+    except nnet.DivergedError as error:
+        what, _, _ = str(error).partition(":")  # its advice is for users of Python
+        raise CliError(f"{what}: try a smaller --learning-rate") from error
+    except (ValueError, TypeError, ImportError) as error:
         raise CliError(f"{prefix}{error}") from error
 
 
@@ -68,8 +71,8 @@ def main(argv=None):
     except BrokenPipeError:
         _discard_stdout()
         return BROKEN_PIPE
-    except KeyboardInterrupt:
-        return _complain("interrupted, nothing was written", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _complain(f"interrupted {error}", INTERRUPTED)
     except MemoryError as error:
         return _complain(f"error: out of memory: {error}")
     except OSError as error:
@@ -80,7 +83,7 @@ def main(argv=None):
         return _complain(f"error: {error}")
 
 
-def _complain(message, code=USAGE_ERROR):
+def _complain(message, code=ERROR):
     print("nnet:", " ".join(message.split()), file=sys.stderr)
     return code
 
@@ -327,23 +330,20 @@ def _threads(args):
 def _introduce(X, test, n_classes, n_params):
     _, n_channels, height, width = X.shape
     kind = "grey" if n_channels == 1 else f"{n_channels}-channel"
+    n_threads = nnet.get_num_threads()
     print(
         f"{len(X)} images to train on, {len(test[0]) if test else 0} to test on: "
         f"{height}x{width} {kind}, {n_classes} classes\n"
-        f"{n_params} parameters, {_counted(nnet.get_num_threads(), 'thread')}",
+        f"{n_params} parameters, {n_threads} thread{'s' * (n_threads > 1)}",
         file=sys.stderr,
     )
-
-
-def _counted(number, noun):
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _fit(network, X, y, test, watch, args):
     """Train, leave the network with its best parameters, and return whether Ctrl-C ended it."""
     interrupted = False
-    try:
-        with watch:
+    with watch:
+        try:
             network.fit(
                 X,
                 y,
@@ -354,11 +354,15 @@ def _fit(network, X, y, test, watch, args):
                 validation_data=test,
                 callback=watch,
             )
-    except KeyboardInterrupt:
-        if watch.best is None:
-            raise
-        interrupted = True
-        print(f"interrupted: keeping epoch {watch.best.epoch}", file=sys.stderr)
+        except KeyboardInterrupt:
+            if watch.best is None:
+                raise KeyboardInterrupt("in the first epoch: no model was written") from None
+            signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # a second Ctrl-C must not stop the writing
+            interrupted = True
+    if interrupted:
+        print(f"nnet: interrupted: keeping epoch {watch.best.epoch}", file=sys.stderr)
     for param, value in zip(network.params(), watch.best_params):
         param[...] = value
     return interrupted

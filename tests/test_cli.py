@@ -167,7 +167,7 @@ def test_labels_of_any_kind(run_nnet, save_npz, bright_rows, tmp_path, labels):
 
 
 def test_layouts_of_one_data_set_give_one_model(run_nnet, save_npz, bright_rows, tmp_path):
-    """uint8 with channels first, last, and with the layout told; predict finds the layout itself."""
+    """uint8, channels first and last, the layout told and found; predict finds it, too."""
     X, y = bright_rows(shape=(6, 6, 3), dtype=np.uint8)
     forms = {"last": X, "first": X.transpose(0, 3, 1, 2)}
     models, tables = {}, {}
@@ -208,7 +208,7 @@ def test_predict_with_networks_from_python(run_nnet, save_npz, bright_rows, tmp_
     X, y = bright_rows()
     flat = X.reshape(len(X), -1) / 255
     network = nnet.NeuralNetwork([nnet.Linear(3), nnet.LogRegression()], rng=0)
-    network.fit(flat, y, max_iter=2).save_npz(tmp_path / "m")
+    network.fit(flat, y, max_iter=2).save(tmp_path / "m")
     np.savez(tmp_path / "flat.npz", X=flat)
     code, out, err = run_nnet("predict", tmp_path / "m", tmp_path / "flat.npz")
     assert code == 0 and err == ""
@@ -321,7 +321,7 @@ def test_ctrl_c_writes_the_best_model(save_npz, bright_rows, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert re.fullmatch(r"interrupted: keeping epoch \d+", err.splitlines()[-1])
+    assert re.fullmatch(r"nnet: interrupted: keeping epoch \d+", err.splitlines()[-1])
     assert "Traceback" not in err
     assert out.endswith(f"wrote {tmp_path / 'm'}\n") and out.startswith("test accuracy ")
     assert len(nnet.NeuralNetwork.load(tmp_path / "m").predict(bright_rows()[0][:, None])) == 30
@@ -332,8 +332,9 @@ def test_ctrl_c_before_there_is_a_model(run_nnet, save_npz, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(nnet.NeuralNetwork, "fit", interrupt)
+    message = "nnet: interrupted in the first epoch: no model was written\n"
     code, out, err = run_nnet("train", save_npz(), "-o", tmp_path / "m", *SMALL, "-q")
-    assert (code, out, err) == (130, "", "nnet: interrupted, nothing was written\n")
+    assert (code, out, err) == (130, "", message)
     assert not (tmp_path / "m").exists()
 
 

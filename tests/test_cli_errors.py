@@ -59,7 +59,7 @@ def objects():
         ("train --learning-rate 0", "--learning-rate: expected a number greater than 0, got '0'"),
         ("train --learning-rate nan", "--learning-rate: expected a number greater than 0"),
         ("train --learning-rate inf", "--learning-rate: expected a number greater than 0"),
-        ("train --learning-rate 1e9", "in epoch 1"),
+        ("train --learning-rate 1e9", "in epoch 1: try a smaller --learning-rate"),
         ("train --momentum 1", "--momentum: expected a number of at least 0 and less than 1"),
         ("train --weight-decay -1", "--weight-decay: expected a number of at least 0, got '-1'"),
         ("train --test-fraction 1", "expected a number of at least 0 and less than 1, got '1'"),
@@ -181,7 +181,8 @@ def test_an_existing_model_survives_a_failed_training(save_npz, refused, tmp_pat
     (tmp_path / "m").write_text("precious")
     refused("train", save_npz(y=np.ones(30)), "-o", tmp_path / "m", *SMALL)
     diverging = ["--layers", "conv4-3x3,linear4", "--learning-rate", "1e9"]
-    assert "epoch 1" in refused("train", save_npz(), "-o", tmp_path / "m", *diverging)
+    line = refused("train", save_npz(), "-o", tmp_path / "m", *diverging)
+    assert re.fullmatch(r".* in epoch \d+: try a smaller --learning-rate", line)
     assert (tmp_path / "m").read_text() == "precious"
 
 

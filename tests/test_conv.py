@@ -21,6 +21,8 @@ CASES = {
     "3x3": (2, 3, 5, 6, 4, 3, 3, {}),
     "3x3 one image": (1, 3, 8, 8, 8, 3, 3, {}),
     "3x3 valid": (2, 3, 5, 6, 4, 3, 3, {"padding_mode": "valid"}),
+    "3x3 valid, 3 columns left": (2, 2, 9, 5, 3, 3, 3, {"padding_mode": "valid"}),
+    "3x3 valid, 1 column left": (2, 2, 9, 3, 3, 3, 3, {"padding_mode": "valid"}),
     "3x3 full": (2, 3, 5, 6, 4, 3, 3, {"padding_mode": "full"}),
     "5x5 grey": (2, 1, 9, 8, 10, 5, 5, {"padding_mode": "valid"}),
     "7x7": (1, 2, 9, 9, 2, 7, 7, {}),
@@ -65,9 +67,7 @@ CASES = {
     "wrap": (2, 2, 4, 5, 3, 3, 3, {"border_mode": "wrap"}),
     "wrap all": (1, 2, 3, 4, 2, 3, 3, {"border_mode": "wrap", "padding_mode": ((3, 1), (4, 4))}),
     "reflect stride 2": (2, 2, 7, 6, 3, 5, 3, {"border_mode": "reflect", "strides": (2, 2)}),
-    "wrap dilated groups": (
-        (2, 4, 5, 6, 4, 3, 3, {"border_mode": "wrap", "dilation": (2, 2), "groups": 2})
-    ),
+    "wrap dilated": (2, 4, 5, 6, 4, 3, 3, {"border_mode": "wrap", "dilation": 2, "groups": 2}),
 }
 
 

@@ -321,7 +321,9 @@ os.wait()
 print("parent", nnet.get_num_threads())
 """)
     assert "threads:       1 (forked after the parent ran threads)\n" in done.stdout, done.stderr
-    assert "\n1 1 1\na process forked after its parent ran threads stays on one thread" in done.stdout
+    assert (
+        "\n1 1 1\na process forked after its parent ran threads stays on one thread" in done.stdout
+    )
     assert done.stdout.endswith("parent 2\n")
 
 
@@ -368,3 +370,16 @@ def test_show_config(restore_threads, capsys):
     assert rows["Python"] == sys.version.split()[0] and rows["NumPy"]
     nnet.show_config()
     assert capsys.readouterr().out == report.getvalue()
+
+
+@pytest.mark.parametrize("given, expected", [({}, "2000"), ({"GOMP_SPINCOUNT": "77"}, "77")])
+def test_threads_that_wait_do_not_spin_for_long(run_python, given, expected):
+    """libgomp's default, 300,000 rounds, takes the processor from the thread waited for."""
+    if not _cpu.OPENMP or not _cpu.COMPILER.startswith("gcc"):
+        pytest.skip("libgomp is not in use")
+    result = run_python(
+        "import os; before = dict(os.environ); import nnet; assert os.environ == before",
+        OMP_DISPLAY_ENV="verbose",
+        **given,
+    )
+    assert f"GOMP_SPINCOUNT = '{expected}'" in result.stderr

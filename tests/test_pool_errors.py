@@ -332,7 +332,9 @@ def test_switches_outside_the_images(kernels, dtype, bad, n_threads):
         for sizes in (SIZES, dict.fromkeys(SIZES)):
             switches = np.ones((*OUT, 2), np.intp)
             switches[place] = bad
-            message = rf"switches\[{', '.join(map(str, place))}\] is \({bad[0]}, {bad[1]}\), expected"
+            message = (
+                rf"switches\[{', '.join(map(str, place))}\] is \({bad[0]}, {bad[1]}\), expected"
+            )
             with pytest.raises(ValueError, match=message + r".*of size \(6, 8\)"):
                 backward(
                     kernels, poolout_grad=ones(*OUT, dtype=dtype), imgs_grad=filled(IMGS, dtype),
