@@ -15,6 +15,8 @@ progress.py            what the callbacks of fit are told
 saving.py              networks as safetensors files
 images.py              to_bc01
 cli.py                 the `nnet` command
+layer_spec.py          layers as one line of text
+datasets.py            digits, .npz files, the test split
 """
 
 __version__ = "0.1.0"

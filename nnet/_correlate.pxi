@@ -361,14 +361,14 @@ cdef void conv_imgs_gradient(
         job.out_w += left + geometry.right
         top = left = 0
 
-    phases_y = gradient_phases(job.out_h, top, sy, filters_shape[2], geometry.dilation_y)
-    phases_x = gradient_phases(job.out_w, left, sx, filters_shape[3], geometry.dilation_x)
+    phases_y = _gradient_phases(job.out_h, top, sy, filters_shape[2], geometry.dilation_y)
+    phases_x = _gradient_phases(job.out_w, left, sx, filters_shape[3], geometry.dilation_x)
     p.h, p.w = geometry.out_h, geometry.out_w
     p.stride_y = p.stride_x = p.dilation_y = p.dilation_x = p.n_phases_y = p.n_phases_x = 1
     p.border = BORDER_ZEROS
     p.in_place = False
-    p.top, p.rows, rows = gradient_padding(phases_y)
-    p.left, p.cols, cols = gradient_padding(phases_x)
+    p.top, p.rows, rows = _gradient_padding(phases_y)
+    p.left, p.cols, cols = _gradient_padding(phases_x)
     job.direct = sy == 1 and sx == 1
     if job.direct and needs_no_packing(p, rows, cols, lanes):
         read_in_place(p)
@@ -424,7 +424,7 @@ cdef void plan_gradient_taps(
                 t += 1
 
 
-class Phase:
+class _Phase:
     """Pixels of one axis, a stride apart: what reaches them in the backward pass."""
 
     def __init__(self, pixel, first, count, taps):
@@ -434,18 +434,18 @@ class Phase:
         self.taps = taps  # [(tap, shift)]: pixel m of the phase gets output pixel m - shift
 
 
-def gradient_phases(size, before, stride, n_taps, dilation):
+def _gradient_phases(size, before, stride, n_taps, dilation):
     """The phases of an axis of `size` pixels with `before` pixels of padding."""
     phases = []
     for pixel in range(min(stride, size)):
         first, r = divmod(pixel + before, stride)
         count = (size - pixel + stride - 1) // stride
         taps = [(i, i * dilation // stride) for i in range(n_taps) if i * dilation % stride == r]
-        phases.append(Phase(pixel, first, count, taps))
+        phases.append(_Phase(pixel, first, count, taps))
     return phases
 
 
-def gradient_padding(phases):
+def _gradient_padding(phases):
     """Padding before the output gradient and its padded size, for all phases; the longest phase."""
     reads = [(p.first - q, p.first + p.count - q) for p in phases for _, q in p.taps]
     before = max([0] + [-start for start, _ in reads])

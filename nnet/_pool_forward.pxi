@@ -394,9 +394,8 @@ cdef void pool_2x2_planes(
     for i in range(first, last):
         for y in range(job.height.out):
             place = y * job.width.out
+            # What spills over reads no further than the image: two rows for each that follows.
             n = whole_vectors(job.width.out, place, job)
-            if (2 * y + 1) * img_w + 2 * n > img_size:    # nor may it read past the image
-                n = job.width.out
             place += i * job.height.out * job.width.out
             top = imgs + i * img_size + 2 * y * img_w
             if switches == NULL:

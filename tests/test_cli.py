@@ -251,6 +251,20 @@ def test_options_reach_the_network(run_nnet, save_npz, tmp_path, monkeypatch):
     assert decays == [0.25, 0.25, 0.25]
 
 
+def test_default_layers_depend_on_the_size(run_nnet, save_npz, bright_rows, tmp_path):
+    kinds = {}
+    for size in 15, 16:
+        data = save_npz(X=bright_rows(shape=(20, size))[0])
+        assert run_nnet("train", data, "-o", tmp_path / "m", "--epochs", "1")[0] == 0
+        layers = nnet.NeuralNetwork.load(tmp_path / "m").layers
+        kinds[size] = [type(layer).__name__ for layer in layers if not hasattr(layer, "type")]
+    ends = ["Linear", "LogRegression"]
+    assert kinds == {
+        15: ["Standardize", "Conv", "Conv", "Pool", "Conv", "GlobalAveragePool", *ends],
+        16: ["Standardize", "Conv", "Pool", "Conv", "Pool", "Flatten", "Linear", *ends],
+    }
+
+
 def test_train_on_everything(run_nnet, save_npz, bright_rows, tmp_path):
     """Without test images, classes of one image are welcome."""
     _, y = bright_rows()

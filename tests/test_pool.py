@@ -242,6 +242,24 @@ def test_backward_maxima_need_no_geometry(kernels, dtype, rng):
     assert_array_equal(kernels.bprop_pool_bc01(poolout, switches, np.empty_like(imgs)), given)
 
 
+def test_windows_and_strides_of_a_million_pixels(kernels, dtype):
+    """They take no more memory than the image."""
+    imgs = np.arange(12, dtype=dtype).reshape(1, 1, 3, 4)
+    million = (10**6,) * 4
+    for mode, fold in (("max", np.max), ("avg", np.mean)):
+        poolout, switches = kernels.pool_bc01(
+            imgs, None, None, *million, mode=mode, padding_mode="full"
+        )
+        parts = [[imgs[..., rows, cols] for cols in (slice(1), slice(1, 4))]
+                 for rows in (slice(1), slice(1, 3))]  # fmt: skip
+        assert_allclose(poolout[0, 0], [[fold(part) for part in row] for row in parts], rtol=1e-6)
+        imgs_grad = kernels.bprop_pool_bc01(
+            np.ones_like(poolout), switches, np.empty_like(imgs), *million,
+            mode=mode, padding_mode="full",
+        )  # fmt: skip
+        assert_allclose(imgs_grad.sum(), 4, rtol=1e-6)
+
+
 @pytest.mark.parametrize("out_size", [(1, 1), (5, 1), (2, 7), (8, 8)])
 def test_switches_may_point_anywhere_in_the_image(kernels, dtype, rng, out_size):
     grad = rng.integers(-3, 4, (3, 2, *out_size)).astype(dtype)
