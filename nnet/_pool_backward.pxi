@@ -259,15 +259,46 @@ cdef void spread_planes(
             y = repeat_row(img, img_w, y, height.size, top, n_rows)
 
 
+cdef void spread_2x2_planes(
+    const real *poolout_grad,     # (n_planes, out_h, out_w)  IN
+    real *imgs_grad,              # (n_planes, img_h, img_w)  OUT
+    Py_ssize_t first, Py_ssize_t last, const Pooling *job,
+) noexcept nogil:
+    """The commonest windows: 2x2, side by side."""
+    cdef Py_ssize_t img_w = job.width.size, out_w = job.width.out
+    cdef Py_ssize_t i, x, y, n, done = 2 * job.height.out * img_w
+    cdef real part
+    cdef real *img
+    cdef real *row
+    cdef const real *grad
+    for i in range(first, last):
+        img = imgs_grad + i * job.height.size * img_w
+        for y in range(job.height.out):
+            row, grad = img + 2 * y * img_w, poolout_grad + (i * job.height.out + y) * out_w
+            n = whole_vectors(out_w, y * out_w, job)    # see pool_2x2_planes
+            for x in range(n):
+                part = grad[x] / 4
+                row[2 * x] = part
+                row[2 * x + 1] = part
+            memset(row + 2 * out_w, 0, (img_w - 2 * out_w) * sizeof(real))
+            memcpy(row + img_w, row, img_w * sizeof(real))
+        memset(img + done, 0, (job.height.size * img_w - done) * sizeof(real))
+
+
 cdef void run_spread(
     const real *poolout_grad,     # (n_planes, out_h, out_w)  IN
     real *imgs_grad,              # (n_planes, img_h, img_w)  OUT
     Py_ssize_t n_planes, Pooling job, int n_threads,
 ) except *:
+    cdef bint twos = are_twos(&job.height) and are_twos(&job.width)
     cdef Spread plan = plan_spread(&job)
-    cdef cnp.ndarray memory = real_array(n_threads * plan.total, imgs_grad)
+    cdef cnp.ndarray memory = real_array(0 if twos else n_threads * plan.total, imgs_grad)
     cdef real *buffers = <real *>aligned(memory)
-    cdef Py_ssize_t t
+    cdef Py_ssize_t t, first, last
     for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
-        spread_planes(poolout_grad, imgs_grad, t * n_planes // n_threads,
-                      (t + 1) * n_planes // n_threads, &job, &plan, buffers + t * plan.total)
+        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
+        if twos:
+            spread_2x2_planes(poolout_grad, imgs_grad, first, last, &job)
+        else:
+            spread_planes(poolout_grad, imgs_grad, first, last, &job, &plan,
+                          buffers + t * plan.total)

@@ -36,7 +36,7 @@ def as_labels(y):
     if y.ndim != 1:
         raise ValueError(f"y has shape {y.shape}, expected one label per image: (n_imgs,)")
     if y.dtype.kind in "OT":
-        values = y.tolist()
+        values = [v.item() if isinstance(v, np.generic) else v for v in y.tolist()]
         kinds = {type(value) for value in values}
         if len(kinds) > 1 or not kinds <= {str, bytes, bool, int, float}:
             names = sorted(kind.__name__ for kind in kinds)

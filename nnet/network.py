@@ -125,12 +125,15 @@ class NeuralNetwork:
             For arrays, options or layers that do not fit together.
         DivergedError
             If the loss of a batch, or a parameter after an epoch, is not finite.
+            The network then counts as not fitted.
         """
         n_epochs = as_int(max_iter, "max_iter", 1)
         batch_size = as_int(batch_size, "batch_size", 1)
         shuffle, verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
         rate = learning_rate if callable(learning_rate) else lambda epoch: learning_rate
         SGD([], rate(0), momentum, nesterov)  # refuses bad options before any work
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback is {callback!r}, expected None or a callable")
         X = np.ascontiguousarray(as_images(X))  # np.take would copy it for every batch
         rng = self._generator()
         target = self._setup(X, y, batch_size, rng)
@@ -141,18 +144,22 @@ class NeuralNetwork:
             raise
         optimizer = SGD(self.params(), rate(0), momentum, nesterov)
 
-        with self._at_work(training=True):
-            for epoch in range(1, n_epochs + 1):
-                optimizer.learning_rate = as_float(rate(epoch - 1), "learning_rate(epoch)")
-                order = rng.permutation(len(X)) if shuffle else np.arange(len(X))
-                epochs = epoch, n_epochs
-                for progress in self._epoch(X, target, order, batch_size, optimizer, epochs):
-                    if progress.epoch_done:
-                        progress = self._end_epoch(progress, validation_data)
-                        if verbose:
-                            print(describe(progress), flush=True)
-                    if callback is not None and callback(progress):
-                        return self
+        try:
+            with self._at_work(training=True):
+                for epoch in range(1, n_epochs + 1):
+                    optimizer.learning_rate = as_float(rate(epoch - 1), "learning_rate(epoch)")
+                    order = rng.permutation(len(X)) if shuffle else np.arange(len(X))
+                    epochs = epoch, n_epochs
+                    for progress in self._epoch(X, target, order, batch_size, optimizer, epochs):
+                        if progress.epoch_done:
+                            progress = self._end_epoch(progress, validation_data)
+                            if verbose:
+                                print(describe(progress), flush=True)
+                        if callback is not None and callback(progress):
+                            return self
+        except DivergedError:
+            self.input_shape_ = None  # its parameters are of no use
+            raise
         return self
 
     def _generator(self):
@@ -258,7 +265,13 @@ class NeuralNetwork:
         self.loss_history_.append(progress.loss)
         if validation_data is None:
             return progress
-        val_loss, val_error = self._evaluate(*validation_data)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            val_loss, val_error = self._evaluate(*validation_data)
+        if not np.isfinite(val_loss):
+            raise DivergedError(
+                f"the validation loss became {val_loss} in epoch {progress.epoch}: "
+                "try a smaller learning_rate, or scale X to values around 1"
+            )
         self.val_loss_history_.append(val_loss)
         self.val_error_history_.append(val_error)
         return progress._replace(val_loss=val_loss, val_error=val_error)
@@ -412,7 +425,13 @@ class NeuralNetwork:
 
     def _predictions(self, X, batch_size):
         with self._at_work(training=False):
-            return self.layers[-1].fprop(self._scores(X, batch_size))
+            scores = self._scores(X, batch_size)
+            if not np.isfinite(scores).all():
+                raise DivergedError(
+                    "the last layer gets NaN or infinite values: the training diverged, or X is "
+                    "far larger than in training"
+                )
+            return self.layers[-1].fprop(scores)
 
     def _evaluate(self, X, target, batch_size=256):
         """Mean loss and error."""

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -383,3 +384,13 @@ def test_threads_that_wait_do_not_spin_for_long(run_python, given, expected):
         **given,
     )
     assert f"GOMP_SPINCOUNT = '{expected}'" in result.stderr
+
+
+def test_sources_without_compiled_modules_say_what_to_do(run_python, tmp_path):
+    package = tmp_path / "nnet"
+    package.mkdir()
+    for name in ("__init__.py", "kernels.py"):
+        (package / name).write_text((Path(nnet.__file__).parent / name).read_text())
+    result = run_python("import nnet", PYTHONPATH=str(tmp_path))
+    assert "ImportError: no compiled modules in" in result.stderr
+    assert "pip install -e ." in result.stderr

@@ -376,7 +376,7 @@ def test_nothing_is_kept_while_predicting(layer, input_shape, rng):
         (lambda: Linear(2, weight_decay=None), TypeError, "weight_decay is None"),
         (lambda: Linear("2"), TypeError, "n_out is '2'"),
         (lambda: Pool(2, mode="min"), ValueError, "mode is 'min', expected 'max' or 'avg'"),
-        (lambda: Pool(2, count_include_pad=1), TypeError, "count_include_pad is 1"),
+        (lambda: Pool(2, count_include_pad=2), TypeError, "count_include_pad is 2"),
         (lambda: Activation("swish"), ValueError, "type is 'swish', expected one of"),
         (lambda: Standardize(np.nan), ValueError, "mean is nan, expected a finite number"),
         (
@@ -420,3 +420,8 @@ def test_constructor_errors(make, error, message):
 def test_setup_errors(layer, input_shape, message, rng):
     with pytest.raises(ValueError, match=message):
         layer._setup(input_shape, rng)
+
+
+def test_repr_shows_what_is_not_default():
+    assert repr(Conv(4, 3, groups=2)) == "Conv(n_feats=4, filter_shape=(3, 3), groups=2)"
+    assert repr(Flatten()) == "Flatten()"

@@ -948,3 +948,33 @@ def test_a_network_can_be_copied_and_pickled(rng):
     network = small_cnn().fit(X, y, max_iter=1)
     for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert np.array_equal(twin.predict_proba(X), network.predict_proba(X))
+
+
+def test_a_diverged_network_counts_as_not_fitted():
+    X, y = np.random.default_rng(0).standard_normal((200, 6)), np.arange(200) % 2
+    network = NeuralNetwork([Linear(2), LogRegression()], rng=0)
+    with pytest.raises(DivergedError, match="in epoch 1"):
+        network.fit(
+            X, y, learning_rate=1e308, max_iter=1, batch_size=100, validation_data=(X * 1e9, y)
+        )
+    with pytest.raises(ValueError, match="not fitted"):
+        network.predict(X)
+
+
+def test_predictions_that_are_not_finite_are_reported():
+    X, y = np.random.default_rng(0).standard_normal((20, 6)), np.arange(20) % 2
+    network = NeuralNetwork([Linear(2), LogRegression()], rng=0).fit(X, y, max_iter=1)
+    network.params()[0][:] = np.nan
+    with pytest.raises(DivergedError, match="NaN or infinite"):
+        network.predict(X)
+
+
+def test_a_callback_that_cannot_be_called_is_refused_first():
+    with pytest.raises(TypeError, match="callback is 3, expected"):
+        NeuralNetwork([Linear(2), LogRegression()]).fit(np.eye(4), [0, 1, 0, 1], callback=3)
+
+
+def test_numpy_scalars_in_an_object_array_are_labels():
+    X, y = np.eye(4), np.array([np.str_("a"), np.str_("b")] * 2, dtype=object)
+    network = NeuralNetwork([Linear(2), LogRegression()], rng=0).fit(X, y)
+    assert network.classes_.tolist() == ["a", "b"]

@@ -80,7 +80,7 @@ def test_learning_rate_may_change():
         ({"momentum": 1.0}, ValueError, "momentum is 1.0, expected less than 1"),
         ({"momentum": -0.5}, ValueError, "momentum is -0.5"),
         ({"nesterov": True}, ValueError, "expected a momentum greater than 0"),
-        ({"nesterov": 1}, TypeError, "nesterov is 1, expected True or False"),
+        ({"nesterov": "yes"}, TypeError, "nesterov is .yes., expected True or False"),
     ],
 )
 def test_errors(options, error, message):

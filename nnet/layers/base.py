@@ -40,7 +40,7 @@ class Layer(ABC):
 
     @abstractmethod
     def fprop(self, input):
-        """The output for a batch."""
+        """The output for a batch, which it must not write to."""
 
     @abstractmethod
     def bprop(self, output_grad):
@@ -56,6 +56,14 @@ class Layer(ABC):
     def config(self):
         """The constructor's arguments, by name: JSON can hold them."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def __repr__(self):
+        arguments = [
+            f"{name}={getattr(self, name)!r}"
+            for name, parameter in inspect.signature(type(self)).parameters.items()
+            if repr(getattr(self, name, parameter.default)) != repr(parameter.default)
+        ]
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     def _array(self, name, shape, dtype):
         """An uninitialised array: new, or inside a network's fit or predict the same every time."""
@@ -171,7 +179,7 @@ def as_int(value, name, minimum):
 
 
 def as_bool(value, name):
-    if not isinstance(value, (bool, np.bool_)):
+    if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, int) and value in (0, 1)):
         raise TypeError(f"{name} is {value!r}, expected True or False")
     return bool(value)
 
