@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
@@ -42,35 +43,59 @@ OPENMP_FLAGS = [
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 
 
+@contextmanager
+def silence():
+    """Keep what the compiler says of a failed probe to itself."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 class BuildKernels(build_ext):
     """Adds OpenMP where the compiler has it, and compiles on all cores."""
 
     def build_extensions(self):
         self.parallel = self.parallel or os.cpu_count()
-        for compile_args, link_args in [self.openmp_flags()]:
-            for extension in self.extensions:
-                extension.extra_compile_args += compile_args
-                extension.extra_link_args += link_args
+        compile_args, link_args = self.openmp_flags()
+        for extension in self.extensions:
+            extension.extra_compile_args += compile_args
+            extension.extra_link_args += link_args
+        # Binaries of an earlier build serve again only if they were built in the same way.
+        command = f"{self.compiler.compiler_so} {[vars(e) for e in self.extensions]}"
+        stamp = Path(self.build_temp, "command")
+        if not stamp.is_file() or stamp.read_text() != command:
+            self.force = True
         super().build_extensions()
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(command)
 
     def openmp_flags(self):
         """The flags that compile and link an OpenMP program; none for a serial build."""
         disabled = os.environ.get("NNET_DISABLE_OPENMP") == "1"
+        required = os.environ.get("NNET_REQUIRE_OPENMP") == "1"
+        if disabled and required:
+            raise PlatformError("NNET_DISABLE_OPENMP=1 and NNET_REQUIRE_OPENMP=1 exclude each other")
         for compile_args, link_args in [] if disabled else OPENMP_FLAGS:
             with tempfile.TemporaryDirectory() as folder:
                 source = Path(folder, "probe.c")
                 source.write_text(OPENMP_PROBE)
                 try:
-                    objects = self.compiler.compile(
-                        [str(source)], output_dir=folder, extra_postargs=compile_args
-                    )
-                    self.compiler.link_executable(
-                        objects, str(Path(folder, "probe")), extra_postargs=link_args
-                    )
+                    with silence():
+                        objects = self.compiler.compile(
+                            [str(source)], output_dir=folder, extra_postargs=compile_args
+                        )
+                        self.compiler.link_executable(
+                            objects, str(Path(folder, "probe")), extra_postargs=link_args
+                        )
                 except (CompileError, LinkError):
                     continue
             return compile_args, link_args
-        if os.environ.get("NNET_REQUIRE_OPENMP") == "1":
+        if required:
             raise PlatformError("NNET_REQUIRE_OPENMP=1, but the compiler cannot build OpenMP code")
         print("warning: nnet: no OpenMP, the kernels will run on one thread", file=sys.stderr)
         return [], []

@@ -22,6 +22,8 @@ cdef cnp.ndarray check_array(object array, str name, str axes, cnp.ndarray like,
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} is {describe(array)}, expected a NumPy array")
+    if type(array) is not np.ndarray and hasattr(array, "mask"):
+        raise TypeError(f"{name} is {describe(array)}, expected an array without a mask")
     cdef cnp.ndarray checked = array
     cdef int kind = cnp.PyArray_TYPE(checked)
     if (kind != cnp.NPY_FLOAT and kind != cnp.NPY_DOUBLE) or not cnp.PyArray_ISNOTSWAPPED(checked):
@@ -47,7 +49,8 @@ cdef void check_axes(cnp.ndarray array, str name, str axes) except *:
 
 
 cdef tuple shape_of(cnp.ndarray array):
-    return (<object>array).shape
+    # Not the attribute: a subclass may make that anything.
+    return tuple([cnp.PyArray_DIM(array, axis) for axis in range(cnp.PyArray_NDIM(array))])
 
 
 cdef void check_shape(cnp.ndarray array, str name, tuple shape) except *:
@@ -74,6 +77,8 @@ cdef cnp.ndarray check_output(object array, str name, tuple shape, object dtype)
         return np.empty(shape, dtype)
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} is {describe(array)}, expected a NumPy array or None")
+    if type(array) is not np.ndarray and hasattr(array, "mask"):
+        raise TypeError(f"{name} is {describe(array)}, expected an array without a mask")
     cdef cnp.ndarray out = array
     if out.dtype != dtype:
         raise TypeError(f"{name} has dtype {out.dtype}, expected {dtype}")
@@ -88,7 +93,8 @@ cdef cnp.ndarray check_output(object array, str name, tuple shape, object dtype)
 cdef bint overlaps_itself(cnp.ndarray array) except -1:
     """Whether two elements may share memory; never true of what slicing or transposing makes."""
     extent = array.itemsize
-    axes = [(abs(s), n) for s, n in zip((<object>array).strides, shape_of(array)) if n > 1]
+    strides = [cnp.PyArray_STRIDE(array, axis) for axis in range(cnp.PyArray_NDIM(array))]
+    axes = [(abs(s), n) for s, n in zip(strides, shape_of(array)) if n > 1]
     for stride, length in sorted(axes):
         if stride < extent:
             return True

@@ -94,10 +94,12 @@ cdef tuple check_arguments(cnp.ndarray imgs, cnp.ndarray filters, object groups,
     # Nothing below this point checks the sizes of buffers for overflow.
     (img_h, img_w), (fil_h, fil_w) = shape_of(imgs)[2:], shape_of(filters)[2:]
     padded = max(n_channels, n_feats)
-    padded *= img_h + g.top + g.bottom + 2 * g.dilation_y * fil_h
-    padded *= img_w + g.left + g.right + 2 * g.dilation_x * fil_w
+    padded *= img_h + g.top + g.bottom + 2 * g.dilation_y * (fil_h - 1) + fil_h
+    padded *= img_w + g.left + g.right + 2 * g.dilation_x * (fil_w - 1) + fil_w
     if padded > MAX_PADDED:
-        raise ValueError(f"padding takes an image to {padded} values, which is too large for any memory")
+        raise ValueError(
+            f"an image with padding and filters would take {padded} values, too large for any memory"
+        )
     return groups, g
 
 
@@ -180,6 +182,8 @@ def conv_bc01(
         bias_ = check_array(bias, "bias", "n_feats", imgs_, "imgs")
         check_shape(bias_, "bias", shape_of(filters_)[1:2])
         bias_ = contiguous(bias_)
+    if activation is not None and not isinstance(activation, str):
+        raise TypeError(f"activation is {activation!r}, expected None or 'relu'")
     if activation is not None and activation != "relu":
         raise ValueError(f"activation is {activation!r}, expected None or 'relu'")
     cdef int threads = threads_for(n_threads, shape_of(imgs_), shape_of(filters_), geometry)
@@ -342,11 +346,12 @@ cdef void bprop(
     real *bias_grad, tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry,
     int border, int n_threads, Workspace space,
 ) except *:
-    conv_filters_gradient(imgs, grad, filters_grad, bias_grad, imgs_shape, filters_shape, groups,
-                          geometry, border, n_threads, space)
+    # The images first: with padding they may want more memory than there is.
     if imgs_grad != NULL:
         conv_imgs_gradient(grad, filters, imgs_grad, imgs_shape, filters_shape, groups, geometry,
                            border, n_threads, space)
+    conv_filters_gradient(imgs, grad, filters_grad, bias_grad, imgs_shape, filters_shape, groups,
+                          geometry, border, n_threads, space)
 
 
 KERNELS = (conv_bc01, bprop_conv_bc01)  # of this very target

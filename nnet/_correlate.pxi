@@ -402,26 +402,38 @@ cdef void plan_gradient_taps(
     list taps_y, list taps_x, Workspace space,
 ) except *:
     """Offsets and weights of one phase: its taps (k, i, j), read backwards."""
-    cdef Py_ssize_t n_features = filters_shape[1], fil_h = filters_shape[2], fil_w = filters_shape[3]
+    cdef Py_ssize_t n_features = filters_shape[1], fil_w = filters_shape[3]
+    cdef Py_ssize_t fil_size = filters_shape[2] * fil_w
     cdef Py_ssize_t per_group = job.n_features // job.groups, k_per_group = n_features // job.groups
-    cdef Py_ssize_t b, c, c_first, c_end, k, t, i, j, qy, qx
-    run.n_taps = k_per_group * len(taps_y) * len(taps_x)
+    cdef Py_ssize_t n_ij = len(taps_y) * len(taps_x)
+    cdef Py_ssize_t b, c, c_first, width, group, k, m = 0
+    cdef Py_ssize_t *ij = <Py_ssize_t *>space.take(n_ij * sizeof(Py_ssize_t))
+    cdef real *packed
+    cdef real *column
+    cdef const real *filter_c
+    run.n_taps = k_per_group * n_ij
     run.tap_at = <Py_ssize_t *>space.take(run.n_taps * sizeof(Py_ssize_t))
-    cdef real *packed = <real *>space.take(run.n_taps * job.n_features * sizeof(real))
+    for i, qy in taps_y:
+        for j, qx in taps_x:
+            ij[m] = i * fil_w + j
+            run.tap_at[m] = -<Py_ssize_t>qy * job.packing.pitch - <Py_ssize_t>qx
+            m += 1
+    for m in range(n_ij, run.n_taps):
+        run.tap_at[m] = run.tap_at[m - n_ij] + job.packing.channel_pitch
+    packed = <real *>space.take(run.n_taps * job.n_features * sizeof(real))
     run.weights = packed
-    t = 0
-    for k in range(k_per_group):
-        for i, qy in taps_y:
-            for j, qx in taps_x:
-                run.tap_at[t] = k * job.packing.channel_pitch - qy * job.packing.pitch - qx
-                for b in range(job.n_blocks):
-                    c_first, c_end = block_start(job, b), block_start(job, b + 1)
-                    for c in range(c_first, c_end):
-                        packed[c_first * run.n_taps + t * (c_end - c_first) + c - c_first] = filters[
-                            ((c % per_group * n_features + c // per_group * k_per_group + k)
-                             * fil_h + i) * fil_w + j
-                        ]
-                t += 1
+    for b in range(job.n_blocks):
+        c_first, width = block_start(job, b), block_start(job, b + 1) - block_start(job, b)
+        group = b // job.blocks_per_group
+        for c in range(c_first, c_first + width):
+            column = packed + c_first * run.n_taps + c - c_first
+            filter_c = filters + (
+                (c - group * per_group) * n_features + group * k_per_group
+            ) * fil_size
+            for k in range(k_per_group):
+                for m in range(n_ij):
+                    column[0] = filter_c[k * fil_size + ij[m]]
+                    column += width
 
 
 class _Phase:

@@ -85,6 +85,11 @@ cdef void filters_gradient_unit(
         if p.in_place:
             src = imgs + n0 * job.n_channels * p.channel_pitch
         else:
+            if n_stacked < p.stack:
+                # Absent images have zero gradients, but infinities left from others would make
+                # that NaN.
+                memset(buffer + c_first * p.channel_pitch, 0,
+                       (c_end - c_first) * p.channel_pitch * sizeof(real))
             for c in range(c_first, c_end):
                 for s in range(n_stacked):
                     pack_plane(

@@ -32,7 +32,7 @@ def pool_bc01(
 def bprop_pool_bc01(
     poolout_grad: NDArray[_Real],
     switches: NDArray[np.intp] | None,
-    imgs_grad: NDArray[_Real] | None,
+    imgs_grad: NDArray[_Real],
     pool_h: int | None = None,
     pool_w: int | None = None,
     stride_y: int | None = None,

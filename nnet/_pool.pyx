@@ -135,7 +135,7 @@ def pool_bc01(
     mode : {'max', 'avg'}
         Of equal maxima the first in row-major order counts. NaN is larger than any number,
         and the last of several counts (both as in PyTorch).
-    padding_mode : {'centered', 'valid', 'same', 'full'}, int, (y, x) or ((top, bottom), (left, right))
+    padding_mode : {'centered', 'valid', 'same', 'full'}, int, (y, x) or ((top, bottom), ...)
         'centered': out = img // stride, and windows start at i * stride - (pool - 1) // 2.
         The others as for `conv_bc01`. Padding is never a maximum and adds nothing to a sum.
     count_include_pad : bool

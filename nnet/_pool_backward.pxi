@@ -275,7 +275,7 @@ cdef void spread_2x2_planes(
         img = imgs_grad + i * job.height.size * img_w
         for y in range(job.height.out):
             row, grad = img + 2 * y * img_w, poolout_grad + (i * job.height.out + y) * out_w
-            n = whole_vectors(out_w, y * out_w, job)    # see pool_2x2_planes
+            n = whole_vectors(out_w, out_w, (job.height.out - y) * out_w)    # see pool_2x2_planes
             for x in range(n):
                 part = grad[x] / 4
                 row[2 * x] = part

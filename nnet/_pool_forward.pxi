@@ -85,7 +85,8 @@ cdef void plan_blocks(Pooling *job) noexcept nogil:
     )
 
 
-cdef inline Py_ssize_t divisor(const Axis *axis, Py_ssize_t output, bint include_pad) noexcept nogil:
+cdef inline Py_ssize_t divisor(const Axis *axis, Py_ssize_t output,
+                               bint include_pad) noexcept nogil:
     """The pixels that count in an average, along one axis."""
     cdef Py_ssize_t start = axis.start + output * axis.stride
     return axis.pool if include_pad else min(start + axis.pool, axis.size) - max(start, 0)
@@ -148,15 +149,14 @@ cdef void tap_offsets(const Block *block, Py_ssize_t columns,
 
 # --- writing out -------------------------------------------------------------------
 
-cdef inline Py_ssize_t whole_vectors(Py_ssize_t n, Py_ssize_t place, const Pooling *job) noexcept nogil:
+cdef inline Py_ssize_t whole_vectors(Py_ssize_t n, Py_ssize_t out_w,
+                                     Py_ssize_t left) noexcept nogil:
     """How many outputs to write so that a row of n of them leaves no vector partly filled.
 
-    What spills over is overwritten by the rows that follow, as long as there are any.
+    What spills over is overwritten by the rows that follow, as long as any are left.
     """
     cdef Py_ssize_t whole = (n + 7) // 8 * 8
-    if n <= 4 or n < job.width.out or place + whole > job.height.out * job.width.out:
-        return n
-    return whole
+    return n if n <= 4 or n < out_w or whole > left else whole
 
 
 cdef inline void write_switches(
@@ -185,11 +185,11 @@ cdef void write_maxima(
     cnp.npy_intp *switches,       # (out_h, out_w, 2)  OUT
     const Pooling *job, const Block *block,
 ) noexcept nogil:
-    cdef Py_ssize_t y, i, n, at, place
+    cdef Py_ssize_t y, i, n, at, place, out_size = job.height.out * job.width.out
     for y in range(block.rows.count):
         at = y * block.cols.cells
         place = (block.rows.first + y) * job.width.out + block.cols.first
-        n = whole_vectors(block.cols.count, place, job)
+        n = whole_vectors(block.cols.count, job.width.out, out_size - place)
         for i in range(n):
             poolout[place + i] = best[at + i]
         write_switches(
@@ -205,12 +205,12 @@ cdef void write_averages(
     real *poolout,                # (out_h, out_w)            OUT
     const Pooling *job, const Block *block,
 ) noexcept nogil:
-    cdef Py_ssize_t y, i, n, at, place
+    cdef Py_ssize_t y, i, n, at, place, out_size = job.height.out * job.width.out
     cdef real rows
     for y in range(block.rows.count):
         at = y * block.cols.cells
         place = (block.rows.first + y) * job.width.out + block.cols.first
-        n = whole_vectors(block.cols.count, place, job)
+        n = whole_vectors(block.cols.count, job.width.out, out_size - place)
         rows = <real>divisor(&job.height, block.rows.first + y, job.include_pad)
         for i in range(n):
             poolout[place + i] = total[at + i] / (rows * divisors[i])
@@ -388,21 +388,21 @@ cdef void pool_2x2_planes(
     cnp.npy_intp *switches,       # (n_planes, out_h, out_w, 2)  OUT, NULL for averages
     Py_ssize_t first, Py_ssize_t last, const Pooling *job,
 ) noexcept nogil:
-    cdef Py_ssize_t img_w = job.width.size, img_size = job.height.size * img_w
-    cdef Py_ssize_t i, y, n, place
+    cdef Py_ssize_t img_w = job.width.size, out_w = job.width.out, out_h = job.height.out
+    cdef Py_ssize_t img_size = job.height.size * img_w, out_size = out_h * out_w
+    cdef Py_ssize_t i, y, n
     cdef const real *top
+    cdef real *out
     for i in range(first, last):
-        for y in range(job.height.out):
-            place = y * job.width.out
+        top, out = imgs + i * img_size, poolout + i * out_size
+        for y in range(out_h):
             # What spills over reads no further than the image: two rows for each that follows.
-            n = whole_vectors(job.width.out, place, job)
-            place += i * job.height.out * job.width.out
-            top = imgs + i * img_size + 2 * y * img_w
+            n = whole_vectors(out_w, out_w, out_size - y * out_w)
             if switches == NULL:
-                mean_2x2(top, top + img_w, poolout + place, n)
+                mean_2x2(top, top + img_w, out, n)
             else:
-                max_2x2(top, top + img_w, poolout + place, switches + 2 * place, n,
-                        <int32_t>(2 * y))
+                max_2x2(top, top + img_w, out, switches + 2 * (out - poolout), n, <int32_t>(2 * y))
+            top, out = top + 2 * img_w, out + out_w
 
 
 # --- threads ------------------------------------------------------------------------

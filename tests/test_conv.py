@@ -497,3 +497,24 @@ def test_leftovers_of_earlier_calls_do_not_matter(kernels, dtype):
         del poison
         for a, b in zip(run_all(compiled(kernels), arrays, case[-1]), clean):
             assert_array_equal(a, b, err_msg=name)
+
+
+def test_infinite_pixels_leave_the_same_bits_on_all_threads(kernels):
+    """Small images are stacked; what an earlier stack left must not reach an incomplete one."""
+    rng = np.random.default_rng(1)
+    imgs, filters = rng.normal(size=(17, 8, 12, 12)), rng.normal(size=(8, 2, 3, 3))
+    grad = rng.normal(size=(17, 2, 12, 12))
+    for image in range(17):
+        spoilt = imgs.astype(np.float32)
+        spoilt[image, :, 6, 6] = np.inf
+        results = {
+            kernels.bprop_conv_bc01(
+                spoilt,
+                grad.astype(np.float32),
+                filters.astype(np.float32),
+                need_imgs_grad=False,
+                n_threads=n_threads,
+            )[1].tobytes()
+            for n_threads in (1, 2, 3, 8, 8)
+        }
+        assert len(results) == 1, image

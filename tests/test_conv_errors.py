@@ -383,3 +383,28 @@ def test_sizes_whose_product_overflows(kernels):
         kernels.conv_bc01(ones(1, 1, 1, 1), ones(1, 1, 1, 1), padding_mode=(2**30 - 2, 2**30 - 2))
     with pytest.raises(ValueError, match="at most"):
         kernels.conv_bc01(np.broadcast_to(one, (1, 1, 2**31 - 1, 1)), ones(1, 1, 3, 3))
+
+
+def test_masked_arrays_are_refused(kernels):
+    """Their mask would be ignored."""
+    imgs = np.ma.MaskedArray(np.ones((1, 1, 4, 4)), mask=False)
+    with pytest.raises(TypeError, match="imgs is a MaskedArray, expected an array without a mask"):
+        kernels.conv_bc01(imgs, np.ones((1, 1, 3, 3)))
+    with pytest.raises(TypeError, match="imgs is a MaskedArray"):
+        kernels.pool_bc01(imgs, None, None, 2, 2, 2, 2)
+
+
+def test_the_shape_is_the_arrays_own(kernels):
+    """Not what a subclass says it is: memory of others would be read."""
+
+    class Boaster(np.ndarray):
+        shape = property(lambda self: (1, 1, 8, 8))
+
+    imgs = np.ones((1, 1, 4, 4)).view(Boaster)
+    assert np.asarray(kernels.conv_bc01(imgs, np.ones((1, 1, 1, 1)))).shape == (1, 1, 4, 4)
+
+
+@pytest.mark.parametrize("activation, error", [(1, TypeError), (["relu"], TypeError), ("x", ValueError)])
+def test_activations_are_words(kernels, activation, error):
+    with pytest.raises(error, match="activation is .*, expected None or 'relu'"):
+        kernels.conv_bc01(np.ones((1, 1, 4, 4)), np.ones((1, 1, 3, 3)), activation=activation)
