@@ -8,7 +8,7 @@ from cython.parallel cimport prange
 from libc.string cimport memset
 
 from nnet import kernels
-from nnet.geometry import PADDING_WORDS, pool_geometry
+from nnet.geometry import PADDING_WORDS, as_padding, pool_geometry
 
 include "_arrays.pxi"
 include "_pool_loops.pxi"
@@ -46,6 +46,8 @@ cdef bint check_options(object mode, object count_include_pad, object switches) 
         raise ValueError(f"mode is {mode!r}, expected 'max' or 'avg'")
     if not isinstance(count_include_pad, (bool, np.bool_)):
         raise TypeError(f"count_include_pad is {count_include_pad!r}, expected True or False")
+    if mode == "max" and count_include_pad:
+        raise ValueError("count_include_pad is True, expected False for mode 'max', which counts nothing")
     if mode == "avg" and switches is not None:
         raise TypeError(f"switches is {describe(switches)}, expected None for mode 'avg'")
     return mode == "max"
@@ -79,10 +81,7 @@ cdef object backward_geometry(tuple img_shape, tuple sizes, object padding_mode,
             f"(pool_h, pool_w, stride_y, stride_x) is {sizes}, expected four ints"
             + (", or None for all of them" if is_max else "")
         )
-    if isinstance(padding_mode, str) and padding_mode not in ("centered", *PADDING_WORDS):
-        raise ValueError(
-            f"padding_mode is {padding_mode!r}, expected one of {('centered', *PADDING_WORDS)}"
-        )
+    as_padding(padding_mode, ("centered", *PADDING_WORDS))  # not needed, but not wrong either
 
 
 cdef cnp.ndarray check_switches(object switches, tuple shape):

@@ -96,7 +96,7 @@ def conv_geometry(
         as_pair((img_h, img_w), "image size"),
         as_pair((fil_h, fil_w), "filter size"),
         as_pair(strides, "strides"),
-        _as_pads(padding_mode, PADDING_WORDS),
+        as_padding(padding_mode, PADDING_WORDS),
         border_mode,
         as_pair(dilation, "dilation"),
     )
@@ -119,7 +119,7 @@ def pool_geometry(img_h, img_w, pool_h, pool_w, stride_y, stride_x, padding_mode
         as_pair((img_h, img_w), "image size"),
         as_pair((pool_h, pool_w), "(pool_h, pool_w)"),
         as_pair((stride_y, stride_x), "(stride_y, stride_x)"),
-        _as_pads(padding_mode, ("centered",) + PADDING_WORDS),
+        as_padding(padding_mode, ("centered",) + PADDING_WORDS),
     )
 
 
@@ -160,7 +160,7 @@ def _two(value, name):
     return pair
 
 
-def _as_pads(padding_mode, words):
+def as_padding(padding_mode, words):
     """One of the words, or ((top, bottom), (left, right)) from any form of explicit padding."""
     if isinstance(padding_mode, str):
         if padding_mode not in words:

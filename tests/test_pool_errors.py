@@ -352,3 +352,17 @@ def test_switches_outside_the_images_with_threads(kernels):
         with pytest.raises(ValueError, match=r"is \(32, 31\), expected a row and a column"):
             kernels.bprop_pool_bc01(ones(*out), switches, imgs_grad, n_threads=2)
         assert_untouched(imgs_grad)
+
+
+@pytest.mark.parametrize("call", [forward, backward])
+def test_maxima_count_nothing(kernels, call):
+    with pytest.raises(ValueError, match="count_include_pad is True, expected False for mode 'max'"):
+        call(kernels, count_include_pad=True)
+
+
+@pytest.mark.parametrize("padding_mode", [-3, object(), "centred"])
+def test_padding_that_maxima_do_not_need_is_checked_all_the_same(kernels, padding_mode):
+    imgs = np.ones((1, 1, 4, 4))
+    poolout, switches = kernels.pool_bc01(imgs, None, None, 2, 2, 2, 2)
+    with pytest.raises((ValueError, TypeError), match="padding_mode is .*, expected"):
+        kernels.bprop_pool_bc01(poolout, switches, imgs, padding_mode=padding_mode)

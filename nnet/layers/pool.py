@@ -21,7 +21,7 @@ class Pool(Layer):
         ((top, bottom), (left, right)).
     count_include_pad : bool
         Whether an average divides by the window's size or by the number of its
-        real pixels.
+        real pixels. For averages only.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class Pool(Layer):
         self.mode = mode
         self.padding_mode = padding_mode
         self.count_include_pad = as_bool(count_include_pad, "count_include_pad")
+        if mode == "max" and self.count_include_pad:
+            raise ValueError("count_include_pad is True, expected False for mode 'max'")
 
     def _setup(self, input_shape, rng):
         self.output_shape(input_shape)
