@@ -79,7 +79,9 @@ class BuildKernels(build_ext):
         disabled = os.environ.get("NNET_DISABLE_OPENMP") == "1"
         required = os.environ.get("NNET_REQUIRE_OPENMP") == "1"
         if disabled and required:
-            raise PlatformError("NNET_DISABLE_OPENMP=1 and NNET_REQUIRE_OPENMP=1 exclude each other")
+            raise PlatformError(
+                "NNET_DISABLE_OPENMP=1 and NNET_REQUIRE_OPENMP=1 exclude each other"
+            )
         for compile_args, link_args in [] if disabled else OPENMP_FLAGS:
             with tempfile.TemporaryDirectory() as folder:
                 source = Path(folder, "probe.c")

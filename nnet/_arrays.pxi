@@ -45,7 +45,9 @@ cdef void check_axes(cnp.ndarray array, str name, str axes) except *:
         raise ValueError(f"{name} has shape {shape_of(array)}, expected {n_axes} axes ({axes})")
     for axis in range(n_axes):
         if cnp.PyArray_DIM(array, axis) == 0 and not (axis == 0 and axes.startswith("n_imgs")):
-            raise ValueError(f"{name} has shape {shape_of(array)}, expected no empty axis in ({axes})")
+            raise ValueError(
+                f"{name} has shape {shape_of(array)}, expected no empty axis in ({axes})"
+            )
 
 
 cdef tuple shape_of(cnp.ndarray array):

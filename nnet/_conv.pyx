@@ -81,12 +81,13 @@ cdef tuple check_arguments(cnp.ndarray imgs, cnp.ndarray filters, object groups,
     groups = as_count(groups, "groups")
     if n_channels % groups or n_feats % groups:
         raise ValueError(
-            f"groups is {groups}, expected a divisor of {n_channels} channels and {n_feats} features"
+            f"groups is {groups}, expected a divisor of {n_channels} channels and "
+            f"{n_feats} features"
         )
     if per_group != n_channels // groups:
         raise ValueError(
-            f"filters has shape {shape_of(filters)}, expected {n_channels // groups} along its first "
-            f"axis for {n_channels} channels in groups of {groups}"
+            f"filters has shape {shape_of(filters)}, expected {n_channels // groups} along its "
+            f"first axis for {n_channels} channels in groups of {groups}"
         )
     g = conv_geometry(
         *shape_of(imgs)[2:], *shape_of(filters)[2:], strides, padding_mode, border_mode, dilation
@@ -98,7 +99,8 @@ cdef tuple check_arguments(cnp.ndarray imgs, cnp.ndarray filters, object groups,
     padded *= img_w + g.left + g.right + 2 * g.dilation_x * (fil_w - 1) + fil_w
     if padded > MAX_PADDED:
         raise ValueError(
-            f"an image with padding and filters would take {padded} values, too large for any memory"
+            f"an image with padding and filters would take {padded} values, "
+            "too large for any memory"
         )
     return groups, g
 

@@ -214,7 +214,8 @@ cdef void correlate_images(Correlation *job, const real *imgs, real *out, const 
     if job.fold != NULL:
         padded_size = job.block * job.out_h * job.out_w
     cdef Py_ssize_t scratch_size = job.scratch_pitch * job.block
-    cdef Py_ssize_t thread_size = ceil_div(buffer_size + scratch_size + padded_size + lanes, 16) * 16
+    cdef Py_ssize_t thread_size = buffer_size + scratch_size + padded_size + lanes
+    thread_size = ceil_div(thread_size, 16) * 16
     n_threads = <int>min(n_threads, n_units)
     cdef real *buffers = <real *>space.take(n_threads * thread_size * sizeof(real))
     cdef real *scratch = buffers + buffer_size
@@ -290,7 +291,8 @@ cdef void conv_forward(
     cdef Packing *p = &job.packing
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t n_taps, b, f, k, k_end, t
-    cdef Py_ssize_t n_features = filters_shape[1], taps_per_filter = filters_shape[2] * filters_shape[3]
+    cdef Py_ssize_t n_features = filters_shape[1]
+    cdef Py_ssize_t taps_per_filter = filters_shape[2] * filters_shape[3]
     cdef real *packed
     job.n_imgs, job.n_channels = imgs_shape[:2]
     job.n_features, job.groups = n_features, groups
@@ -298,7 +300,8 @@ cdef void conv_forward(
     job.n_passes, job.passes = 1, &run
     job.fold = NULL
     job.with_relu = with_relu
-    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2], filters_shape[3], border)
+    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2], filters_shape[3],
+                 border)
     if needs_no_packing(p, job.out_h, job.out_w, lanes):
         read_in_place(p)
         job.direct = rows_fill_vectors(p, job.out_h, job.out_w, lanes)

@@ -67,7 +67,8 @@ cdef void filters_gradient_unit(
     cdef Py_ssize_t k_per_group = job.n_features // job.groups
     cdef Py_ssize_t size = job.out_h * job.out_w
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t stack, n0, n_stacked, s, c, k, g, c0, c1, b, k0, k1, y, width, n_blocks
+    cdef Py_ssize_t stack, stack_end, n0, n_stacked, s, c, k, g, c0, c1, b, k0, k1, y
+    cdef Py_ssize_t width, n_blocks
     cdef const real *src
     part += chunk * job.n_channels * job.taps_per_filter * job.part_pitch
     memset(part + c_first * job.taps_per_filter * job.part_pitch, 0,
@@ -78,7 +79,8 @@ cdef void filters_gradient_unit(
     # Columns of a tile: vectors of features (outer form) or single features (dot form).
     width = lanes if job.outer else 1
     n_blocks = ceil_div(ceil_div(k_per_group, width), 4)
-    for stack in range(chunk * job.n_stacks // job.n_chunks, (chunk + 1) * job.n_stacks // job.n_chunks):
+    stack_end = (chunk + 1) * job.n_stacks // job.n_chunks
+    for stack in range(chunk * job.n_stacks // job.n_chunks, stack_end):
         n0 = stack * p.stack
         n_stacked = min(p.stack, job.n_imgs - n0)
         src = buffer
@@ -136,7 +138,9 @@ cdef void combine_channel(const FilterGradient *job, Py_ssize_t c, const real *p
     cdef Py_ssize_t k, t, i
     cdef real total
     cdef const real *source
-    filters_grad += (c % c_per_group * job.n_features + c // c_per_group * k_per_group) * job.taps_per_filter
+    filters_grad += job.taps_per_filter * (
+        c % c_per_group * job.n_features + c // c_per_group * k_per_group
+    )
     for t in range(job.taps_per_filter):
         source = part + (c * job.taps_per_filter + t) * job.part_pitch
         for k in range(k_per_group):
@@ -210,9 +214,12 @@ cdef void conv_filters_gradient(
     job.n_features, job.groups = filters_shape[1], groups
     job.out_h, job.out_w = geometry.out_h, geometry.out_w
     job.taps_per_filter = filters_shape[2] * filters_shape[3]
-    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2], filters_shape[3], border)
+    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2], filters_shape[3],
+                 border)
     plan_filters_gradient(&job, n_threads, sizeof(real))
-    job.tap_at = <Py_ssize_t *>space.take(filters_shape[0] * job.taps_per_filter * sizeof(Py_ssize_t))
+    job.tap_at = <Py_ssize_t *>space.take(
+        filters_shape[0] * job.taps_per_filter * sizeof(Py_ssize_t)
+    )
     tap_offsets(job.tap_at, filters_shape[0], filters_shape[2], filters_shape[3], p)
 
     n_units = job.n_chunks * job.parts

@@ -30,7 +30,8 @@ cdef struct Packing:
     Py_ssize_t stride_y, stride_x
     Py_ssize_t dilation_y, dilation_x
     int border
-    Py_ssize_t n_phases_y, n_phases_x   # phase i holds what tap i reads: pixels i * dilation % stride, ...
+    # Phase i holds what tap i reads: pixels i * dilation % stride and every stride-th after it.
+    Py_ssize_t n_phases_y, n_phases_x
     Py_ssize_t rows, cols               # of a packed phase
     Py_ssize_t pitch                    # from one row to the next ...
     Py_ssize_t image_pitch              # ... one stacked image to the next ...

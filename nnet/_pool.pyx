@@ -47,7 +47,7 @@ cdef bint check_options(object mode, object count_include_pad, object switches) 
     if not isinstance(count_include_pad, (bool, np.bool_)):
         raise TypeError(f"count_include_pad is {count_include_pad!r}, expected True or False")
     if mode == "max" and count_include_pad:
-        raise ValueError("count_include_pad is True, expected False for mode 'max', which counts nothing")
+        raise ValueError("count_include_pad is True, expected False for mode 'max'")
     if mode == "avg" and switches is not None:
         raise TypeError(f"switches is {describe(switches)}, expected None for mode 'avg'")
     return mode == "max"

@@ -19,26 +19,28 @@ cdef extern from *:
     #endif
     enum { TILE_BYTES = VECTOR_BYTES * MAX_ACCUMULATORS };
 
-    #define PRIMITIVES(real, bits, integer)                                                       \\
-    typedef real vec##bits __attribute__((vector_size(VECTOR_BYTES), aligned(bits / 8), may_alias)); \\
-    typedef integer mask##bits __attribute__((vector_size(VECTOR_BYTES), aligned(bits / 8), may_alias)); \\
-    static inline __attribute__((always_inline)) void fill##bits(real *acc, real value) {         \\
-        *(vec##bits *)acc = value - (vec##bits){0}; }                                             \\
-    static inline __attribute__((always_inline)) void madd##bits(real *acc, real w, const real *x) { \\
-        *(vec##bits *)acc += w * *(const vec##bits *)x; }                                         \\
-    static inline __attribute__((always_inline)) void maddv##bits(real *acc, const real *w, const real *x) { \\
-        *(vec##bits *)acc += *(const vec##bits *)w * *(const vec##bits *)x; }                     \\
-    static inline __attribute__((always_inline)) void store##bits(real *out, const real *acc) {   \\
-        *(vec##bits *)out = *(const vec##bits *)acc; }                                            \\
-    static inline __attribute__((always_inline)) void relu##bits(real *acc) {                     \\
-        mask##bits negative = *(vec##bits *)acc < (vec##bits){0};  /* false for NaN: NaN stays */ \\
-        *(mask##bits *)acc &= ~negative; }                                                        \\
-    typedef real half##bits __attribute__((vector_size(VECTOR_BYTES / 2), aligned(bits / 8), may_alias)); \\
-    static inline __attribute__((always_inline)) real lane_sum##bits(const real *acc) {           \\
-        enum { HALF = VECTOR_BYTES / 2 / sizeof(real) };                                          \\
-        real lane[HALF], total = 0;                                                               \\
-        *(half##bits *)lane = *(const half##bits *)acc + *(const half##bits *)(acc + HALF);       \\
-        for (int l = 0; l < HALF; l++) total += lane[l];                                          \\
+    #define INLINE static inline __attribute__((always_inline))
+    #define LANES(bits, bytes) __attribute__((vector_size(bytes), aligned(bits / 8), may_alias))
+    #define PRIMITIVES(real, bits, integer)                                                 \\
+    typedef real vec##bits LANES(bits, VECTOR_BYTES);                                       \\
+    typedef real half##bits LANES(bits, VECTOR_BYTES / 2);                                  \\
+    typedef integer mask##bits LANES(bits, VECTOR_BYTES);                                   \\
+    INLINE void fill##bits(real *acc, real value) {                                         \\
+        *(vec##bits *)acc = value - (vec##bits){0}; }                                       \\
+    INLINE void madd##bits(real *acc, real w, const real *x) {                              \\
+        *(vec##bits *)acc += w * *(const vec##bits *)x; }                                   \\
+    INLINE void maddv##bits(real *acc, const real *w, const real *x) {                      \\
+        *(vec##bits *)acc += *(const vec##bits *)w * *(const vec##bits *)x; }               \\
+    INLINE void store##bits(real *out, const real *acc) {                                   \\
+        *(vec##bits *)out = *(const vec##bits *)acc; }                                      \\
+    INLINE void relu##bits(real *acc) {                                                     \\
+        mask##bits negative = *(vec##bits *)acc < (vec##bits){0};  /* not so of NaN: it stays */\\
+        *(mask##bits *)acc &= ~negative; }                                                  \\
+    INLINE real lane_sum##bits(const real *acc) {                                           \\
+        enum { HALF = VECTOR_BYTES / 2 / sizeof(real) };                                    \\
+        real lane[HALF], total = 0;                                                         \\
+        *(half##bits *)lane = *(const half##bits *)acc + *(const half##bits *)(acc + HALF); \\
+        for (int l = 0; l < HALF; l++) total += lane[l];                                    \\
         return total; }
     PRIMITIVES(float, 32, int)
     PRIMITIVES(double, 64, long long)
@@ -339,21 +341,29 @@ cdef inline void gradient_columns(
     Py_ssize_t rows, Py_ssize_t cols, int n_taps, const int n,
 ) noexcept nogil:
     if n_taps == 1:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch, rows, cols, 1, n)
+        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
+                      rows, cols, 1, n)
     elif n_taps == 2:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch, rows, cols, 2, n)
+        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
+                      rows, cols, 2, n)
     elif n_taps == 3:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch, rows, cols, 3, n)
+        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
+                      rows, cols, 3, n)
     elif n_taps == 4:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch, rows, cols, 4, n)
+        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
+                      rows, cols, 4, n)
     elif n_taps == 5:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch, rows, cols, 5, n)
+        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
+                      rows, cols, 5, n)
     elif n_taps == 6:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch, rows, cols, 6, n)
+        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
+                      rows, cols, 6, n)
     elif n_taps == 7 and MAX_FEATURES >= 7:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch, rows, cols, 7, n)
+        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
+                      rows, cols, 7, n)
     elif n_taps == 8 and MAX_FEATURES >= 8:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch, rows, cols, 8, n)
+        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
+                      rows, cols, 8, n)
 
 
 cdef void filter_gradient(

@@ -16,7 +16,6 @@ from operator import index
 from pathlib import Path
 
 
-
 def _load_openmp():
     """Load libgomp, the OpenMP library of gcc, with threads that do not spin for long.
 

@@ -440,5 +440,7 @@ def test_version_and_help(args, capsys):
 
 def test_the_script_is_this_function():
     tomllib = pytest.importorskip("tomllib")
-    scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
+    scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
+        "scripts"
+    ]
     assert scripts == {"nnet": "nnet.cli:main"}

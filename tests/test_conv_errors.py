@@ -404,7 +404,9 @@ def test_the_shape_is_the_arrays_own(kernels):
     assert np.asarray(kernels.conv_bc01(imgs, np.ones((1, 1, 1, 1)))).shape == (1, 1, 4, 4)
 
 
-@pytest.mark.parametrize("activation, error", [(1, TypeError), (["relu"], TypeError), ("x", ValueError)])
+@pytest.mark.parametrize(
+    "activation, error", [(1, TypeError), (["relu"], TypeError), ("x", ValueError)]
+)
 def test_activations_are_words(kernels, activation, error):
     with pytest.raises(error, match="activation is .*, expected None or 'relu'"):
         kernels.conv_bc01(np.ones((1, 1, 4, 4)), np.ones((1, 1, 3, 3)), activation=activation)

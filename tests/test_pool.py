@@ -97,7 +97,11 @@ def expected(name, kind, mode, include_pad, dtype):
     where = pool_geometry(*shape[2:], *sizes, padding_mode)
     imgs = draw(shape, kind, rng).astype(dtype)
     grad = rng.integers(-3, 4, (*shape[:2], where.out_h, where.out_w)).astype(dtype)
-    options = {"mode": mode, "padding_mode": padding_mode, "count_include_pad": include_pad and mode == "avg"}
+    options = {
+        "mode": mode,
+        "padding_mode": padding_mode,
+        "count_include_pad": include_pad and mode == "avg",
+    }
     return imgs, grad, sizes, options, run(LOOPS, imgs, grad, sizes, **options)
 
 
@@ -167,7 +171,11 @@ def test_any_geometry(kernels, shape, windows, padding_mode, mode, kind, include
         [np.float32, float][seed % 2]
     )
     grad = rng.integers(-3, 4, (*shape[:2], where.out_h, where.out_w)).astype(imgs.dtype)
-    options = {"mode": mode, "padding_mode": padding_mode, "count_include_pad": include_pad and mode == "avg"}
+    options = {
+        "mode": mode,
+        "padding_mode": padding_mode,
+        "count_include_pad": include_pad and mode == "avg",
+    }
     loops = run(LOOPS, imgs, grad, windows, **options)
     found = run(compiled(kernels), imgs, grad, windows, **options, n_threads=1 + seed % 3)
     assert_array_equal(found[0], loops[0])

@@ -356,7 +356,9 @@ def test_switches_outside_the_images_with_threads(kernels):
 
 @pytest.mark.parametrize("call", [forward, backward])
 def test_maxima_count_nothing(kernels, call):
-    with pytest.raises(ValueError, match="count_include_pad is True, expected False for mode 'max'"):
+    with pytest.raises(
+        ValueError, match="count_include_pad is True, expected False for mode 'max'"
+    ):
         call(kernels, count_include_pad=True)
 
 
