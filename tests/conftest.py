@@ -46,6 +46,15 @@ def rng():
     return np.random.default_rng(20150423)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def empty_folder(tmp_path_factory):
+    """Tests run outside the clone: in it, children would find sources, not what is installed."""
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("empty"))
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture(scope="session")
 def run_python(tmp_path_factory):
     """A function that runs code in a fresh interpreter, and returns what came of it.
