@@ -202,6 +202,8 @@ def _refuse_constant(name):
 
 def _replace(path, data):
     """Write a file whole or not at all."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is not a regular file, expected one to replace, or a new name")
     partial = f"{path}.{os.urandom(4).hex()}.partial"
     try:
         with open(partial, "xb") as file:

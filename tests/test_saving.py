@@ -330,3 +330,13 @@ def test_every_layer_can_be_saved():
     classes = {cls for cls in vars(saving.nnet.layers).values() if isinstance(cls, type)}
     own = {cls.__name__ for cls in classes if issubclass(cls, Layer) and cls is not Layer}
     assert set(saving.LAYERS) == own
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no device to name")
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    """An administrator might."""
+    network = NeuralNetwork([Linear(2), LogRegression()], rng=0).fit(np.eye(4), [0, 1, 0, 1])
+    for path in (os.devnull, tmp_path):
+        with pytest.raises(ValueError, match="is not a regular file"):
+            network.save(path)
+    assert not os.path.isfile(os.devnull)
