@@ -15,15 +15,20 @@ cdef str describe(object array):
     return f"a {type(array).__name__}" if array is not None else "None"
 
 
+cdef void check_ndarray(object array, str name, str expected) except *:
+    """A NumPy array, and no mask that the kernels would ignore."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} is {describe(array)}, expected {expected}")
+    if type(array) is not np.ndarray and hasattr(array, "mask"):
+        raise TypeError(f"{name} is {describe(array)}, expected an array without a mask")
+
+
 cdef cnp.ndarray check_array(object array, str name, str axes, cnp.ndarray like, str like_name):
     """An array of 4 or so named axes, float32 or float64 in native byte order.
 
     `like`, if given, is an array whose dtype it must share.
     """
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} is {describe(array)}, expected a NumPy array")
-    if type(array) is not np.ndarray and hasattr(array, "mask"):
-        raise TypeError(f"{name} is {describe(array)}, expected an array without a mask")
+    check_ndarray(array, name, "a NumPy array")
     cdef cnp.ndarray checked = array
     cdef int kind = cnp.PyArray_TYPE(checked)
     if (kind != cnp.NPY_FLOAT and kind != cnp.NPY_DOUBLE) or not cnp.PyArray_ISNOTSWAPPED(checked):
@@ -77,10 +82,7 @@ cdef cnp.ndarray check_output(object array, str name, tuple shape, object dtype)
         if size > PY_SSIZE_T_MAX:
             raise ValueError(f"{name} would have shape {shape}, which is too large for any memory")
         return np.empty(shape, dtype)
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} is {describe(array)}, expected a NumPy array or None")
-    if type(array) is not np.ndarray and hasattr(array, "mask"):
-        raise TypeError(f"{name} is {describe(array)}, expected an array without a mask")
+    check_ndarray(array, name, "a NumPy array or None")
     cdef cnp.ndarray out = array
     if out.dtype != dtype:
         raise TypeError(f"{name} has dtype {out.dtype}, expected {dtype}")

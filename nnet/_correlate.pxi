@@ -50,7 +50,7 @@ cdef void plan_vectors(Correlation *job, Pass *run, Workspace space, Py_ssize_t 
     cdef const Packing *p = &job.packing
     cdef Py_ssize_t rows = run.rows, cols = run.cols
     cdef Py_ssize_t extent, per_row, v, y
-    if rows > 0 and run.dst_col == 1 and p.pitch == cols and run.dst_row == cols and p.stack == 1:
+    if run.dst_col == 1 and p.pitch == cols and run.dst_row == cols and p.stack == 1:
         rows, cols = 1, rows * cols     # without gaps a plane is one long row
     extent = (p.stack - 1) * p.image_pitch + (run.rows - 1) * p.pitch + run.cols
     per_row = ceil_div(cols, lanes)
@@ -142,14 +142,11 @@ cdef void correlate_unit(
     if p.in_place:
         src = imgs + n0 * job.n_channels * p.channel_pitch
     else:
-        for c in range(first // job.blocks_per_group * per_group,
-                       ((last - 1) // job.blocks_per_group + 1) * per_group):
-            for s in range(n_stacked):
-                pack_plane(
-                    buffer + c * p.channel_pitch + s * p.image_pitch,
-                    imgs + ((n0 + s) * job.n_channels + c) * p.h * p.w,
-                    p,
-                )
+        pack_stack(
+            buffer, imgs + n0 * job.n_channels * p.h * p.w, n_stacked, job.n_channels,
+            first // job.blocks_per_group * per_group,
+            ((last - 1) // job.blocks_per_group + 1) * per_group, p,
+        )
     for b in range(first, last):
         k, k_end = block_start(job, b), block_start(job, b + 1)
         group = src + b // job.blocks_per_group * per_group * p.channel_pitch
@@ -281,6 +278,53 @@ cdef void read_in_place(Packing *p) noexcept nogil:
     p.image_pitch = p.phase_pitch = p.channel_pitch = p.h * p.w
 
 
+cdef void plan_layout(Correlation *job, Py_ssize_t rows, Py_ssize_t cols, bint dense,
+                      Py_ssize_t lanes) noexcept nogil:
+    """Packed or in place, direct or by way of a scratch buffer, and how many images at once.
+
+    `dense`: the output has its pixels side by side, without a stride between them.
+    """
+    cdef Packing *p = &job.packing
+    if dense and needs_no_packing(p, rows, cols, lanes):
+        read_in_place(p)
+    else:
+        lay_out(p, rows, cols, 1, lanes)
+    job.direct = dense and rows_fill_vectors(p, rows, cols, lanes)
+    if not (job.direct or p.in_place or job.fold != NULL):
+        lay_out(
+            p, rows, cols,
+            best_stack(p, rows, cols, lanes, job.n_imgs, job.n_channels,
+                       job.n_features // job.groups, VECTOR_BYTES // lanes),
+            lanes,
+        )
+
+
+cdef void pack_weights(
+    const Correlation *job, real *packed, const real *filters, Py_ssize_t feature_pitch,
+    Py_ssize_t channel_pitch, Py_ssize_t group_pitch, const Py_ssize_t *ij, Py_ssize_t n_ij,
+) noexcept nogil:
+    """The weights of all features, in the order in which the tiles read them.
+
+    The pitches say how far apart features, channels of a group and groups lie
+    in the filters; `ij` where the taps lie that are wanted.
+    """
+    cdef Py_ssize_t per_group = job.n_features // job.groups
+    cdef Py_ssize_t channels = job.n_channels // job.groups
+    cdef Py_ssize_t b, f, first, width, group, c, m
+    cdef real *column
+    cdef const real *source
+    for b in range(job.n_blocks):
+        first, width = block_start(job, b), block_start(job, b + 1) - block_start(job, b)
+        group = b // job.blocks_per_group
+        for f in range(first, first + width):
+            column = packed + first * channels * n_ij + f - first
+            source = filters + group * group_pitch + (f - group * per_group) * feature_pitch
+            for c in range(channels):
+                for m in range(n_ij):
+                    column[0] = source[c * channel_pitch + ij[m]]
+                    column += width
+
+
 cdef void conv_forward(
     const real *imgs, const real *filters, real *convout, const real *bias, bint with_relu,
     tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry, int border,
@@ -290,7 +334,8 @@ cdef void conv_forward(
     cdef Pass run
     cdef Packing *p = &job.packing
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t n_taps, b, f, k, k_end, t
+    cdef Py_ssize_t n_taps, t
+    cdef Py_ssize_t *ij
     cdef Py_ssize_t n_features = filters_shape[1]
     cdef Py_ssize_t taps_per_filter = filters_shape[2] * filters_shape[3]
     cdef real *packed
@@ -302,16 +347,7 @@ cdef void conv_forward(
     job.with_relu = with_relu
     plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2], filters_shape[3],
                  border)
-    if needs_no_packing(p, job.out_h, job.out_w, lanes):
-        read_in_place(p)
-        job.direct = rows_fill_vectors(p, job.out_h, job.out_w, lanes)
-    else:
-        lay_out(p, job.out_h, job.out_w, 1, lanes)
-        job.direct = rows_fill_vectors(p, job.out_h, job.out_w, lanes)
-        if not job.direct:
-            b = best_stack(p, job.out_h, job.out_w, lanes, job.n_imgs, job.n_channels,
-                           job.n_features // groups, sizeof(real))
-            lay_out(p, job.out_h, job.out_w, b, lanes)
+    plan_layout(&job, job.out_h, job.out_w, True, lanes)
     plan_blocks(&job, n_threads)
 
     n_taps = filters_shape[0] * taps_per_filter
@@ -321,15 +357,13 @@ cdef void conv_forward(
     run.tap_at = <Py_ssize_t *>space.take(n_taps * sizeof(Py_ssize_t))
     tap_offsets(run.tap_at, filters_shape[0], filters_shape[2], filters_shape[3], p)
     plan_vectors(&job, &run, space, lanes)
+    ij = <Py_ssize_t *>space.take(taps_per_filter * sizeof(Py_ssize_t))
+    for t in range(taps_per_filter):
+        ij[t] = t
     packed = <real *>space.take(n_features * n_taps * sizeof(real))
     run.weights = packed
-    for b in range(job.n_blocks):
-        k, k_end = block_start(&job, b), block_start(&job, b + 1)
-        for t in range(n_taps):
-            for f in range(k, k_end):
-                packed[k * n_taps + t * (k_end - k) + f - k] = filters[
-                    (t // taps_per_filter * n_features + f) * taps_per_filter + t % taps_per_filter
-                ]
+    pack_weights(&job, packed, filters, taps_per_filter, n_features * taps_per_filter,
+                 n_features // groups * taps_per_filter, ij, taps_per_filter)
     correlate_images(&job, imgs, convout, bias, space, n_threads)
 
 
@@ -350,7 +384,7 @@ cdef void conv_imgs_gradient(
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t sy = geometry.stride_y, sx = geometry.stride_x
     cdef Py_ssize_t top = geometry.top, left = geometry.left
-    cdef Py_ssize_t b, rows, cols
+    cdef Py_ssize_t rows, cols
     job.n_imgs, job.groups = imgs_shape[0], groups
     job.n_channels, job.n_features = filters_shape[1], imgs_shape[1]
     job.out_h, job.out_w = imgs_shape[2], imgs_shape[3]
@@ -372,17 +406,7 @@ cdef void conv_imgs_gradient(
     p.in_place = False
     p.top, p.rows, rows = _gradient_padding(phases_y)
     p.left, p.cols, cols = _gradient_padding(phases_x)
-    job.direct = sy == 1 and sx == 1
-    if job.direct and needs_no_packing(p, rows, cols, lanes):
-        read_in_place(p)
-        job.direct = rows_fill_vectors(p, rows, cols, lanes)
-    else:
-        lay_out(p, rows, cols, 1, lanes)
-        job.direct = job.direct and rows_fill_vectors(p, rows, cols, lanes)
-        if not job.direct and job.fold == NULL:
-            b = best_stack(p, rows, cols, lanes, job.n_imgs, job.n_channels,
-                           job.n_features // groups, sizeof(real))
-            lay_out(p, rows, cols, b, lanes)
+    plan_layout(&job, rows, cols, sy == 1 and sx == 1, lanes)
     plan_blocks(&job, n_threads)
 
     job.n_passes = 0
@@ -407,13 +431,10 @@ cdef void plan_gradient_taps(
     """Offsets and weights of one phase: its taps (k, i, j), read backwards."""
     cdef Py_ssize_t n_features = filters_shape[1], fil_w = filters_shape[3]
     cdef Py_ssize_t fil_size = filters_shape[2] * fil_w
-    cdef Py_ssize_t per_group = job.n_features // job.groups, k_per_group = n_features // job.groups
-    cdef Py_ssize_t n_ij = len(taps_y) * len(taps_x)
-    cdef Py_ssize_t b, c, c_first, width, group, k, m = 0
+    cdef Py_ssize_t k_per_group = n_features // job.groups
+    cdef Py_ssize_t n_ij = len(taps_y) * len(taps_x), m = 0
     cdef Py_ssize_t *ij = <Py_ssize_t *>space.take(n_ij * sizeof(Py_ssize_t))
     cdef real *packed
-    cdef real *column
-    cdef const real *filter_c
     run.n_taps = k_per_group * n_ij
     run.tap_at = <Py_ssize_t *>space.take(run.n_taps * sizeof(Py_ssize_t))
     for i, qy in taps_y:
@@ -425,18 +446,9 @@ cdef void plan_gradient_taps(
         run.tap_at[m] = run.tap_at[m - n_ij] + job.packing.channel_pitch
     packed = <real *>space.take(run.n_taps * job.n_features * sizeof(real))
     run.weights = packed
-    for b in range(job.n_blocks):
-        c_first, width = block_start(job, b), block_start(job, b + 1) - block_start(job, b)
-        group = b // job.blocks_per_group
-        for c in range(c_first, c_first + width):
-            column = packed + c_first * run.n_taps + c - c_first
-            filter_c = filters + (
-                (c - group * per_group) * n_features + group * k_per_group
-            ) * fil_size
-            for k in range(k_per_group):
-                for m in range(n_ij):
-                    column[0] = filter_c[k * fil_size + ij[m]]
-                    column += width
+    # Its features are the forward pass's channels, and the other way round.
+    pack_weights(job, packed, filters, n_features * fil_size, fil_size, k_per_group * fil_size,
+                 ij, n_ij)
 
 
 class _Phase:

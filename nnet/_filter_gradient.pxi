@@ -30,7 +30,7 @@ cdef void pack_grad(const FilterGradient *job, real *dst, const real *grad, Py_s
     cdef Py_ssize_t per_group = job.n_features // job.groups
     cdef Py_ssize_t size = job.out_h * job.out_w
     cdef Py_ssize_t pitch = job.grad_pitch
-    cdef Py_ssize_t b, s, k, y, x, pixel, start, end
+    cdef Py_ssize_t b, s, k, y, x, pixel, start, end, absent
     cdef const real *source
     cdef real *row
     if job.outer:
@@ -45,13 +45,13 @@ cdef void pack_grad(const FilterGradient *job, real *dst, const real *grad, Py_s
     for k in range(group * per_group, (group + 1) * per_group):
         for s in range(n_stacked):
             source = grad + (s * job.n_features + k) * size
-            row = dst + k * job.grad_pitch + s * job.packing.image_pitch
+            row = dst + k * pitch + s * job.packing.image_pitch
             for y in range(job.out_h):
                 for x in range(job.out_w):
                     row[y * job.grad_row + x] = source[y * job.out_w + x]
-        for x in range(n_stacked * job.packing.image_pitch, job.grad_pitch):
-            if n_stacked < job.packing.stack:  # the place of images that are not there
-                dst[k * job.grad_pitch + x] = 0
+        if n_stacked < job.packing.stack:  # the place of images that are not there
+            absent = n_stacked * job.packing.image_pitch
+            memset(dst + k * pitch + absent, 0, (pitch - absent) * sizeof(real))
 
 
 cdef void filters_gradient_unit(
@@ -92,13 +92,8 @@ cdef void filters_gradient_unit(
                 # that NaN.
                 memset(buffer + c_first * p.channel_pitch, 0,
                        (c_end - c_first) * p.channel_pitch * sizeof(real))
-            for c in range(c_first, c_end):
-                for s in range(n_stacked):
-                    pack_plane(
-                        buffer + c * p.channel_pitch + s * p.image_pitch,
-                        imgs + ((n0 + s) * job.n_channels + c) * p.h * p.w,
-                        p,
-                    )
+            pack_stack(buffer, imgs + n0 * job.n_channels * p.h * p.w, n_stacked, job.n_channels,
+                       c_first, c_end, p)
         if bias_part != NULL and unit % job.parts == 0:
             for s in range(n_stacked):
                 for k in range(job.n_features):
@@ -182,7 +177,6 @@ cdef void plan_filters_gradient(FilterGradient *job, int n_threads, Py_ssize_t i
             job.rows, job.cols = job.out_h, per_row * lanes
             job.grad_row = job.cols
             job.grad_pitch = job.rows * job.cols
-            p.image_pitch = job.grad_pitch
         else:
             lay_out(p, job.out_h, job.out_w,
                     best_stack(p, job.out_h, job.out_w, lanes, job.n_imgs, job.n_channels,

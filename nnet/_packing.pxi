@@ -123,6 +123,19 @@ cdef void pack_plane(real *dst, const real *plane, const Packing *p) noexcept no
                         row[x] = source[border_index(x * p.stride_x + first, p.w, p.border)]
 
 
+cdef void pack_stack(real *buffer, const real *imgs, Py_ssize_t n_stacked, Py_ssize_t n_channels,
+                     Py_ssize_t c_first, Py_ssize_t c_end, const Packing *p) noexcept nogil:
+    """Channels [c_first, c_end) of n_stacked images, side by side."""
+    cdef Py_ssize_t c, s
+    for c in range(c_first, c_end):
+        for s in range(n_stacked):
+            pack_plane(
+                buffer + c * p.channel_pitch + s * p.image_pitch,
+                imgs + (s * n_channels + c) * p.h * p.w,
+                p,
+            )
+
+
 cdef void fold_plane(real *dst, const real *padded, Py_ssize_t padded_h, Py_ssize_t padded_w,
                      const Packing *p) noexcept nogil:
     """The gradient of a padded plane, added up where its pixels came from.
