@@ -1,9 +1,7 @@
 """The pooling kernels in a process: bounds of memory, threads, forks."""
 
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,13 +38,8 @@ def run_guarded(target):
     print("in bounds")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mprotect")
-def test_nothing_outside_the_arrays_is_touched(kernels, run_python):
-    tests = str(Path(__file__).parent)
-    done = run_python(
-        f"import sys; sys.path.insert(0, {tests!r})\n"
-        f"import test_pool_process as t; t.run_guarded({kernels.target!r})"
-    )
+def test_nothing_outside_the_arrays_is_touched(run_guarded_apart):
+    done = run_guarded_apart()
     assert done.stdout == "in bounds\n", f"exit code {done.returncode}\n{done.stderr}"
 
 
