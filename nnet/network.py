@@ -15,6 +15,9 @@ from nnet.optimizers import SGD
 from nnet.progress import Progress, describe
 
 
+ADVICE = "try a smaller learning_rate, or scale X to values around 1"
+
+
 class DivergedError(FloatingPointError):
     """The training loss or the parameters became NaN or infinite."""
 
@@ -259,8 +262,7 @@ class NeuralNetwork:
     def _end_epoch(self, progress, validation_data):
         if not all(np.isfinite(param).all() for param in self.params()):
             raise DivergedError(
-                f"a parameter became infinite or NaN in epoch {progress.epoch}: "
-                "try a smaller learning_rate, or scale X to values around 1"
+                f"a parameter became infinite or NaN in epoch {progress.epoch}: {ADVICE}"
             )
         self.loss_history_.append(progress.loss)
         if validation_data is None:
@@ -269,8 +271,7 @@ class NeuralNetwork:
             val_loss, val_error = self._evaluate(*validation_data)
         if not np.isfinite(val_loss):
             raise DivergedError(
-                f"the validation loss became {val_loss} in epoch {progress.epoch}: "
-                "try a smaller learning_rate, or scale X to values around 1"
+                f"the validation loss became {val_loss} in epoch {progress.epoch}: {ADVICE}"
             )
         self.val_loss_history_.append(val_loss)
         self.val_error_history_.append(val_error)
