@@ -1,9 +1,9 @@
 """Convolution of BC01 images, forward and backward: the compiled kernels.
 
-Read in this order: _packing.pxi (what lies where in memory), _tile.pxi (the
-inner loops), _correlate.pxi (the forward pass and the backward pass to the
-images), _filter_gradient.pxi (the backward pass to the filters), and this file:
-the public functions.
+Read in this order: _packing.pxi (what lies where in memory), _vectors.pxi,
+_correlation_tile.pxi and _gradient_tile.pxi (the inner loops), _correlate.pxi
+(the forward pass and the backward pass to the images), _filter_gradient.pxi (the
+backward pass to the filters), and this file: the public functions.
 """
 
 from cython.parallel cimport parallel, prange, threadid
@@ -14,7 +14,7 @@ from nnet import kernels
 from nnet.geometry import BORDER_MODES, conv_geometry
 
 include "_arrays.pxi"
-include "_tile.pxi"
+include "_vectors.pxi"
 include "_packing.pxi"
 
 
@@ -65,7 +65,9 @@ cdef Workspace acquire_workspace():
         return Workspace()
 
 
+include "_correlation_tile.pxi"
 include "_correlate.pxi"
+include "_gradient_tile.pxi"
 include "_filter_gradient.pxi"
 
 

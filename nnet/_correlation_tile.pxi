@@ -1,0 +1,126 @@
+# The register tiles of a correlation: features x pixels, summed over taps.
+
+cdef inline void correlation_tile(
+    real *out,                      # (n_features, ...), features out_pitch apart   OUT
+    Py_ssize_t out_pitch,
+    const Py_ssize_t *out_at,       # (n_vectors,) where each vector of pixels goes
+    const real *src,                # the packed images
+    const Py_ssize_t *src_at,       # (n_vectors,) where each vector's first tap is read
+    const Py_ssize_t *tap_at,       # (n_taps,) where each tap is read, from there
+    const real *weights,            # (n_taps, n_features)
+    Py_ssize_t n_taps,
+    const real *bias,               # (n_features,) or NULL
+    bint with_relu,
+    const int n_features,
+    const int n_vectors,
+) noexcept nogil:
+    cdef int lanes = VECTOR_BYTES // sizeof(real)
+    cdef real acc[TILE_BYTES]
+    cdef const real *pixels[MAX_VECTORS]
+    cdef Py_ssize_t t
+    cdef int i, v
+    for v in range(n_vectors):
+        pixels[v] = src + src_at[v]
+    for i in range(n_features):
+        for v in range(n_vectors):
+            fill(acc + (i * n_vectors + v) * lanes, bias[i] if bias != NULL else <real>0)
+    for t in range(n_taps):
+        for i in range(n_features):
+            for v in range(n_vectors):
+                madd(
+                    acc + (i * n_vectors + v) * lanes,
+                    weights[t * n_features + i],
+                    pixels[v] + tap_at[t],
+                )
+    if with_relu:
+        for i in range(n_features * n_vectors):
+            relu(acc + i * lanes)
+    for i in range(n_features):
+        for v in range(n_vectors):
+            store(out + i * out_pitch + out_at[v], acc + (i * n_vectors + v) * lanes)
+
+
+cdef inline void correlate_vectors(
+    real *out, Py_ssize_t out_pitch, const Py_ssize_t *out_at,
+    const real *src, const Py_ssize_t *src_at, Py_ssize_t n_at,
+    const Py_ssize_t *tap_at, const real *weights, Py_ssize_t n_taps,
+    const real *bias, bint with_relu, int n_vectors, const int n_features,
+) noexcept nogil:
+    """All pixels of one block of features, with tiles of `n_vectors` vectors."""
+    cdef Py_ssize_t v = 0
+    while v < n_at:
+        if n_vectors == 1:
+            correlation_tile(out, out_pitch, out_at + v, src, src_at + v, tap_at, weights,
+                             n_taps, bias, with_relu, n_features, 1)
+        elif n_vectors == 2:
+            correlation_tile(out, out_pitch, out_at + v, src, src_at + v, tap_at, weights,
+                             n_taps, bias, with_relu, n_features, 2)
+        elif n_vectors == 3 and n_features * 3 <= MAX_ACCUMULATORS:
+            correlation_tile(out, out_pitch, out_at + v, src, src_at + v, tap_at, weights,
+                             n_taps, bias, with_relu, n_features, 3)
+        elif n_vectors == 4 and n_features * 4 <= MAX_ACCUMULATORS:
+            correlation_tile(out, out_pitch, out_at + v, src, src_at + v, tap_at, weights,
+                             n_taps, bias, with_relu, n_features, 4)
+        elif n_vectors == 6 and n_features * 6 <= MAX_ACCUMULATORS:
+            correlation_tile(out, out_pitch, out_at + v, src, src_at + v, tap_at, weights,
+                             n_taps, bias, with_relu, n_features, 6)
+        elif n_vectors == 8 and n_features * 8 <= MAX_ACCUMULATORS:
+            correlation_tile(out, out_pitch, out_at + v, src, src_at + v, tap_at, weights,
+                             n_taps, bias, with_relu, n_features, 8)
+        v += n_vectors
+
+
+cdef void correlate(
+    real *out, Py_ssize_t out_pitch, const Py_ssize_t *out_at,
+    const real *src, const Py_ssize_t *src_at, Py_ssize_t n_at,
+    const Py_ssize_t *tap_at, const real *weights, Py_ssize_t n_taps,
+    const real *bias, bint with_relu, int n, int n_features,
+) noexcept nogil:
+    """All pixels of one block of 1 to MAX_FEATURES features, `n` vectors at once."""
+    if n_features == 1:
+        correlate_vectors(out, out_pitch, out_at, src, src_at, n_at, tap_at, weights, n_taps,
+                          bias, with_relu, n, 1)
+    elif n_features == 2:
+        correlate_vectors(out, out_pitch, out_at, src, src_at, n_at, tap_at, weights, n_taps,
+                          bias, with_relu, n, 2)
+    elif n_features == 3:
+        correlate_vectors(out, out_pitch, out_at, src, src_at, n_at, tap_at, weights, n_taps,
+                          bias, with_relu, n, 3)
+    elif n_features == 4:
+        correlate_vectors(out, out_pitch, out_at, src, src_at, n_at, tap_at, weights, n_taps,
+                          bias, with_relu, n, 4)
+    elif n_features == 5:
+        correlate_vectors(out, out_pitch, out_at, src, src_at, n_at, tap_at, weights, n_taps,
+                          bias, with_relu, n, 5)
+    elif n_features == 6:
+        correlate_vectors(out, out_pitch, out_at, src, src_at, n_at, tap_at, weights, n_taps,
+                          bias, with_relu, n, 6)
+    elif n_features == 7 and MAX_FEATURES >= 7:
+        correlate_vectors(out, out_pitch, out_at, src, src_at, n_at, tap_at, weights, n_taps,
+                          bias, with_relu, n, 7)
+    elif n_features == 8 and MAX_FEATURES >= 8:
+        correlate_vectors(out, out_pitch, out_at, src, src_at, n_at, tap_at, weights, n_taps,
+                          bias, with_relu, n, 8)
+
+
+cdef double tile_cycles(int n_features, int n_vectors) noexcept nogil:
+    """About how many cycles a tap costs a tile.
+
+    One a multiply-add or, where that is more, two a vector of pixels (loads
+    across cache lines) and half a cycle a weight; fewer than 5 accumulators
+    wait for the latency of their own sums. And one for the loop itself.
+    """
+    return 1.0 + max(<double>(n_features * n_vectors), 2.0 * n_vectors + 0.5 * n_features, 5.0)
+
+
+cdef int best_vectors(int n_features, Py_ssize_t n_at) noexcept nogil:
+    """The tile width that takes the fewest cycles for n_at vectors of pixels."""
+    cdef int n, best = 1
+    cdef double cycles, fewest = n_at * tile_cycles(n_features, 1)
+    for n in range(2, MAX_VECTORS + 1):
+        if n == 5 or n == 7 or n * n_features > MAX_ACCUMULATORS:
+            continue
+        cycles = tile_cycles(n_features, n) * ((n_at + n - 1) // n)
+        if cycles < fewest:
+            best, fewest = n, cycles
+    return best
