@@ -10,6 +10,7 @@ _Padding: TypeAlias = (
     Literal["same", "valid", "full"] | _Pair | tuple[tuple[int, int], tuple[int, int]]
 )
 _Border: TypeAlias = Literal["zeros", "nearest", "reflect", "wrap"]
+_Algorithm: TypeAlias = Literal["direct", "planes", "pixels", "winograd"]
 
 KERNELS: tuple[Callable[..., Any], ...]
 
@@ -25,6 +26,7 @@ def conv_bc01(
     groups: int = 1,
     bias: NDArray[_Real] | None = None,
     activation: Literal["relu"] | None = None,
+    algorithm: _Algorithm | None = None,
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...
 def bprop_conv_bc01(
@@ -41,5 +43,6 @@ def bprop_conv_bc01(
     groups: int = 1,
     need_imgs_grad: bool = True,
     bias_grad: NDArray[_Real] | None = None,
+    algorithm: _Algorithm | None = None,
     n_threads: int | None = None,
 ) -> tuple[NDArray[_Real] | None, NDArray[_Real]]: ...

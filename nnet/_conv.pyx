@@ -2,12 +2,15 @@
 
 Read in this order: _packing.pxi (what lies where in memory), _vectors.pxi,
 _correlation_tile.pxi and _gradient_tile.pxi (the inner loops), _correlate.pxi
-(the forward pass and the backward pass to the images), _filter_gradient.pxi (the
-backward pass to the filters), and this file: the public functions.
+(the forward pass and the backward pass to the images, and the choice between three
+ways to compute them), _pixels.pxi and _winograd.pxi (two of these),
+_filter_gradient.pxi (the backward pass to the filters), and this file: the public
+functions.
 """
 
 from cython.parallel cimport parallel, prange, threadid
 
+from functools import lru_cache
 from math import gcd
 
 from nnet import kernels
@@ -67,6 +70,8 @@ cdef Workspace acquire_workspace():
 
 include "_correlation_tile.pxi"
 include "_correlate.pxi"
+include "_pixels.pxi"
+include "_winograd.pxi"
 include "_gradient_tile.pxi"
 include "_filter_gradient.pxi"
 
@@ -118,6 +123,25 @@ cdef object as_count(object value, str name):
     return value
 
 
+cdef tuple ALGORITHMS = (None, "direct", "planes", "pixels", "winograd")
+
+
+cdef int as_algorithm(object algorithm, tuple filters_shape, object geometry) except -1:
+    if algorithm is None:
+        return FASTEST
+    if not isinstance(algorithm, str):
+        raise TypeError(f"algorithm is {algorithm!r}, expected one of {ALGORITHMS}")
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm is {algorithm!r}, expected one of {ALGORITHMS}")
+    if algorithm == "winograd" and (
+            geometry.stride_y > 1 or geometry.stride_x > 1 or min(filters_shape[2:]) < 2):
+        raise ValueError(
+            f"algorithm is 'winograd', expected strides of 1 and filters of at least 2 x 2, got "
+            f"{(geometry.stride_y, geometry.stride_x)} and {filters_shape[2:]}"
+        )
+    return ALGORITHMS.index(algorithm)
+
+
 cdef int threads_for(object n_threads, object imgs_shape, object filters_shape,
                      object geometry) except 0:
     """The threads of one call: few multiply-adds stay on one."""
@@ -139,6 +163,7 @@ def conv_bc01(
     groups=1,
     bias=None,      # (n_feats,)                                            IN
     activation=None,
+    algorithm=None,
     n_threads=None,
 ):
     """Convolve images with filters (cross-correlation: no flip).
@@ -162,6 +187,12 @@ def conv_bc01(
     bias : ndarray (n_feats,), same dtype, optional
     activation : {None, 'relu'}
         Applied to the result.
+    algorithm : {None, 'direct', 'planes', 'pixels', 'winograd'}
+        'direct' sums all products of pixels and taps, in one of two forms:
+        'planes' keeps pixels in the lanes of vectors, 'pixels' keeps features
+        there. 'winograd' is Winograd's minimal filtering F(2x2, 3x3), which
+        multiplies half as often; it wants strides of 1 and filters of at least
+        2 x 2. None chooses the one that should be fastest.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 
@@ -190,6 +221,7 @@ def conv_bc01(
         raise TypeError(f"activation is {activation!r}, expected None or 'relu'")
     if activation is not None and activation != "relu":
         raise ValueError(f"activation is {activation!r}, expected None or 'relu'")
+    cdef int algorithm_ = as_algorithm(algorithm, shape_of(filters_), geometry)
     cdef int threads = threads_for(n_threads, shape_of(imgs_), shape_of(filters_), geometry)
     cdef cnp.ndarray out = check_output(
         convout,
@@ -212,13 +244,15 @@ def conv_bc01(
         conv_forward[float](
             <const float *>cnp.PyArray_DATA(imgs_), <const float *>cnp.PyArray_DATA(filters_),
             <float *>cnp.PyArray_DATA(work), <const float *>bias_data, activation is not None,
-            shape_of(imgs_), shape_of(filters_), groups, geometry, border, threads, space,
+            shape_of(imgs_), shape_of(filters_), groups, geometry, border, algorithm_,
+            threads, space,
         )
     else:
         conv_forward[double](
             <const double *>cnp.PyArray_DATA(imgs_), <const double *>cnp.PyArray_DATA(filters_),
             <double *>cnp.PyArray_DATA(work), <const double *>bias_data, activation is not None,
-            shape_of(imgs_), shape_of(filters_), groups, geometry, border, threads, space,
+            shape_of(imgs_), shape_of(filters_), groups, geometry, border, algorithm_,
+            threads, space,
         )
     space.release()
     deliver(out, work)
@@ -239,6 +273,7 @@ def bprop_conv_bc01(
     groups=1,
     need_imgs_grad=True,
     bias_grad=None,      # (n_feats,)                                       OUT
+    algorithm=None,
     n_threads=None,
 ):
     """Back-propagate through `conv_bc01`.
@@ -257,6 +292,8 @@ def bprop_conv_bc01(
         imgs_grad as well is a ValueError.
     bias_grad : ndarray (n_feats,), same dtype, optional
         If given, filled with the gradient of the bias, the mean over the images.
+    algorithm : {None, 'direct', 'planes', 'pixels', 'winograd'}
+        As in `conv_bc01`, for the gradient of the images.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the results.
 
@@ -292,6 +329,7 @@ def bprop_conv_bc01(
         "convout_grad",
         (shape_of(imgs_)[0], shape_of(filters_)[1], geometry.out_h, geometry.out_w),
     )
+    cdef int algorithm_ = as_algorithm(algorithm, shape_of(filters_), geometry)
     cdef int threads = threads_for(n_threads, shape_of(imgs_), shape_of(filters_), geometry)
     if not need_imgs_grad and imgs_grad is not None:
         raise ValueError("imgs_grad is given, expected None when need_imgs_grad is false")
@@ -326,14 +364,14 @@ def bprop_conv_bc01(
             <const float *>cnp.PyArray_DATA(imgs_), <const float *>cnp.PyArray_DATA(grad),
             <const float *>cnp.PyArray_DATA(filters_), <float *>imgs_out, <float *>filters_out,
             <float *>bias_out, shape_of(imgs_), shape_of(filters_), groups, geometry, border,
-            threads, space,
+            algorithm_, threads, space,
         )
     else:
         bprop[double](
             <const double *>cnp.PyArray_DATA(imgs_), <const double *>cnp.PyArray_DATA(grad),
             <const double *>cnp.PyArray_DATA(filters_), <double *>imgs_out, <double *>filters_out,
             <double *>bias_out, shape_of(imgs_), shape_of(filters_), groups, geometry, border,
-            threads, space,
+            algorithm_, threads, space,
         )
     space.release()
     for name, out in outs.items():
@@ -348,12 +386,12 @@ cdef void *output_data(dict works, str name):
 cdef void bprop(
     const real *imgs, const real *grad, const real *filters, real *imgs_grad, real *filters_grad,
     real *bias_grad, tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry,
-    int border, int n_threads, Workspace space,
+    int border, int algorithm, int n_threads, Workspace space,
 ) except *:
     # The images first: with padding they may want more memory than there is.
     if imgs_grad != NULL:
         conv_imgs_gradient(grad, filters, imgs_grad, imgs_shape, filters_shape, groups, geometry,
-                           border, n_threads, space)
+                           border, algorithm, n_threads, space)
     conv_filters_gradient(imgs, grad, filters_grad, bias_grad, imgs_shape, filters_shape, groups,
                           geometry, border, n_threads, space)
 

@@ -299,15 +299,33 @@ cdef void plan_layout(Correlation *job, Py_ssize_t rows, Py_ssize_t cols, bint d
         )
 
 
+cdef struct FilterPitches:
+    # How far apart the features, the channels of a group and the groups of a
+    # correlation lie in the filters; backward, features and channels change places.
+    Py_ssize_t feature, channel, group
+
+
+cdef FilterPitches filter_pitches(const Correlation *job, Py_ssize_t fil_size,
+                                  bint backward) noexcept nogil:
+    cdef FilterPitches pitch
+    if backward:
+        pitch.feature, pitch.channel = job.n_channels * fil_size, fil_size
+        pitch.group = job.n_channels // job.groups * fil_size
+    else:
+        pitch.feature, pitch.channel = fil_size, job.n_features * fil_size
+        pitch.group = job.n_features // job.groups * fil_size
+    return pitch
+
+
 cdef void pack_weights(
-    const Correlation *job, real *packed, const real *filters, Py_ssize_t feature_pitch,
-    Py_ssize_t channel_pitch, Py_ssize_t group_pitch, const Py_ssize_t *ij, Py_ssize_t n_ij,
+    const Correlation *job, real *packed, const real *filters, Py_ssize_t fil_size, bint backward,
+    const Py_ssize_t *ij, Py_ssize_t n_ij,
 ) noexcept nogil:
     """The weights of all features, in the order in which the tiles read them.
 
-    The pitches say how far apart features, channels of a group and groups lie
-    in the filters; `ij` where the taps lie that are wanted.
+    `ij` says where in a filter the taps lie that are wanted.
     """
+    cdef FilterPitches pitch = filter_pitches(job, fil_size, backward)
     cdef Py_ssize_t per_group = job.n_features // job.groups
     cdef Py_ssize_t channels = job.n_channels // job.groups
     cdef Py_ssize_t b, f, first, width, group, c, m
@@ -318,17 +336,106 @@ cdef void pack_weights(
         group = b // job.blocks_per_group
         for f in range(first, first + width):
             column = packed + first * channels * n_ij + f - first
-            source = filters + group * group_pitch + (f - group * per_group) * feature_pitch
+            source = filters + group * pitch.group + (f - group * per_group) * pitch.feature
             for c in range(channels):
                 for m in range(n_ij):
-                    column[0] = source[c * channel_pitch + ij[m]]
+                    column[0] = source[c * pitch.channel + ij[m]]
                     column += width
+
+
+cdef enum:
+    # How a correlation is computed.
+    FASTEST = 0
+    DIRECT = 1              # the better one of the next two
+    PLANES = 2              # pixels in the lanes of vectors
+    PIXELS = 3              # features in the lanes
+    WINOGRAD = 4            # features in the lanes, fewer multiplications
+
+
+cdef double planes_cycles(const Correlation *job, Py_ssize_t rows, Py_ssize_t cols, double n_taps,
+                          Py_ssize_t lanes) noexcept nogil:
+    """About how long an image takes with pixels in the lanes."""
+    cdef const Packing *p = &job.packing
+    cdef Py_ssize_t n_at
+    cdef int block = <int>ceil_div(
+        job.n_features // job.groups, ceil_div(job.n_features // job.groups, MAX_FEATURES))
+    if job.direct and p.pitch == cols and p.stack == 1:
+        n_at = ceil_div(rows * cols, lanes)
+    elif job.direct:
+        n_at = rows * ceil_div(cols, lanes)
+    else:
+        n_at = ceil_div((p.stack - 1) * p.image_pitch + (rows - 1) * p.pitch + cols, lanes)
+    cdef int n = best_vectors(block, n_at)
+    return (
+        ceil_div(job.n_features // job.groups, block) * job.groups * ceil_div(n_at, n) / <double>p.stack
+        * (tile_cycles(block, n) * n_taps + (2 if job.direct else 4) * block * n + 20)
+    )
+
+
+cdef double pixels_cycles(const Correlation *job, double n_pixels, double n_taps,
+                          Py_ssize_t lanes) noexcept nogil:
+    """About how long an image takes with features in the lanes."""
+    cdef Py_ssize_t vectors = ceil_div(job.n_features // job.groups, lanes) * job.groups
+    return (
+        n_pixels * vectors * n_taps * (1 + 1.0 / TILE_PIXELS)
+        + transposition_cycles(job, n_pixels, vectors, lanes)
+    )
+
+
+cdef double winograd_cycles(const Correlation *job, Py_ssize_t fil_h, Py_ssize_t fil_w,
+                            Py_ssize_t lanes) noexcept nogil:
+    """About how long an image takes with Winograd's algorithm."""
+    cdef Py_ssize_t vectors = ceil_div(job.n_features // job.groups, lanes) * job.groups
+    cdef Py_ssize_t channels = job.n_channels // job.groups
+    cdef double n_tiles = ceil_div(job.out_h, 2) * ceil_div(job.out_w, 2)
+    cdef double n_taps = channels * (fil_h // 2 * 3 + fil_h % 2) * (fil_w // 2 * 3 + fil_w % 2)
+    return (
+        n_tiles * vectors * n_taps * (1 + 1.0 / TILE_PIXELS)
+        + n_tiles * (ceil_div(job.n_channels, lanes) + vectors) * 60
+        + transposition_cycles(job, 4 * n_tiles, vectors, lanes)
+        # The filters are transformed once for all images.
+        + 200 * (fil_h // 2) * (fil_w // 2) * channels * vectors / <double>job.n_imgs
+    )
+
+
+cdef double transposition_cycles(const Correlation *job, double n_pixels, Py_ssize_t vectors,
+                                 Py_ssize_t lanes) noexcept nogil:
+    """About how long planes to pixels, and back, takes: one vector and one pixel after another."""
+    return 8 * (
+        job.packing.h * job.packing.w * ceil_div(job.n_channels, lanes) + n_pixels * vectors)
+
+
+cdef int choose_algorithm(
+    const Correlation *job, int algorithm, list phases_y, list phases_x, Py_ssize_t fil_h,
+    Py_ssize_t fil_w, bint strided, Py_ssize_t lanes,
+) except -1:
+    """PLANES, PIXELS or WINOGRAD: what takes the fewest cycles, or what was asked for."""
+    cdef double n_pixels = job.out_h * job.out_w
+    cdef double n_taps = job.n_channels // job.groups * (
+        sum([phase.count * len(phase.taps) for phase in phases_y])
+        * sum([phase.count * len(phase.taps) for phase in phases_x])
+    ) / n_pixels
+    cdef double cycles, fewest
+    if algorithm > DIRECT:
+        return algorithm
+    fewest = planes_cycles(job, max([phase.count for phase in phases_y]),
+                           max([phase.count for phase in phases_x]), n_taps, lanes)
+    fewest *= len(phases_y) * len(phases_x)
+    cdef int best = PLANES
+    cycles = pixels_cycles(job, n_pixels, n_taps, lanes)
+    if cycles < fewest:
+        best, fewest = PIXELS, cycles
+    if algorithm == FASTEST and not strided and fil_h > 1 and fil_w > 1:
+        cycles = winograd_cycles(job, fil_h, fil_w, lanes)
+        if cycles < fewest:
+            best = WINOGRAD
+    return best
 
 
 cdef void conv_forward(
     const real *imgs, const real *filters, real *convout, const real *bias, bint with_relu,
     tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry, int border,
-    int n_threads, Workspace space,
+    int algorithm, int n_threads, Workspace space,
 ) except *:
     cdef Correlation job
     cdef Pass run
@@ -337,7 +444,7 @@ cdef void conv_forward(
     cdef Py_ssize_t n_taps, t
     cdef Py_ssize_t *ij
     cdef Py_ssize_t n_features = filters_shape[1]
-    cdef Py_ssize_t taps_per_filter = filters_shape[2] * filters_shape[3]
+    cdef Py_ssize_t fil_h = filters_shape[2], fil_w = filters_shape[3]
     cdef real *packed
     job.n_imgs, job.n_channels = imgs_shape[:2]
     job.n_features, job.groups = n_features, groups
@@ -345,32 +452,38 @@ cdef void conv_forward(
     job.n_passes, job.passes = 1, &run
     job.fold = NULL
     job.with_relu = with_relu
-    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], filters_shape[2], filters_shape[3],
-                 border)
+    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], fil_h, fil_w, border)
     plan_layout(&job, job.out_h, job.out_w, True, lanes)
+    phases_y = _forward_phases(geometry.out_h, filters_shape[2], geometry.dilation_y)
+    phases_x = _forward_phases(geometry.out_w, filters_shape[3], geometry.dilation_x)
+    algorithm = choose_algorithm(&job, algorithm, phases_y, phases_x, fil_h, fil_w,
+                                 p.stride_y > 1 or p.stride_x > 1, lanes)
+    if algorithm != PLANES:
+        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, False, phases_y, phases_x,
+                            fil_h, fil_w, imgs, filters, convout, bias, space, n_threads)
+        return
     plan_blocks(&job, n_threads)
 
-    n_taps = filters_shape[0] * taps_per_filter
+    n_taps = filters_shape[0] * fil_h * fil_w
     run.rows, run.cols = job.out_h, job.out_w
     run.dst_at, run.dst_row, run.dst_col, run.src_at = 0, job.out_w, 1, 0
     run.n_taps = n_taps
     run.tap_at = <Py_ssize_t *>space.take(n_taps * sizeof(Py_ssize_t))
-    tap_offsets(run.tap_at, filters_shape[0], filters_shape[2], filters_shape[3], p)
+    tap_offsets(run.tap_at, filters_shape[0], fil_h, fil_w, p)
     plan_vectors(&job, &run, space, lanes)
-    ij = <Py_ssize_t *>space.take(taps_per_filter * sizeof(Py_ssize_t))
-    for t in range(taps_per_filter):
+    ij = <Py_ssize_t *>space.take(fil_h * fil_w * sizeof(Py_ssize_t))
+    for t in range(fil_h * fil_w):
         ij[t] = t
     packed = <real *>space.take(n_features * n_taps * sizeof(real))
     run.weights = packed
-    pack_weights(&job, packed, filters, taps_per_filter, n_features * taps_per_filter,
-                 n_features // groups * taps_per_filter, ij, taps_per_filter)
+    pack_weights(&job, packed, filters, fil_h * fil_w, False, ij, fil_h * fil_w)
     correlate_images(&job, imgs, convout, bias, space, n_threads)
 
 
 cdef void conv_imgs_gradient(
     const real *grad, const real *filters, real *imgs_grad,
     tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry, int border,
-    int n_threads, Workspace space,
+    int algorithm, int n_threads, Workspace space,
 ) except *:
     """The forward pass of convout_grad with flipped, transposed filters.
 
@@ -384,6 +497,7 @@ cdef void conv_imgs_gradient(
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t sy = geometry.stride_y, sx = geometry.stride_x
     cdef Py_ssize_t top = geometry.top, left = geometry.left
+    cdef Py_ssize_t fil_h = filters_shape[2], fil_w = filters_shape[3]
     cdef Py_ssize_t rows, cols
     job.n_imgs, job.groups = imgs_shape[0], groups
     job.n_channels, job.n_features = filters_shape[1], imgs_shape[1]
@@ -398,15 +512,22 @@ cdef void conv_imgs_gradient(
         job.out_w += left + geometry.right
         top = left = 0
 
-    phases_y = _gradient_phases(job.out_h, top, sy, filters_shape[2], geometry.dilation_y)
-    phases_x = _gradient_phases(job.out_w, left, sx, filters_shape[3], geometry.dilation_x)
     p.h, p.w = geometry.out_h, geometry.out_w
     p.stride_y = p.stride_x = p.dilation_y = p.dilation_x = p.n_phases_y = p.n_phases_x = 1
     p.border = BORDER_ZEROS
     p.in_place = False
-    p.top, p.rows, rows = _gradient_padding(phases_y)
-    p.left, p.cols, cols = _gradient_padding(phases_x)
+    phases_y, p.top, p.rows, rows = _gradient_phases(
+        job.out_h, top, sy, filters_shape[2], geometry.dilation_y)
+    phases_x, p.left, p.cols, cols = _gradient_phases(
+        job.out_w, left, sx, filters_shape[3], geometry.dilation_x)
     plan_layout(&job, rows, cols, sy == 1 and sx == 1, lanes)
+    algorithm = choose_algorithm(&job, algorithm, phases_y, phases_x, fil_h, fil_w,
+                                 sy > 1 or sx > 1, lanes)
+    if algorithm != PLANES:
+        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, True, phases_y, phases_x,
+                            fil_h, fil_w, grad, filters, imgs_grad, <const real *>NULL, space,
+                            n_threads)
+        return
     plan_blocks(&job, n_threads)
 
     job.n_passes = 0
@@ -418,63 +539,67 @@ cdef void conv_imgs_gradient(
             run.rows, run.cols = phase_y.count, phase_x.count
             run.dst_at = phase_y.pixel * job.out_w + phase_x.pixel
             run.dst_row, run.dst_col = sy * job.out_w, sx
-            run.src_at = (phase_y.first + p.top) * p.pitch + phase_x.first + p.left
-            plan_gradient_taps(&job, run, filters, filters_shape, phase_y.taps, phase_x.taps, space)
+            run.src_at = phase_y.first * p.pitch + phase_x.first
+            plan_gradient_taps(&job, run, filters, fil_h * fil_w, fil_w, phase_y.taps,
+                               phase_x.taps, space)
             plan_vectors(&job, run, space, lanes)
     correlate_images(&job, grad, imgs_grad, <const real *>NULL, space, n_threads)
 
 
 cdef void plan_gradient_taps(
-    const Correlation *job, Pass *run, const real *filters, tuple filters_shape,
+    const Correlation *job, Pass *run, const real *filters, Py_ssize_t fil_size, Py_ssize_t fil_w,
     list taps_y, list taps_x, Workspace space,
 ) except *:
-    """Offsets and weights of one phase: its taps (k, i, j), read backwards."""
-    cdef Py_ssize_t n_features = filters_shape[1], fil_w = filters_shape[3]
-    cdef Py_ssize_t fil_size = filters_shape[2] * fil_w
-    cdef Py_ssize_t k_per_group = n_features // job.groups
+    """Offsets and weights of one phase: its taps (k, i, j)."""
     cdef Py_ssize_t n_ij = len(taps_y) * len(taps_x), m = 0
     cdef Py_ssize_t *ij = <Py_ssize_t *>space.take(n_ij * sizeof(Py_ssize_t))
     cdef real *packed
-    run.n_taps = k_per_group * n_ij
+    run.n_taps = job.n_channels // job.groups * n_ij
     run.tap_at = <Py_ssize_t *>space.take(run.n_taps * sizeof(Py_ssize_t))
-    for i, qy in taps_y:
-        for j, qx in taps_x:
+    for i, shift_y in taps_y:
+        for j, shift_x in taps_x:
             ij[m] = i * fil_w + j
-            run.tap_at[m] = -<Py_ssize_t>qy * job.packing.pitch - <Py_ssize_t>qx
+            run.tap_at[m] = <Py_ssize_t>shift_y * job.packing.pitch + <Py_ssize_t>shift_x
             m += 1
     for m in range(n_ij, run.n_taps):
         run.tap_at[m] = run.tap_at[m - n_ij] + job.packing.channel_pitch
     packed = <real *>space.take(run.n_taps * job.n_features * sizeof(real))
     run.weights = packed
-    # Its features are the forward pass's channels, and the other way round.
-    pack_weights(job, packed, filters, n_features * fil_size, fil_size, k_per_group * fil_size,
-                 ij, n_ij)
+    pack_weights(job, packed, filters, fil_size, True, ij, n_ij)
 
 
 class _Phase:
-    """Pixels of one axis, a stride apart: what reaches them in the backward pass."""
+    """Outputs of one axis, a step apart, that are the same correlation."""
 
     def __init__(self, pixel, first, count, taps):
-        self.pixel = pixel  # the first of them in the image
-        self.first = first  # the output pixel that a tap with shift 0 takes to it
+        self.pixel = pixel  # the first of them in the output
+        self.first = first  # the padded input pixel that a tap with shift 0 reads for it
         self.count = count
-        self.taps = taps  # [(tap, shift)]: pixel m of the phase gets output pixel m - shift
+        self.taps = taps  # [(tap, shift)]
 
 
+@lru_cache(maxsize=1024)
+def _forward_phases(size, n_taps, dilation):
+    return [_Phase(0, 0, size, [(i, i * dilation) for i in range(n_taps)])]
+
+
+@lru_cache(maxsize=1024)
 def _gradient_phases(size, before, stride, n_taps, dilation):
-    """The phases of an axis of `size` pixels with `before` pixels of padding."""
+    """The phases of an axis of `size` pixels with `before` pixels of padding.
+
+    What reaches pixels a stride apart in the backward pass; and how the output
+    gradient is to be padded: the padding before it, its size with padding, and the
+    length of the longest phase.
+    """
     phases = []
     for pixel in range(min(stride, size)):
         first, r = divmod(pixel + before, stride)
         count = (size - pixel + stride - 1) // stride
-        taps = [(i, i * dilation // stride) for i in range(n_taps) if i * dilation % stride == r]
+        taps = [(i, -(i * dilation // stride)) for i in range(n_taps) if i * dilation % stride == r]
         phases.append(_Phase(pixel, first, count, taps))
-    return phases
-
-
-def _gradient_padding(phases):
-    """Padding before the output gradient and its padded size, for all phases; the longest phase."""
-    reads = [(p.first - q, p.first + p.count - q) for p in phases for _, q in p.taps]
+    reads = [(p.first + shift, p.first + p.count + shift) for p in phases for _, shift in p.taps]
     before = max([0] + [-start for start, _ in reads])
     padded = max([1] + [end + before for _, end in reads])
-    return before, padded, max([p.count for p in phases])
+    for phase in phases:
+        phase.first += before
+    return phases, before, padded, max([p.count for p in phases])

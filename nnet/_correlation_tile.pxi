@@ -124,3 +124,71 @@ cdef int best_vectors(int n_features, Py_ssize_t n_at) noexcept nogil:
         if cycles < fewest:
             best, fewest = n, cycles
     return best
+
+
+# --- the same with features in the lanes: pixels x vectors of features ------------
+
+cdef inline void features_tile(
+    real *out,                      # (..., n_vectors * lanes)                      OUT
+    const Py_ssize_t *out_at,       # (n_pixels,) which pixel of `out` each of them is
+    const real *src,                # (..., depth), the packed pixels
+    const Py_ssize_t *src_at,       # (n_pixels,) which pixel of `src` its first tap is read from
+    Py_ssize_t depth,
+    Py_ssize_t n_left,              # pixels there are: the last one is computed again and again
+    const Py_ssize_t *tap_at,       # (n_taps,) where each tap is read, from there
+    const real *weights,            # (n_taps, n_vectors * lanes)
+    Py_ssize_t n_taps,
+    const real *bias,               # (n_vectors * lanes,) or NULL
+    bint with_relu,
+    const int n_pixels,
+    const int n_vectors,
+) noexcept nogil:
+    cdef int lanes = VECTOR_BYTES // sizeof(real)
+    cdef real acc[TILE_BYTES]
+    cdef const real *pixels[TILE_PIXELS]
+    cdef Py_ssize_t t
+    cdef int p, v
+    for p in range(n_pixels):
+        pixels[p] = src + src_at[min(<Py_ssize_t>p, n_left - 1)] * depth
+        for v in range(n_vectors):
+            if bias != NULL:
+                store(acc + (p * n_vectors + v) * lanes, bias + v * lanes)
+            else:
+                fill(acc + (p * n_vectors + v) * lanes, <real>0)
+    for t in range(n_taps):
+        for p in range(n_pixels):
+            for v in range(n_vectors):
+                madd(
+                    acc + (p * n_vectors + v) * lanes,
+                    pixels[p][tap_at[t]],
+                    weights + (t * n_vectors + v) * lanes,
+                )
+    if with_relu:
+        for p in range(n_pixels * n_vectors):
+            relu(acc + p * lanes)
+    for p in range(n_pixels):
+        for v in range(n_vectors):
+            store(
+                out + (out_at[min(<Py_ssize_t>p, n_left - 1)] * n_vectors + v) * lanes,
+                acc + (p * n_vectors + v) * lanes,
+            )
+
+
+cdef void correlate_features(
+    real *out, const Py_ssize_t *out_at, const real *src, const Py_ssize_t *src_at,
+    Py_ssize_t depth, Py_ssize_t n_at, const Py_ssize_t *tap_at, const real *weights,
+    Py_ssize_t n_taps, const real *bias, bint with_relu, int n_vectors,
+) noexcept nogil:
+    """All pixels of one block of 1 to MAX_FEATURE_VECTORS vectors of features."""
+    cdef Py_ssize_t p = 0
+    while p < n_at:
+        if n_vectors == 1:
+            features_tile(out, out_at + p, src, src_at + p, depth, n_at - p, tap_at, weights,
+                          n_taps, bias, with_relu, TILE_PIXELS, 1)
+        elif n_vectors == 2:
+            features_tile(out, out_at + p, src, src_at + p, depth, n_at - p, tap_at, weights,
+                          n_taps, bias, with_relu, TILE_PIXELS, 2)
+        elif n_vectors == 3 and MAX_FEATURE_VECTORS >= 3:
+            features_tile(out, out_at + p, src, src_at + p, depth, n_at - p, tap_at, weights,
+                          n_taps, bias, with_relu, TILE_PIXELS, 3)
+        p += TILE_PIXELS

@@ -10,21 +10,56 @@ cdef extern from *:
     """
     #if defined(__AVX512F__)
     enum { VECTOR_BYTES = 64, MAX_ACCUMULATORS = 24, MAX_FEATURES = 8 };
+    #define STAGES_32 STAGES16
+    #define STAGES_64 STAGES8
     #elif defined(__AVX__)
     enum { VECTOR_BYTES = 32, MAX_ACCUMULATORS = 12, MAX_FEATURES = 6 };
-    #elif defined(__aarch64__)
+    #define STAGES_32 STAGES8
+    #define STAGES_64 STAGES4
+    #else
+    #if defined(__aarch64__)
     enum { VECTOR_BYTES = 16, MAX_ACCUMULATORS = 24, MAX_FEATURES = 8 };
     #else
     enum { VECTOR_BYTES = 16, MAX_ACCUMULATORS = 12, MAX_FEATURES = 6 };
     #endif
+    #define STAGES_32 STAGES4
+    #define STAGES_64 STAGES2
+    #endif
     enum { TILE_BYTES = VECTOR_BYTES * MAX_ACCUMULATORS };
+    enum { LANES = VECTOR_BYTES / sizeof(float), LANES_SQUARED = LANES * LANES };
+    enum { TILE_PIXELS = MAX_FEATURES, MAX_FEATURE_VECTORS = MAX_ACCUMULATORS / TILE_PIXELS };
+
+    /* Transposition: for s = 1, 2, 4, ... exchange blocks of s x s lanes across the diagonal of
+       each block of 2s x 2s. A shuffle of a and b takes lanes by number, b's after a's n. */
+    #define EVEN(n, l, s) (((l) & s) ? n + (l) - s : (l))
+    #define ODD(n, l, s) (((l) & s) ? n + (l) : (l) + s)
+    #define LIST2(F, n, l, s) F(n, l, s), F(n, l + 1, s)
+    #define LIST4(F, n, l, s) LIST2(F, n, l, s), LIST2(F, n, l + 2, s)
+    #define LIST8(F, n, l, s) LIST4(F, n, l, s), LIST4(F, n, l + 4, s)
+    #define LIST16(F, n, l, s) LIST8(F, n, l, s), LIST8(F, n, l + 8, s)
+    #define STAGES2(E, bits) E(bits, 2, 1)
+    #define STAGES4(E, bits) E(bits, 4, 1) E(bits, 4, 2)
+    #define STAGES8(E, bits) E(bits, 8, 1) E(bits, 8, 2) E(bits, 8, 4)
+    #define STAGES16(E, bits) E(bits, 16, 1) E(bits, 16, 2) E(bits, 16, 4) E(bits, 16, 8)
+    #if defined(__clang__) || __GNUC__ >= 12
+    #define SHUFFLE(bits, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+    #else
+    #define SHUFFLE(bits, a, b, ...) __builtin_shuffle(a, b, (mask##bits){__VA_ARGS__})
+    #endif
+    #define EXCHANGE(bits, n, s)                                                            \\
+        for (int i = 0; i < n; i++)                                                         \\
+            if (!(i & s)) {                                                                 \\
+                vec##bits a = row[i], b = row[i + s];                                       \\
+                row[i] = SHUFFLE(bits, a, b, LIST##n(EVEN, n, 0, s));                       \\
+                row[i + s] = SHUFFLE(bits, a, b, LIST##n(ODD, n, 0, s));                    \\
+            }
 
     #define INLINE static inline __attribute__((always_inline))
-    #define LANES(bits, bytes) __attribute__((vector_size(bytes), aligned(bits / 8), may_alias))
+    #define ALIGNED(bits, bytes) __attribute__((vector_size(bytes), aligned(bits / 8), may_alias))
     #define PRIMITIVES(real, bits, integer)                                                 \\
-    typedef real vec##bits LANES(bits, VECTOR_BYTES);                                       \\
-    typedef real half##bits LANES(bits, VECTOR_BYTES / 2);                                  \\
-    typedef integer mask##bits LANES(bits, VECTOR_BYTES);                                   \\
+    typedef real vec##bits ALIGNED(bits, VECTOR_BYTES);                                       \\
+    typedef real half##bits ALIGNED(bits, VECTOR_BYTES / 2);                                  \\
+    typedef integer mask##bits ALIGNED(bits, VECTOR_BYTES);                                   \\
     INLINE void fill##bits(real *acc, real value) {                                         \\
         *(vec##bits *)acc = value - (vec##bits){0}; }                                       \\
     INLINE void madd##bits(real *acc, real w, const real *x) {                              \\
@@ -33,6 +68,13 @@ cdef extern from *:
         *(vec##bits *)acc += *(const vec##bits *)w * *(const vec##bits *)x; }               \\
     INLINE void store##bits(real *out, const real *acc) {                                   \\
         *(vec##bits *)out = *(const vec##bits *)acc; }                                      \\
+    INLINE void add##bits(real *out, const real *a, const real *b) {                        \\
+        *(vec##bits *)out = *(const vec##bits *)a + *(const vec##bits *)b; }                \\
+    INLINE void subtract##bits(real *out, const real *a, const real *b) {                   \\
+        *(vec##bits *)out = *(const vec##bits *)a - *(const vec##bits *)b; }                \\
+    INLINE void transpose##bits(real *block) {                                              \\
+        vec##bits *row = (vec##bits *)block;                                                \\
+        STAGES_##bits(EXCHANGE, bits) }                                                     \\
     INLINE void relu##bits(real *acc) {                                                     \\
         mask##bits negative = *(vec##bits *)acc < (vec##bits){0};  /* not so of NaN: it stays */\\
         *(mask##bits *)acc &= ~negative; }                                                  \\
@@ -49,6 +91,10 @@ cdef extern from *:
     enum: MAX_ACCUMULATORS
     enum: MAX_FEATURES
     enum: TILE_BYTES
+    enum: LANES             # at most: of floats
+    enum: LANES_SQUARED
+    enum: TILE_PIXELS
+    enum: MAX_FEATURE_VECTORS
     void fill32(float *acc, float value) noexcept nogil
     void fill64(double *acc, double value) noexcept nogil
     void madd32(float *acc, float w, const float *x) noexcept nogil
@@ -57,6 +103,12 @@ cdef extern from *:
     void maddv64(double *acc, const double *w, const double *x) noexcept nogil
     void store32(float *out, const float *acc) noexcept nogil
     void store64(double *out, const double *acc) noexcept nogil
+    void add32(float *out, const float *a, const float *b) noexcept nogil
+    void add64(double *out, const double *a, const double *b) noexcept nogil
+    void subtract32(float *out, const float *a, const float *b) noexcept nogil
+    void subtract64(double *out, const double *a, const double *b) noexcept nogil
+    void transpose32(float *block) noexcept nogil
+    void transpose64(double *block) noexcept nogil
     void relu32(float *acc) noexcept nogil
     void relu64(double *acc) noexcept nogil
     float lane_sum32(const float *acc) noexcept nogil
@@ -98,6 +150,28 @@ cdef inline void store(real *out, const real *acc) noexcept nogil:
         store32(out, acc)
     else:
         store64(out, acc)
+
+
+cdef inline void add(real *out, const real *a, const real *b) noexcept nogil:
+    if real is float:
+        add32(out, a, b)
+    else:
+        add64(out, a, b)
+
+
+cdef inline void subtract(real *out, const real *a, const real *b) noexcept nogil:
+    if real is float:
+        subtract32(out, a, b)
+    else:
+        subtract64(out, a, b)
+
+
+cdef inline void transpose(real *block) noexcept nogil:
+    """Transpose a block of as many vectors as one has lanes."""
+    if real is float:
+        transpose32(block)
+    else:
+        transpose64(block)
 
 
 cdef inline void relu(real *acc) noexcept nogil:

@@ -1,0 +1,468 @@
+# Correlation with features in the lanes: where there are enough of them to fill
+# vectors, no lane is lost to the shape of an image.
+#
+# A thread copies its images pixel by pixel, with all channels of a pixel side by
+# side, and padding around them (4 x 4 pixels of 3 channels a, b, c, padded by 1):
+#
+#     0 0 0 .  0 0 0 .   0 0 0 .  ...       depth: channels, rounded up to vectors
+#     0 0 0 .  a b c .   a b c .  ...
+#     0 0 0 .  a b c .   ...                cols: pixels in a row
+#
+# Every tap (i, j, c) is a constant distance away from an output pixel, for all
+# strides; a tile takes any pixels whatever and all of their features. The results
+# are pixels with their features side by side, and are transposed to planes at last.
+
+
+cdef enum:
+    UNIT_BYTES = 262144     # for a unit of work, in an L2 cache of 1 MB
+    UNIT_PIXELS = 64        # that it has at least: eight tiles
+
+cdef struct Winograd
+
+cdef struct PixelPass:
+    # One correlation of the packed pixels. The forward pass is one; the gradient of
+    # strided images is one for each phase of the stride.
+    Py_ssize_t rows, cols               # its output pixels
+    Py_ssize_t n_taps
+    Py_ssize_t *tap_at
+    void *weights                       # (n_taps, width) of each block
+    Py_ssize_t *src_at                  # (stack, strip, cols) which packed pixel tap 0 is read from
+    Py_ssize_t *dst_at                  # (stack, strip, cols) which output pixel it is
+
+cdef struct PixelJob:
+    const Correlation *task             # what is to be computed
+    Py_ssize_t rows, cols               # the packed plane: padded, as far as taps read
+    Py_ssize_t depth                    # from one packed pixel to the next
+    Py_ssize_t *pixel_at                # (h, w) which packed pixel each pixel becomes
+    # A unit of work: some images, or a strip of one.
+    Py_ssize_t stack                    # images
+    Py_ssize_t pass_rows, pass_cols     # of the longest pass
+    Py_ssize_t strip                    # rows of a pass ...
+    Py_ssize_t in_step, in_extra        # ... which read strip * in_step + in_extra packed rows ...
+    Py_ssize_t out_step                 # ... and are strip * out_step rows of the output plane
+    Py_ssize_t n_strips, n_units
+    # Blocks of features, whole vectors of them
+    Py_ssize_t n_blocks, blocks_per_group
+    int block_vectors                   # at most, in a block
+    void *bias                          # (n_blocks, block_vectors * lanes) or NULL
+    Py_ssize_t n_passes
+    PixelPass *passes
+    Winograd *winograd                  # not NULL: instead of the passes
+    Py_ssize_t buffer_size, scratch_size, result_size   # values that a thread needs
+
+
+cdef inline int vectors_of(const PixelJob *job, Py_ssize_t b, Py_ssize_t lanes) noexcept nogil:
+    """Vectors in a block: they are spread evenly over a group."""
+    cdef Py_ssize_t total = ceil_div(job.task.n_features // job.task.groups, lanes)
+    b %= job.blocks_per_group
+    return <int>((b + 1) * total // job.blocks_per_group - b * total // job.blocks_per_group)
+
+
+cdef inline Py_ssize_t first_feature(const PixelJob *job, Py_ssize_t b,
+                                     Py_ssize_t lanes) noexcept nogil:
+    cdef Py_ssize_t per_group = job.task.n_features // job.task.groups
+    cdef Py_ssize_t total = ceil_div(per_group, lanes)
+    return b // job.blocks_per_group * per_group + min(
+        b % job.blocks_per_group * total // job.blocks_per_group * lanes, per_group
+    )
+
+
+# --- planes to pixels and back --------------------------------------------------
+
+cdef inline Py_ssize_t next_block(Py_ssize_t p, Py_ssize_t n, const real *planes,
+                                  Py_ssize_t pitch, Py_ssize_t lanes) noexcept nogil:
+    """The block of pixels after p's, n for none: inner ones start with a cache line."""
+    cdef Py_ssize_t skew = <size_t>planes % VECTOR_BYTES // sizeof(real)
+    if p == n - lanes:
+        return n
+    if p == 0 and pitch % lanes == 0:
+        p -= skew
+    return min(p + lanes, n - lanes)
+
+
+cdef void pack_pixels(
+    real *dst, const Py_ssize_t *dst_at, Py_ssize_t first, Py_ssize_t depth,
+    const real *planes, Py_ssize_t plane_pitch, Py_ssize_t n_channels, Py_ssize_t n,
+) noexcept nogil:
+    """n neighbouring pixels of all channels: pixel p becomes pixel dst_at[p] - first of dst."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef real block[LANES_SQUARED]
+    cdef Py_ssize_t c, p, i, j, n_rows
+    if n < lanes:
+        for p in range(n):
+            for c in range(n_channels):
+                dst[(dst_at[p] - first) * depth + c] = planes[c * plane_pitch + p]
+        return
+    for i in range(ceil_div(n_channels, lanes)):
+        c = i * lanes
+        n_rows = min(lanes, n_channels - c)
+        p = 0
+        while p < n:
+            if n_rows == lanes:
+                for j in range(VECTOR_BYTES // sizeof(real)):
+                    store(block + j * lanes, planes + (c + j) * plane_pitch + p)
+            else:
+                for j in range(VECTOR_BYTES // sizeof(real)):
+                    if j < n_rows:
+                        store(block + j * lanes, planes + (c + j) * plane_pitch + p)
+                    else:
+                        fill(block + j * lanes, <real>0)
+            transpose(block)
+            for j in range(VECTOR_BYTES // sizeof(real)):
+                store(dst + (dst_at[p + j] - first) * depth + c, block + j * lanes)
+            p = next_block(p, n, planes, plane_pitch, lanes)
+
+
+cdef void unpack_pixels(
+    real *planes, Py_ssize_t plane_pitch, Py_ssize_t n_features, const real *src,
+    Py_ssize_t width, Py_ssize_t n,
+) noexcept nogil:
+    """n neighbouring pixels, with `width` values each, to planes of features."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef real block[LANES_SQUARED]
+    cdef Py_ssize_t f, p, i, j
+    if n < lanes:
+        for f in range(n_features):
+            for p in range(n):
+                planes[f * plane_pitch + p] = src[p * width + f]
+        return
+    for i in range(ceil_div(n_features, lanes)):
+        f = i * lanes
+        p = 0
+        while p < n:
+            for j in range(VECTOR_BYTES // sizeof(real)):
+                store(block + j * lanes, src + (p + j) * width + f)
+            transpose(block)
+            if n_features - f >= lanes:
+                for j in range(VECTOR_BYTES // sizeof(real)):
+                    store(planes + (f + j) * plane_pitch + p, block + j * lanes)
+            else:
+                for j in range(n_features - f):
+                    store(planes + (f + j) * plane_pitch + p, block + j * lanes)
+            p = next_block(p, n, planes, plane_pitch, lanes)
+
+
+cdef void pack_image(const PixelJob *job, real *dst, const real *img, Py_ssize_t first,
+                     Py_ssize_t end) noexcept nogil:
+    """Rows [first, end) of a padded image."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t row_size = job.cols * job.depth
+    cdef Py_ssize_t y0 = clip(first - job.task.packing.top, 0, job.task.packing.h), y1 = clip(end - job.task.packing.top, 0, job.task.packing.h)
+    cdef Py_ssize_t r, x, y
+    if y1 > y0:
+        pack_pixels(dst, job.pixel_at + y0 * job.task.packing.w, first * job.cols, job.depth,
+                    img + y0 * job.task.packing.w, job.task.packing.h * job.task.packing.w, job.task.n_channels, (y1 - y0) * job.task.packing.w)
+    if job.task.packing.border == BORDER_ZEROS:
+        # The columns beside the image stay zero; other strips had pixels in these rows.
+        if job.n_strips > 1:
+            for r in range(first, end):
+                if r < job.task.packing.top or r >= job.task.packing.top + job.task.packing.h:
+                    memset(dst + (r - first) * row_size, 0, row_size * sizeof(real))
+        return
+    for r in range(first, end):     # all rows: the job has one strip
+        y = border_index(r - job.task.packing.top, job.task.packing.h, job.task.packing.border)
+        for x in range(job.cols):
+            if r < job.task.packing.top or r >= job.task.packing.top + job.task.packing.h or x < job.task.packing.left or x >= job.task.packing.left + job.task.packing.w:
+                memcpy(
+                    dst + (r - first) * row_size + x * job.depth,
+                    dst + job.depth * job.pixel_at[
+                        y * job.task.packing.w + border_index(x - job.task.packing.left, job.task.packing.w, job.task.packing.border)
+                    ],
+                    job.depth * sizeof(real),
+                )
+
+
+cdef void fold_pixels(const PixelJob *job, real *dst, const real *src,
+                      Py_ssize_t width) noexcept nogil:
+    """Add the values of padding to those of the pixels that it was made of."""
+    cdef const Packing *p = job.task.fold
+    cdef Py_ssize_t r, x, f
+    cdef real *pixel
+    memset(dst, 0, p.h * p.w * width * sizeof(real))
+    for r in range(job.task.out_h):
+        for x in range(job.task.out_w):
+            pixel = dst + width * (border_index(r - p.top, p.h, p.border) * p.w
+                                   + border_index(x - p.left, p.w, p.border))
+            for f in range(width):
+                pixel[f] += src[(r * job.task.out_w + x) * width + f]
+
+
+# --- the work of the threads ----------------------------------------------------
+
+cdef void pixels_unit(
+    const PixelJob *job, Py_ssize_t unit, const real *imgs, real *out,
+    real *buffer, real *scratch, real *result,
+) noexcept nogil:
+    """A stack of images, or a strip of one."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t n0 = unit // job.n_strips * job.stack
+    cdef Py_ssize_t n_stacked = min(job.stack, job.task.n_imgs - n0)
+    cdef Py_ssize_t row = unit % job.n_strips * job.strip
+    cdef Py_ssize_t n_rows = min(job.strip, job.pass_rows - row)
+    cdef Py_ssize_t first = row * job.in_step
+    cdef Py_ssize_t end = min(first + n_rows * job.in_step + job.in_extra, job.rows)
+    cdef Py_ssize_t img_size = (job.strip * job.in_step + job.in_extra) * job.cols * job.depth
+    cdef Py_ssize_t out_size = job.task.out_h * job.task.out_w
+    cdef Py_ssize_t y0 = row * job.out_step
+    cdef Py_ssize_t y1 = min((row + n_rows) * job.out_step, job.task.out_h)
+    cdef Py_ssize_t per_group = job.task.n_channels // job.task.groups
+    cdef Py_ssize_t b, k, k_end, s, i, rows, width
+    cdef int n_vectors
+    cdef const real *bias
+    cdef real *folded
+    cdef const PixelPass *run
+    for s in range(n_stacked):
+        pack_image(job, buffer + s * img_size, imgs + (n0 + s) * job.task.n_channels * job.task.packing.h * job.task.packing.w,
+                   first, end)
+    if job.winograd != NULL:
+        winograd_input(job, scratch, buffer, n_stacked, n_rows)
+    for b in range(job.n_blocks):
+        n_vectors = vectors_of(job, b, lanes)
+        width = n_vectors * lanes
+        k, k_end = first_feature(job, b, lanes), first_feature(job, b + 1, lanes)
+        bias = <const real *>job.bias + b * job.block_vectors * lanes if job.bias != NULL else NULL
+        if job.winograd != NULL:
+            winograd_block(job, b, result, scratch, bias, n_stacked, n_rows, y1 - y0, n_vectors)
+        else:
+            for i in range(job.n_passes):
+                run = job.passes + i
+                rows = clip(run.rows - row, 0, n_rows)
+                correlate_features(
+                    result, run.dst_at,
+                    buffer + b // job.blocks_per_group * per_group, run.src_at, job.depth,
+                    n_stacked * rows * run.cols, run.tap_at,
+                    <const real *>run.weights + run.n_taps * padded_features(job, b, lanes),
+                    run.n_taps, bias, job.task.with_relu, n_vectors,
+                )
+        for s in range(n_stacked):
+            if job.task.fold != NULL:
+                folded = result + job.stack * out_size * width
+                fold_pixels(job, folded, result + s * out_size * width, width)
+                i = job.task.fold.h * job.task.fold.w
+                unpack_pixels(out + ((n0 + s) * job.task.n_features + k) * i, i, k_end - k, folded,
+                              width, i)
+            else:
+                unpack_pixels(
+                    out + ((n0 + s) * job.task.n_features + k) * out_size + y0 * job.task.out_w, out_size,
+                    k_end - k, result + s * out_size * width, width, (y1 - y0) * job.task.out_w,
+                )
+
+
+cdef inline Py_ssize_t padded_features(const PixelJob *job, Py_ssize_t b,
+                                       Py_ssize_t lanes) noexcept nogil:
+    """Features before block b, with each group rounded up to whole vectors."""
+    cdef Py_ssize_t total = ceil_div(job.task.n_features // job.task.groups, lanes)
+    return lanes * (
+        b // job.blocks_per_group * total + b % job.blocks_per_group * total // job.blocks_per_group
+    )
+
+
+cdef void run_pixels(PixelJob *job, const real *imgs, real *out, Workspace space,
+                     int n_threads) except *:
+    """Run a planned job on `n_threads` threads."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t unit
+    cdef Py_ssize_t thread_size = job.buffer_size + job.scratch_size + job.result_size
+    n_threads = <int>min(n_threads, job.n_units)
+    cdef real *buffers = <real *>space.take(n_threads * thread_size * sizeof(real))
+    cdef real *scratch = buffers + job.buffer_size
+    cdef real *result = scratch + job.scratch_size
+    with nogil, parallel(num_threads=n_threads):
+        memset(buffers + threadid() * thread_size, 0, job.buffer_size * sizeof(real))
+        for unit in prange(job.n_units, schedule="dynamic"):
+            pixels_unit(
+                job, unit, imgs, out, buffers + threadid() * thread_size,
+                scratch + threadid() * thread_size, result + threadid() * thread_size,
+            )
+
+
+# --- the plan --------------------------------------------------------------------
+
+cdef void plan_feature_blocks(PixelJob *job, const real *bias, Workspace space) except *:
+    """Blocks of features, and their biases."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t total = ceil_div(job.task.n_features // job.task.groups, lanes)
+    cdef Py_ssize_t b, k, first, pitch
+    cdef real *padded
+    job.blocks_per_group = ceil_div(total, <Py_ssize_t>MAX_FEATURE_VECTORS)
+    job.block_vectors = <int>ceil_div(total, job.blocks_per_group)
+    job.n_blocks = job.blocks_per_group * job.task.groups
+    job.bias = NULL
+    if bias != NULL:
+        pitch = job.block_vectors * lanes
+        padded = <real *>space.take(job.n_blocks * pitch * sizeof(real))
+        memset(padded, 0, job.n_blocks * pitch * sizeof(real))
+        for b in range(job.n_blocks):
+            first = first_feature(job, b, lanes)
+            for k in range(first, first_feature(job, b + 1, lanes)):
+                padded[b * pitch + k - first] = bias[k]
+        job.bias = padded
+
+
+cdef void plan_units(PixelJob *job, Py_ssize_t row_values, Py_ssize_t itemsize,
+                     int n_threads) noexcept nogil:
+    """How many images, or how many rows of one, make a unit of work.
+
+    A thread keeps `row_values` for each row of a pass, which should stay in the L2
+    cache. A unit should fill some tiles, and every thread should have a few units.
+    """
+    # Winograd tiles of different rows lie within each other.
+    cdef Py_ssize_t multiple = job.winograd.dilation_y if job.winograd != NULL else 1
+    cdef Py_ssize_t most = max(<Py_ssize_t>1, UNIT_BYTES // (row_values * itemsize))  # rows
+    cdef Py_ssize_t enough = ceil_div(UNIT_PIXELS, job.pass_cols)
+    job.stack, job.strip = 1, job.pass_rows
+    if job.pass_rows < enough:
+        job.stack = min(max(<Py_ssize_t>1, most // job.pass_rows), enough // job.pass_rows)
+        job.stack = max(<Py_ssize_t>1, min(job.stack, ceil_div(job.task.n_imgs, 2 * n_threads)))
+    elif job.task.packing.border == BORDER_ZEROS and job.task.fold == NULL:
+        job.strip = max(most, enough)
+        if n_threads > 1 and job.task.n_imgs < 2 * n_threads:
+            job.strip = min(job.strip, ceil_div(job.pass_rows * job.task.n_imgs, 2 * n_threads))
+        job.strip = ceil_div(job.pass_rows, ceil_div(job.pass_rows, job.strip))
+        job.strip = min(ceil_div(job.strip, multiple) * multiple, job.pass_rows)
+    job.n_strips = ceil_div(job.pass_rows, job.strip)
+    job.n_units = ceil_div(job.task.n_imgs, job.stack) * job.n_strips
+
+
+cdef void plan_pixel_table(PixelJob *job, Workspace space) except *:
+    cdef Py_ssize_t y, x
+    job.pixel_at = <Py_ssize_t *>space.take(job.task.packing.h * job.task.packing.w * sizeof(Py_ssize_t))
+    for y in range(job.task.packing.h):
+        for x in range(job.task.packing.w):
+            job.pixel_at[y * job.task.packing.w + x] = (y + job.task.packing.top) * job.cols + x + job.task.packing.left
+
+
+cdef inline Py_ssize_t filter_at(const PixelJob *job, Py_ssize_t b, Py_ssize_t k,
+                                 const FilterPitches *pitch) noexcept nogil:
+    """Where the filters of feature k, in block b, start."""
+    cdef Py_ssize_t group = b // job.blocks_per_group
+    k -= group * (job.task.n_features // job.task.groups)
+    return group * pitch.group + k * pitch.feature
+
+
+cdef void plan_pixel_pass(
+    const PixelJob *job, PixelPass *run, const real *filters, Py_ssize_t fil_size, Py_ssize_t fil_w,
+    bint backward, object phase_y, object phase_x, Py_ssize_t step_x, Py_ssize_t out_step_x,
+    Workspace space,
+) except *:
+    """The tables of one pass: its taps, its weights and its pixels.
+
+    The phases of the two axes say which outputs it computes, and of which taps.
+    """
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t channels = job.task.n_channels // job.task.groups
+    cdef FilterPitches pitch = filter_pitches(job.task, fil_size, backward)
+    cdef Py_ssize_t plane = (job.strip * job.in_step + job.in_extra) * job.cols
+    cdef Py_ssize_t n_ij = len(phase_y.taps) * len(phase_x.taps)
+    cdef Py_ssize_t b, c, f, k, m, s, r, x, width, rows
+    cdef Py_ssize_t first_y = phase_y.first, first_x = phase_x.first
+    cdef Py_ssize_t pixel_y = phase_y.pixel, pixel_x = phase_x.pixel
+    cdef real *row
+    cdef const real *source
+    cdef Py_ssize_t *ij = <Py_ssize_t *>space.take(n_ij * sizeof(Py_ssize_t))
+    run.rows, run.cols = phase_y.count, phase_x.count
+    run.n_taps = n_ij * channels
+    run.tap_at = <Py_ssize_t *>space.take(run.n_taps * sizeof(Py_ssize_t))
+    m = 0
+    for i, shift_y in phase_y.taps:
+        for j, shift_x in phase_x.taps:
+            ij[m] = i * fil_w + j
+            k = <Py_ssize_t>shift_y * job.cols + <Py_ssize_t>shift_x
+            for c in range(channels):
+                run.tap_at[m * channels + c] = k * job.depth + c
+            m += 1
+    row = <real *>space.take(
+        run.n_taps * padded_features(job, job.n_blocks, lanes) * sizeof(real))
+    run.weights = row
+    for b in range(job.n_blocks):
+        width = vectors_of(job, b, lanes) * lanes
+        k = first_feature(job, b, lanes)
+        f = first_feature(job, b + 1, lanes) - k
+        source = filters + filter_at(job, b, k, &pitch)
+        for m in range(n_ij):
+            for c in range(channels):
+                for k in range(f):
+                    row[k] = source[k * pitch.feature + c * pitch.channel + ij[m]]
+                for k in range(f, width):
+                    row[k] = 0
+                row += width
+    rows = min(run.rows, job.strip)
+    run.src_at = <Py_ssize_t *>space.take(job.stack * rows * run.cols * sizeof(Py_ssize_t))
+    run.dst_at = <Py_ssize_t *>space.take(job.stack * rows * run.cols * sizeof(Py_ssize_t))
+    m = 0
+    for s in range(job.stack):
+        for r in range(rows):
+            for x in range(run.cols):
+                run.src_at[m] = (
+                    s * plane + (r * job.in_step + first_y) * job.cols + x * step_x + first_x
+                )
+                run.dst_at[m] = (
+                    s * job.task.out_h * job.task.out_w + (r * job.out_step + pixel_y) * job.task.out_w
+                    + x * out_step_x + pixel_x
+                )
+                m += 1
+
+
+cdef tuple reach_of(list phases):
+    """The first and the last packed pixel that output 0 of any phase reads."""
+    reads = [phase.first + shift for phase in phases for _, shift in phase.taps]
+    return min(reads, default=0), max(reads, default=0)
+
+
+cdef void correlate_by_pixels(
+    const Correlation *task, bint with_winograd, object geometry, bint backward, list phases_y,
+    list phases_x, Py_ssize_t fil_h, Py_ssize_t fil_w, const real *imgs, const real *filters,
+    real *out, const real *bias, Workspace space, int n_threads,
+) except *:
+    """Plan and run a correlation with features in the lanes."""
+    cdef PixelJob job
+    cdef Winograd winograd
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t step_x = 1 if backward else geometry.stride_x
+    cdef Py_ssize_t out_step_x = geometry.stride_x if backward else 1
+    cdef Py_ssize_t i, n_pixels, row_values, first_y, last_y, first_x, last_x
+    job.task = task
+    job.depth = ceil_div(task.n_channels, lanes) * lanes
+    plan_feature_blocks(&job, bias, space)
+    first_y, last_y = reach_of(phases_y)
+    first_x, last_x = reach_of(phases_x)
+    job.pass_rows = max([phase.count for phase in phases_y])
+    job.pass_cols = max([phase.count for phase in phases_x])
+    job.in_step = 1 if backward else geometry.stride_y
+    job.out_step = geometry.stride_y if backward else 1
+    job.in_extra = last_y + 1 - job.in_step
+    job.cols = (job.pass_cols - 1) * step_x + last_x + 1
+    row_values = task.out_w * job.out_step * job.block_vectors * lanes
+    job.winograd = NULL
+    if with_winograd:
+        job.winograd = &winograd
+        winograd.dilation_y, winograd.dilation_x = geometry.dilation_y, geometry.dilation_x
+        winograd.first_y, winograd.first_x = first_y, first_x
+        row_values += plan_tiles(&job, fil_h, fil_w, lanes)
+    job.rows = job.pass_rows * job.in_step + job.in_extra
+    if task.packing.border != BORDER_ZEROS:
+        job.rows = max(job.rows, task.packing.top + task.packing.h)  # padding is made of all rows
+        job.in_extra = job.rows - job.pass_rows * job.in_step
+    job.cols = max(job.cols, task.packing.left + task.packing.w)
+    row_values += job.in_step * job.cols * job.depth
+    plan_units(&job, row_values, sizeof(real), n_threads)
+    plan_pixel_table(&job, space)
+    job.scratch_size = 0
+    job.n_passes = 0
+    if with_winograd:
+        plan_winograd(&job, filters, fil_h, fil_w, backward, space)
+    else:
+        job.passes = <PixelPass *>space.take(len(phases_y) * len(phases_x) * sizeof(PixelPass))
+        for phase_y in phases_y:
+            for phase_x in phases_x:
+                plan_pixel_pass(&job, job.passes + job.n_passes, filters, fil_h * fil_w, fil_w,
+                                backward, phase_y, phase_x, step_x, out_step_x, space)
+                job.n_passes += 1
+    n_pixels = job.stack * task.out_h * task.out_w
+    if job.n_strips > 1:
+        n_pixels = job.strip * job.out_step * task.out_w
+    if task.fold != NULL:
+        n_pixels += task.fold.h * task.fold.w
+    job.result_size = n_pixels * job.block_vectors * lanes
+    job.buffer_size = job.stack * (job.strip * job.in_step + job.in_extra) * job.cols * job.depth
+    run_pixels(&job, imgs, out, space, n_threads)
