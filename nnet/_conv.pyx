@@ -69,6 +69,7 @@ cdef Workspace acquire_workspace():
 
 
 include "_correlation_tile.pxi"
+include "_rows.pxi"
 include "_correlate.pxi"
 include "_pixels.pxi"
 include "_winograd.pxi"

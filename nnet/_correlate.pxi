@@ -21,6 +21,7 @@ cdef struct Pass:
     Py_ssize_t *vector_src
     Py_ssize_t *vector_dst
     int tile[9]                         # vectors in a tile, by the number of features
+    Columns *columns                    # not NULL: rows of single features instead
 
 cdef struct Correlation:
     Packing packing
@@ -30,9 +31,12 @@ cdef struct Correlation:
     Py_ssize_t blocks_per_group, n_blocks
     Py_ssize_t n_passes
     Pass *passes
+    bint by_rows                        # of single features: see _rows.pxi
+    Py_ssize_t every                    # rows between the taps of a phase
     bint direct                         # tiles store to the output; else to a scratch buffer
     Packing *fold                       # not NULL: add up the padding of each output plane
     Py_ssize_t scratch_pitch            # from one feature to the next in the scratch buffer
+    Py_ssize_t scratch_row              # from one row to the next
     Py_ssize_t n_stacks, parts          # units of work: stacks of images x parts of features
     bint with_relu
 
@@ -54,6 +58,10 @@ cdef void plan_vectors(Correlation *job, Pass *run, Workspace space, Py_ssize_t 
         rows, cols = 1, rows * cols     # without gaps a plane is one long row
     extent = (p.stack - 1) * p.image_pitch + (run.rows - 1) * p.pitch + run.cols
     per_row = ceil_div(cols, lanes)
+    run.columns = NULL
+    if job.by_rows:
+        run.n_at = ceil_div(run.rows * job.scratch_row, lanes) + 1
+        return
     if job.direct:
         run.n_at = rows * per_row
     else:
@@ -112,7 +120,7 @@ cdef Py_ssize_t best_stack(Packing *p, Py_ssize_t rows, Py_ssize_t cols, Py_ssiz
 cdef void plan_blocks(Correlation *job, int n_threads) noexcept nogil:
     """Blocks of features, all of about one size, and units of work for the threads."""
     cdef Py_ssize_t per_group = job.n_features // job.groups
-    job.blocks_per_group = ceil_div(per_group, MAX_FEATURES)
+    job.blocks_per_group = per_group if job.by_rows else ceil_div(per_group, MAX_FEATURES)
     job.block = ceil_div(per_group, job.blocks_per_group)
     job.blocks_per_group = ceil_div(per_group, job.block)
     job.n_blocks = job.blocks_per_group * job.groups
@@ -153,21 +161,30 @@ cdef void correlate_unit(
         dst = padded if job.fold != NULL else out + (n0 * job.n_features + k) * out_size
         for i in range(job.n_passes):
             run = job.passes + i
-            correlate(
-                dst if job.direct else scratch,
-                out_size if job.direct else job.scratch_pitch,
-                run.vector_dst,
-                group, run.vector_src, run.n_at,
-                run.tap_at, <const real *>run.weights + k * run.n_taps, run.n_taps,
-                bias + k if bias != NULL else NULL, job.with_relu,
-                run.tile[k_end - k], <int>(k_end - k),
-            )
+            if run.columns != NULL:
+                correlate_rows(
+                    dst + run.dst_at if job.direct else scratch,
+                    run.dst_row if job.direct else job.scratch_row,
+                    group + run.src_at, p.pitch, run.rows, run.cols, run.columns,
+                    <const real *>run.columns.weights + k * run.n_taps,
+                    bias[k] if bias != NULL else <real>0, job.with_relu,
+                )
+            else:
+                correlate(
+                    dst if job.direct else scratch,
+                    out_size if job.direct else job.scratch_pitch,
+                    run.vector_dst,
+                    group, run.vector_src, run.n_at,
+                    run.tap_at, <const real *>run.weights + k * run.n_taps, run.n_taps,
+                    bias + k if bias != NULL else NULL, job.with_relu,
+                    run.tile[k_end - k], <int>(k_end - k),
+                )
             if not job.direct:
                 for s in range(n_stacked):
                     unpack_planes(
                         dst + s * job.n_features * out_size, out_size,
                         scratch + s * p.image_pitch, job.scratch_pitch,
-                        k_end - k, run, p.pitch,
+                        k_end - k, run, job.scratch_row,
                     )
         if job.fold != NULL:
             for c in range(k, k_end):
@@ -189,8 +206,7 @@ cdef void unpack_planes(real *dst, Py_ssize_t dst_pitch, const real *scratch,
             row = dst + f * dst_pitch + run.dst_at + y * run.dst_row
             source = scratch + f * scratch_pitch + y * row_pitch
             if run.dst_col == 1:
-                for x in range(run.cols):
-                    row[x] = source[x]
+                copy(row, source, run.cols)
             else:
                 for x in range(run.cols):
                     row[x * run.dst_col] = source[x]
@@ -278,6 +294,16 @@ cdef void read_in_place(Packing *p) noexcept nogil:
     p.image_pitch = p.phase_pitch = p.channel_pitch = p.h * p.w
 
 
+cdef void plan_rows(Correlation *job, Py_ssize_t rows, Py_ssize_t fil_h,
+                    object geometry) except *:
+    """Whether to keep rows of single features in the registers; the shortest pass has so many."""
+    cdef Py_ssize_t stride = geometry.stride_y, dilation = geometry.dilation_y
+    job.every = dilation // <Py_ssize_t>gcd(stride, dilation)
+    job.by_rows = (
+        job.n_features == job.groups and fil_h > stride and rows // job.every >= MIN_ROWS
+    )
+
+
 cdef void plan_layout(Correlation *job, Py_ssize_t rows, Py_ssize_t cols, bint dense,
                       Py_ssize_t lanes) noexcept nogil:
     """Packed or in place, direct or by way of a scratch buffer, and how many images at once.
@@ -289,6 +315,14 @@ cdef void plan_layout(Correlation *job, Py_ssize_t rows, Py_ssize_t cols, bint d
         read_in_place(p)
     else:
         lay_out(p, rows, cols, 1, lanes)
+    job.scratch_row = p.pitch
+    if job.by_rows:
+        job.direct = dense and cols >= lanes
+        if cols < lanes:
+            lay_out(p, rows, cols, 1, lanes)    # vectors read past the ends of rows, ...
+            p.in_place = False
+            job.scratch_row = max(p.pitch, lanes)   # ... and write there
+        return
     job.direct = dense and rows_fill_vectors(p, rows, cols, lanes)
     if not (job.direct or p.in_place or job.fold != NULL):
         lay_out(
@@ -418,6 +452,8 @@ cdef int choose_algorithm(
     cdef double cycles, fewest
     if algorithm > DIRECT:
         return algorithm
+    if job.by_rows:
+        return PLANES
     fewest = planes_cycles(job, max([phase.count for phase in phases_y]),
                            max([phase.count for phase in phases_x]), n_taps, lanes)
     fewest *= len(phases_y) * len(phases_x)
@@ -453,6 +489,7 @@ cdef void conv_forward(
     job.fold = NULL
     job.with_relu = with_relu
     plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], fil_h, fil_w, border)
+    plan_rows(&job, job.out_h, fil_h, geometry)
     plan_layout(&job, job.out_h, job.out_w, True, lanes)
     phases_y = _forward_phases(geometry.out_h, filters_shape[2], geometry.dilation_y)
     phases_x = _forward_phases(geometry.out_w, filters_shape[3], geometry.dilation_x)
@@ -477,6 +514,9 @@ cdef void conv_forward(
     packed = <real *>space.take(n_features * n_taps * sizeof(real))
     run.weights = packed
     pack_weights(&job, packed, filters, fil_h * fil_w, False, ij, fil_h * fil_w)
+    if job.by_rows:
+        run.columns = plan_columns(packed, n_features, run.tap_at, n_taps, fil_h, fil_w,
+                                   p.n_phases_y, job.every, run.rows, space)
     correlate_images(&job, imgs, convout, bias, space, n_threads)
 
 
@@ -520,6 +560,7 @@ cdef void conv_imgs_gradient(
         job.out_h, top, sy, filters_shape[2], geometry.dilation_y)
     phases_x, p.left, p.cols, cols = _gradient_phases(
         job.out_w, left, sx, filters_shape[3], geometry.dilation_x)
+    plan_rows(&job, min([phase.count for phase in phases_y]), fil_h, geometry)
     plan_layout(&job, rows, cols, sy == 1 and sx == 1, lanes)
     algorithm = choose_algorithm(&job, algorithm, phases_y, phases_x, fil_h, fil_w,
                                  sy > 1 or sx > 1, lanes)
@@ -540,9 +581,9 @@ cdef void conv_imgs_gradient(
             run.dst_at = phase_y.pixel * job.out_w + phase_x.pixel
             run.dst_row, run.dst_col = sy * job.out_w, sx
             run.src_at = phase_y.first * p.pitch + phase_x.first
+            plan_vectors(&job, run, space, lanes)
             plan_gradient_taps(&job, run, filters, fil_h * fil_w, fil_w, phase_y.taps,
                                phase_x.taps, space)
-            plan_vectors(&job, run, space, lanes)
     correlate_images(&job, grad, imgs_grad, <const real *>NULL, space, n_threads)
 
 
@@ -566,6 +607,9 @@ cdef void plan_gradient_taps(
     packed = <real *>space.take(run.n_taps * job.n_features * sizeof(real))
     run.weights = packed
     pack_weights(job, packed, filters, fil_size, True, ij, n_ij)
+    if job.by_rows:
+        run.columns = plan_columns(packed, job.n_features, run.tap_at, run.n_taps, len(taps_y),
+                                   len(taps_x), -1, job.every, run.rows, space)
 
 
 class _Phase:

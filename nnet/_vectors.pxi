@@ -28,6 +28,7 @@ cdef extern from *:
     enum { TILE_BYTES = VECTOR_BYTES * MAX_ACCUMULATORS };
     enum { LANES = VECTOR_BYTES / sizeof(float), LANES_SQUARED = LANES * LANES };
     enum { TILE_PIXELS = MAX_FEATURES, MAX_FEATURE_VECTORS = MAX_ACCUMULATORS / TILE_PIXELS };
+    enum { ROW_VECTORS = MAX_ACCUMULATORS / 12 };
 
     /* Transposition: for s = 1, 2, 4, ... exchange blocks of s x s lanes across the diagonal of
        each block of 2s x 2s. A shuffle of a and b takes lanes by number, b's after a's n. */
@@ -54,6 +55,19 @@ cdef extern from *:
                 row[i + s] = SHUFFLE(bits, a, b, LIST##n(ODD, n, 0, s));                    \\
             }
 
+    /* A value in a register: gcc would rather load it again for each use. */
+    #if defined(__x86_64__)
+    #define KEEP(x) __asm__("" : "+v"(x))
+    #else
+    #define KEEP(x)
+    #endif
+    /* Loops that are too long for the compilers' own ideas of unrolling. */
+    #if defined(__clang__)
+    #define UNROLL _Pragma("unroll")
+    #else
+    #define UNROLL _Pragma("GCC unroll 16")
+    #endif
+
     #define INLINE static inline __attribute__((always_inline))
     #define ALIGNED(bits, bytes) __attribute__((vector_size(bytes), aligned(bits / 8), may_alias))
     #define PRIMITIVES(real, bits, integer)                                                 \\
@@ -66,8 +80,28 @@ cdef extern from *:
         *(vec##bits *)acc += w * *(const vec##bits *)x; }                                   \\
     INLINE void maddv##bits(real *acc, const real *w, const real *x) {                      \\
         *(vec##bits *)acc += *(const vec##bits *)w * *(const vec##bits *)x; }               \\
+    INLINE void add_column##bits(real *acc, const real *w, const real *row,                 \\
+                                 Py_ssize_t pitch, Py_ssize_t second, const int length,     \\
+                                 const int n_rows, const int n_vectors) {                   \\
+        UNROLL for (int r = 0; r < n_rows + length - 1; r++, row += pitch)                  \\
+            UNROLL for (int v = 0; v < n_vectors; v++) {                                    \\
+                vec##bits x = *(const vec##bits *)(row + v * second);                       \\
+                KEEP(x);                                                                    \\
+                UNROLL for (int i = 0; i < length; i++)                                     \\
+                    if (0 <= r - i && r - i < n_rows)                                       \\
+                        *((vec##bits *)acc + (r - i) * n_vectors + v) += w[i] * x; } }      \\
     INLINE void store##bits(real *out, const real *acc) {                                   \\
         *(vec##bits *)out = *(const vec##bits *)acc; }                                      \\
+    INLINE void copy##bits(real *dst, const real *src, Py_ssize_t n) {                      \\
+        enum { N = VECTOR_BYTES / sizeof(real), HALF = N / 2 };                             \\
+        if (n >= N) {                                                                       \\
+            for (Py_ssize_t x = 0; x < n - N; x += N) store##bits(dst + x, src + x);        \\
+            store##bits(dst + n - N, src + n - N);                                          \\
+        } else if (n >= HALF) {                                                             \\
+            *(half##bits *)dst = *(const half##bits *)src;                                  \\
+            *(half##bits *)(dst + n - HALF) = *(const half##bits *)(src + n - HALF);        \\
+        } else {                                                                            \\
+            for (Py_ssize_t x = 0; x < n; x++) dst[x] = src[x]; } }                         \\
     INLINE void add##bits(real *out, const real *a, const real *b) {                        \\
         *(vec##bits *)out = *(const vec##bits *)a + *(const vec##bits *)b; }                \\
     INLINE void subtract##bits(real *out, const real *a, const real *b) {                   \\
@@ -95,14 +129,21 @@ cdef extern from *:
     enum: LANES_SQUARED
     enum: TILE_PIXELS
     enum: MAX_FEATURE_VECTORS
+    enum: ROW_VECTORS       # of each row in a tile of rows
     void fill32(float *acc, float value) noexcept nogil
     void fill64(double *acc, double value) noexcept nogil
     void madd32(float *acc, float w, const float *x) noexcept nogil
     void madd64(double *acc, double w, const double *x) noexcept nogil
     void maddv32(float *acc, const float *w, const float *x) noexcept nogil
     void maddv64(double *acc, const double *w, const double *x) noexcept nogil
+    void add_column32(float *acc, const float *w, const float *row, Py_ssize_t pitch,
+                      Py_ssize_t second, int length, int n_rows, int n_vectors) noexcept nogil
+    void add_column64(double *acc, const double *w, const double *row, Py_ssize_t pitch,
+                      Py_ssize_t second, int length, int n_rows, int n_vectors) noexcept nogil
     void store32(float *out, const float *acc) noexcept nogil
     void store64(double *out, const double *acc) noexcept nogil
+    void copy32(float *dst, const float *src, Py_ssize_t n) noexcept nogil
+    void copy64(double *dst, const double *src, Py_ssize_t n) noexcept nogil
     void add32(float *out, const float *a, const float *b) noexcept nogil
     void add64(double *out, const double *a, const double *b) noexcept nogil
     void subtract32(float *out, const float *a, const float *b) noexcept nogil
@@ -145,11 +186,30 @@ cdef inline void maddv(real *acc, const real *w, const real *x) noexcept nogil:
         maddv64(acc, w, x)
 
 
+cdef inline void add_column(
+    real *acc, const real *w, const real *row, Py_ssize_t pitch, Py_ssize_t second,
+    const int length, const int n_rows, const int n_vectors,
+) noexcept nogil:
+    """A column of taps on rows of pixels: acc[r - i, v] += w[i] * row[r, v]."""
+    if real is float:
+        add_column32(acc, w, row, pitch, second, length, n_rows, n_vectors)
+    else:
+        add_column64(acc, w, row, pitch, second, length, n_rows, n_vectors)
+
+
 cdef inline void store(real *out, const real *acc) noexcept nogil:
     if real is float:
         store32(out, acc)
     else:
         store64(out, acc)
+
+
+cdef inline void copy(real *dst, const real *src, Py_ssize_t n) noexcept nogil:
+    """A few values: a call of memcpy takes longer."""
+    if real is float:
+        copy32(dst, src, n)
+    else:
+        copy64(dst, src, n)
 
 
 cdef inline void add(real *out, const real *a, const real *b) noexcept nogil:
