@@ -2,7 +2,7 @@
 
 import statistics
 
-from ratios import TORCH, ratios
+from ratios import TORCH, ratios, without_loops
 
 MEAN = "geometric mean"
 FASTER, SLOWER = "#2a7fb8", "#d9622b"
@@ -22,7 +22,7 @@ def plot(data, path):
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "nnet"})
     from matplotlib import pyplot
 
-    rows = [row for row in data["results"] if "loops" not in row["seconds"]]
+    rows = without_loops(data["results"])
     library = "torch" if any("torch" in row["seconds"] for row in rows) else "numpy"
     rows = [row for row in rows if library in row["seconds"]]
     cases = list(dict.fromkeys(row["case"] for row in rows))

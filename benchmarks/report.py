@@ -12,7 +12,7 @@ from pathlib import Path
 
 import plot
 import targets
-from ratios import TORCH, ratios
+from ratios import TORCH, ratios, without_loops
 
 LABELS = {
     "loops": "Python loops",
@@ -42,12 +42,16 @@ def show(data, markdown):
 
 def sections(data):
     """The tables of one benchmark: (title, lines of texts, notes below)."""
-    told = {row["case"] for row in data.get("results", []) if "loops" in row["seconds"]}
-    for threads in sorted({row["threads"] for row in data.get("results", [])}):
+    all_rows = data.get("results", [])
+    for threads in sorted({row["threads"] for row in all_rows}):
         peak = data["fma_peak_gflops"].get(str(threads))
-        rows = [row for row in data["results"] if row["threads"] == threads]
-        lines = table([row for row in rows if row["case"] not in told], peak)
-        notes = [about_loops(row) for row in rows if "loops" in row["seconds"]]
+        rows = [row for row in without_loops(all_rows) if row["threads"] == threads]
+        lines = table(rows, peak)
+        notes = [
+            about_loops(row)
+            for row in all_rows
+            if row["threads"] == threads and "loops" in row["seconds"]
+        ]
         yield title(data, threads, peak), lines, notes
     for name, rows in data.get("figures", {}).items():
         lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
@@ -84,6 +88,7 @@ def table(rows, peak):
     head = ["case", "operation", "nnet ms", *units]
     head += ["of peak"] * ("GFLOP/s" in units)
     head += [f"{LABELS[lib]} ms" for lib in libraries]
+    head += ["over 5 ms"] * ("one-thread" in libraries)
     head += [f"vs {LABELS[lib]}" for lib in versus]
     lines = [head]
     for row in rows:
@@ -94,6 +99,8 @@ def table(rows, peak):
         if "GFLOP/s" in units:
             line.append(share(rates.get("GFLOP/s"), peak))
         line += [ms(times[lib]) if lib in times else "" for lib in libraries]
+        if "one-thread" in libraries:
+            line.append("yes" if times["one-thread"] > targets.LONG_SECONDS else "")
         found = ratios(row)
         lines.append(line + [f"{found[lib]:.2f}" if lib in found else "" for lib in versus])
     blank = [""] * (len(head) - len(versus) - 2)

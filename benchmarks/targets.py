@@ -3,7 +3,7 @@
 import statistics
 from typing import NamedTuple
 
-from ratios import compared, label, ratios
+from ratios import compared, label, ratios, without_loops
 
 
 class Target(NamedTuple):
@@ -93,7 +93,7 @@ def peaks(data, operation):
         label(row): row["rates"]["GFLOP/s"]
         / row["seconds"]["nnet"]
         / data["fma_peak_gflops"][str(row["threads"])]
-        for row in data["results"]
+        for row in without_loops(data["results"])
         if row["operation"] == operation and row["imgs"][1] >= 16 and min(row["imgs"][2:]) >= 14
         if str(row["threads"]) in data["fma_peak_gflops"]
     }
