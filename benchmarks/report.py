@@ -103,6 +103,8 @@ def table(rows, peak):
             line.append("yes" if times["one-thread"] > targets.LONG_SECONDS else "")
         found = ratios(row)
         lines.append(line + [f"{found[lib]:.2f}" if lib in found else "" for lib in versus])
+    if not versus:
+        return lines
     blank = [""] * (len(head) - len(versus) - 2)
     return lines + [
         [what, operation, *blank, *values] for what, operation, values in summary(rows, versus)
