@@ -8,19 +8,19 @@ import numpy as np
 import nnet
 from common import Benchmark, Operation, main, median_time
 from nnet import reference
-from nnet.geometry import conv_geometry
+from nnet.geometry import as_pair, conv_geometry
 
 
 class Case(NamedTuple):
     imgs: tuple  # (n_imgs, n_channels, img_h, img_w)
     n_feats: int
-    fil_size: int
+    fil_shape: tuple  # (fil_h, fil_w)
     options: dict
 
     @property
     def filters(self):
         group_channels = self.imgs[1] // self.options.get("groups", 1)
-        return group_channels, self.n_feats, self.fil_size, self.fil_size
+        return group_channels, self.n_feats, *self.fil_shape
 
     @property
     def geometry(self):
@@ -32,30 +32,45 @@ class Case(NamedTuple):
         return self.imgs[0], self.n_feats, self.geometry.out_h, self.geometry.out_w
 
 
-def named(n, c, h, w, n_feats, fil_size, note="", **options):
+def named(n, c, h, w, n_feats, fil_shape, note="", **options):
     """A case, after its name."""
-    name = f"{n},{c},{h},{w} -> {n_feats}, {fil_size}x{fil_size} {note}"
-    return name.strip(), Case((n, c, h, w), n_feats, fil_size, options)
+    fil_h, fil_w = as_pair(fil_shape, "fil_shape")
+    name = f"{n},{c},{h},{w} -> {n_feats}, {fil_h}x{fil_w} {note}"
+    return name.strip(), Case((n, c, h, w), n_feats, (fil_h, fil_w), options)
 
 
 CASES = dict(
     [
+        # 1 to 3 channels: what every network begins with
         named(128, 1, 28, 28, 10, 5, "valid", padding_mode="valid"),
         named(32, 1, 28, 28, 12, 5),
-        named(32, 12, 14, 14, 16, 5),
+        named(64, 1, 28, 28, 6, 5),
         named(64, 3, 32, 32, 12, 3),
         named(64, 3, 32, 32, 32, 3),
+        named(1, 3, 32, 32, 32, 3),
+        # A stride comes with the same padding on both sides: PyTorch has no other kind.
+        named(128, 3, 24, 24, 8, 3, "stride 2", strides=(2, 2), padding_mode=1),
+        named(32, 3, 64, 64, 16, 7, "stride 2", strides=(2, 2), padding_mode=3),
+        named(8, 1, 1, 4000, 16, (1, 9)),
+        # 4 to 16 channels
+        named(64, 4, 20, 20, 9, (2, 4), "valid", padding_mode="valid"),
+        named(64, 6, 14, 14, 16, 5, "valid", padding_mode="valid"),
+        named(64, 8, 28, 28, 8, 7),
+        named(32, 12, 14, 14, 16, 5),
+        named(32, 16, 32, 32, 16, 3),
+        named(64, 16, 16, 16, 16, 3, "dilation 2", dilation=(2, 2)),
+        # 32 channels and more
         named(64, 32, 32, 32, 32, 3),
         named(64, 32, 16, 16, 64, 3),
-        named(64, 64, 8, 8, 128, 3),
+        named(64, 32, 16, 16, 64, 3, "stride 2", strides=(2, 2), padding_mode=1),
         named(16, 64, 56, 56, 64, 3),
         named(64, 64, 16, 16, 64, 1),
-        # One pixel of padding on every side: PyTorch has no other kind.
-        named(64, 32, 16, 16, 64, 3, "stride 2", strides=(2, 2), padding_mode=1),
-        named(1, 3, 32, 32, 32, 3),
+        named(1, 64, 14, 14, 64, 3),
+        named(64, 64, 8, 8, 128, 3),
+        named(64, 128, 4, 4, 128, 3),
+        # each channel for itself
         named(32, 64, 16, 16, 64, 3, "depthwise", groups=64),
-        named(64, 16, 16, 16, 16, 3, "dilation 2", dilation=(2, 2)),
-        named(64, 8, 28, 28, 8, 7),
+        named(16, 96, 14, 14, 96, 5, "depthwise", groups=96),
     ]
 )
 
@@ -73,7 +88,7 @@ def small(case):
     options = dict(case.options)
     if "groups" in options:
         options["groups"] = n_channels
-    return Case((min(n, 2), n_channels, min(h, 8), min(w, 8)), 2, case.fil_size, options)
+    return Case((min(n, 2), n_channels, min(h, 8), min(w, 8)), 2, case.fil_shape, options)
 
 
 def operations(library, case, dtype):
@@ -159,7 +174,7 @@ BENCHMARK = Benchmark(
     libraries=("loops", "numpy", "torch", "torch-channels-last"),
     cases=CASES,
     loops_case=named(1, 32, 16, 16, 32, 3),
-    tiny_case=Case((2, 3, 6, 6), 4, 3, {}),
+    tiny_case=Case((2, 3, 6, 6), 4, (3, 3), {}),
     small=small,
     operations=operations,
 )

@@ -189,6 +189,8 @@ def torch_runs(library, case, *arrays):
         ]
     more = False, False  # ceil_mode, count_include_pad
     pool = partial(aten.avg_pool2d, imgs, *window, *more)
+    if case.window[:2] == case.imgs[2:]:  # nn.AdaptiveAvgPool2d(1) does this: 2 to 17 times as fast
+        pool = partial(imgs.mean, (2, 3), keepdim=True)
     bprop = partial(aten.avg_pool2d_backward, poolout_grad, imgs, *window, *more, None)
     return [
         ("forward", pool, lambda out: [out.numpy()]),

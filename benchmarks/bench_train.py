@@ -1,8 +1,10 @@
 """Training: images per second over whole epochs, against the same network in PyTorch."""
 
 import math
-from contextlib import ExitStack
+import re
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib import import_module
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -12,50 +14,46 @@ import bench_conv
 import bench_pool
 from common import Benchmark, Operation, Stopwatch, main, median_time
 from nnet import NeuralNetwork
-from nnet.layers import Activation, Conv, Flatten, Linear, LogRegression, Pool
+from nnet.layer_spec import complete, parse_layers
+from nnet.layers import Activation, Conv, Flatten, GlobalAveragePool, Linear, Pool
 
-NETS = {
-    "MNIST": (
+N_CLASSES = 10
+NETS = {  # images of an epoch, and the layers before the last linear one
+    "MNIST": ((1024, 1, 28, 28), "conv12-5,relu,pool2,conv16-5,relu"),
+    "LeNet-5": (
         (2048, 1, 28, 28),
-        [("conv", 12, 5), ("relu",), ("pool",), ("conv", 16, 5), ("relu",), ("dense", 10)],
-    ),
-    "digits": (
-        (1797, 1, 8, 8),
-        [("conv", 16, 3), ("relu",), ("conv", 32, 3), ("relu",), ("pool",), ("dense", 10)],
+        "conv6-5,relu,pool2,conv16-5-valid,relu,pool2,linear120,relu,linear84,relu",
     ),
     "CIFAR": (
-        (512, 3, 32, 32),
-        [("conv", 32, 3), ("relu",), ("conv", 32, 3), ("relu",), ("pool",)]
-        + [("conv", 64, 3), ("relu",), ("conv", 64, 3), ("relu",), ("pool",)]
-        + [("dense", 128), ("relu",), ("dense", 10)],
+        (256, 3, 32, 32),
+        "conv32-3,relu,conv32-3,relu,pool2,conv64-3,relu,conv64-3,relu,pool2,linear128,relu",
     ),
+    "strided": (
+        (1024, 3, 32, 32),
+        "conv32-3-s2,relu,conv64-3-s2,relu,conv64-3-s2,relu,gap",
+    ),
+    "digits": ((1797, 1, 8, 8), "conv16-3,relu,conv32-3,relu,pool2"),
 }
 
 
 class Case(NamedTuple):
     imgs: tuple  # (n_imgs, n_channels, img_h, img_w)
-    layers: list  # of (kind, number of features, filter size)
+    layers: str  # see nnet.layer_spec
     batch_size: int
+    n_classes: int = N_CLASSES
 
     def data(self, dtype):
         """Random images, and labels of which every batch has all."""
         X = np.random.default_rng(0).standard_normal(self.imgs).astype(dtype)
-        return X, np.arange(len(X)) % self.layers[-1][1]
+        return X, np.arange(len(X)) % self.n_classes
 
     def nnet_layers(self):
-        layers = []
-        for kind, *size in self.layers:
-            if kind == "conv":
-                layers.append(Conv(size[0], (size[1], size[1])))
-            elif kind == "pool":
-                layers.append(Pool((2, 2), (2, 2)))
-            elif kind == "relu":
-                layers.append(Activation("relu"))
-            elif any(isinstance(layer, Linear) for layer in layers):
-                layers.append(Linear(size[0]))
-            else:
-                layers += [Flatten(), Linear(size[0])]
-        return [*layers, LogRegression()]
+        layers, _ = complete(parse_layers(self.layers), self.imgs[1:], self.n_classes)
+        for layer in layers:
+            if isinstance(layer, Conv):  # with a stride 'same' pads one side more: others cannot
+                same = layer.padding_mode == "same"
+                layer.padding_mode = tuple(size // 2 * same for size in layer.filter_shape)
+        return layers
 
     def flops(self):
         """Of an epoch: the backward pass costs twice the forward pass, in the first layer once."""
@@ -72,8 +70,9 @@ class Case(NamedTuple):
 
 def small(case):
     """Four small images in one batch, two features everywhere, two classes."""
-    layers = [(kind, *(min(k, 2) for k in size[:1]), *size[1:]) for kind, *size in case.layers]
-    return Case((4, case.imgs[1], 8, 8), layers, 4)
+    side = 16 if "valid" in case.layers else 8
+    layers = re.sub("(conv|linear)[0-9]+", r"\g<1>2", case.layers)
+    return Case((4, case.imgs[1], side, side), layers, 4, 2)
 
 
 def operations(library, case, dtype):
@@ -88,17 +87,30 @@ def operations(library, case, dtype):
 # --- nnet, with any kernels ---------------------------------------------------
 
 
-def fit(library, case, X, y, **options):
-    """nnet's network, trained on the kernels of a library: compiled, NumPy or loops."""
-    conv, bprop_conv = bench_conv.KERNELS[library]
-    pool, bprop_pool = bench_pool.KERNELS[library]
+@contextmanager
+def kernels_of(library):
+    """A context in which nnet's layers run on a library's kernels: compiled, NumPy or loops."""
+    names = "conv_bc01", "bprop_conv_bc01", "pool_bc01", "bprop_pool_bc01", "matmul"
+    functions = *bench_conv.KERNELS[library], *bench_pool.KERNELS[library], numpy_matmul
     with ExitStack() as stack:
-        for module, functions in {
-            "conv": {"conv_bc01": conv, "bprop_conv_bc01": bprop_conv},
-            "pool": {"pool_bc01": pool, "bprop_pool_bc01": bprop_pool},
-            "linear": {"conv_bc01": conv},  # its matrix product
-        }.items():
-            stack.enter_context(patch.multiple(f"nnet.layers.{module}", **functions))
+        for kind in ("conv", "pool", "linear") if library != "nnet" else ():
+            module = import_module(f"nnet.layers.{kind}")
+            for name, function in zip(names, functions):
+                if hasattr(module, name):
+                    stack.enter_context(patch.object(module, name, function))
+        yield
+
+
+def numpy_matmul(a, b, out, bias=None, divisor=1, activation=None):
+    np.divide(a @ b, divisor, out=out)
+    if bias is not None:
+        out += bias
+    return np.maximum(out, 0, out=out) if activation else out
+
+
+def fit(library, case, X, y, **options):
+    """nnet's network, trained on the kernels of a library."""
+    with kernels_of(library):
         network = NeuralNetwork(case.nnet_layers(), rng=0)
         return network.fit(X, y, batch_size=case.batch_size, **options)
 
@@ -127,47 +139,40 @@ def nnet_step(library, case, dtype):
 # --- PyTorch ------------------------------------------------------------------
 
 
-class TorchTraining:
-    """The same layers as an nn.Sequential, with the images in memory."""
+class TorchNet:
+    """The same layers as an nn.Sequential, and its parameters laid out as nnet's are."""
 
-    def __init__(self, library, case, dtype, learning_rate):
+    def __init__(self, library, case, dtype):
         import torch
 
-        self.torch, self.case = torch, case
-        last = library.endswith("last")
-        self.order = torch.channels_last if last else torch.contiguous_format
-        self.X, self.y = map(torch.tensor, case.data(dtype))
-        self.X = self.X.contiguous(memory_format=self.order)
-        self.net = self.sequential().to(self.X.dtype, memory_format=self.order)
-        self.loss = torch.nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=learning_rate)
+        self.torch = torch
+        self.last = library.endswith("last")
+        order = torch.channels_last if self.last else torch.contiguous_format
+        self.net = self.sequential(case).to(getattr(torch, dtype.name), memory_format=order)
 
-    def sequential(self):
-        nn, shape, modules = self.torch.nn, self.case.imgs, []
-        for layer in self.case.nnet_layers()[:-1]:
-            if isinstance(layer, Conv):
-                size = layer.filter_shape
-                modules.append(nn.Conv2d(shape[1], layer.n_feats, size, padding=size[0] // 2))
-            elif isinstance(layer, Linear):
-                modules.append(nn.Linear(shape[1], layer.n_out))
-            else:
-                kinds = {Pool: lambda: nn.MaxPool2d(2), Flatten: nn.Flatten, Activation: nn.ReLU}
-                modules.append(kinds[type(layer)]())
+    def sequential(self, case):
+        nn, shape, modules = self.torch.nn, case.imgs, []
+        make = {
+            Conv: lambda layer: nn.Conv2d(
+                shape[1],
+                layer.n_feats,
+                layer.filter_shape,
+                layer.strides,
+                layer.padding_mode,
+            ),
+            Linear: lambda layer: nn.Linear(shape[1], layer.n_out),
+            Pool: lambda layer: nn.MaxPool2d(2),
+            GlobalAveragePool: lambda layer: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            Activation: lambda layer: nn.ReLU(),
+            Flatten: lambda layer: nn.Flatten(),
+        }
+        for layer in case.nnet_layers()[:-1]:
+            modules.append(make[type(layer)](layer))
             shape = layer.output_shape(shape)
         return nn.Sequential(*modules)
 
-    def step(self, rows):
-        batch = self.X[rows].contiguous(memory_format=self.order)
-        self.optimizer.zero_grad()
-        self.loss(self.net(batch), self.y[rows]).backward()
-        self.optimizer.step()
-
-    def epoch(self):
-        for rows in self.torch.randperm(len(self.X)).split(self.case.batch_size):
-            self.step(rows)
-
     def params(self):
-        """Copies, laid out as nnet's are."""
+        """Copies."""
         arrays = [param.detach().numpy().copy() for param in self.net.parameters()]
         return [array.swapaxes(0, 1) if array.ndim > 1 else array for array in arrays]
 
@@ -176,6 +181,31 @@ class TorchTraining:
             for param, array in zip(self.net.parameters(), arrays, strict=True):
                 array = array.swapaxes(0, 1) if array.ndim > 1 else array
                 param.copy_(self.torch.tensor(np.ascontiguousarray(array)))
+
+
+class TorchTraining(TorchNet):
+    """As a competent user writes it: images in memory, batches picked from a permutation."""
+
+    def __init__(self, library, case, dtype, learning_rate):
+        super().__init__(library, case, dtype)
+        self.case = case
+        self.X, self.y = map(self.torch.tensor, case.data(dtype))
+        if self.last:  # whole images in one piece: picking a batch is 4 times as fast
+            self.X = self.X.permute(0, 2, 3, 1).contiguous()
+        self.loss = self.torch.nn.CrossEntropyLoss()
+        self.optimizer = self.torch.optim.SGD(self.net.parameters(), lr=learning_rate)
+
+    def step(self, rows):
+        batch = self.X.index_select(0, rows)
+        if self.last:
+            batch = batch.permute(0, 3, 1, 2)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(self.net(batch), self.y.index_select(0, rows)).backward()
+        self.optimizer.step()
+
+    def epoch(self):
+        for rows in self.torch.randperm(len(self.X)).split(self.case.batch_size):
+            self.step(rows)
 
 
 def torch_seconds(library, case, dtype, budget):
@@ -201,9 +231,9 @@ BENCHMARK = Benchmark(
     },
     loops_case=(
         "MNIST net, 2 images of 2 classes",
-        Case((2, 1, 28, 28), [*NETS["MNIST"][1][:-1], ("dense", 2)], 2),
+        Case((2, 1, 28, 28), NETS["MNIST"][1], 2, 2),
     ),
-    tiny_case=Case((8, 1, 8, 8), [("conv", 2, 3), ("relu",), ("pool",), ("dense", 2)], 4),
+    tiny_case=Case((8, 1, 8, 8), "conv2-3,relu,pool2", 4, 2),
     small=small,
     operations=operations,
     float32_tolerance=1e-3,  # rounding turns one of a million ReLUs or maxima the other way

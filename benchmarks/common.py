@@ -3,7 +3,8 @@
 A benchmark describes its cases, and what each library does with one of them.
 `main` then runs every library in processes of its own, in turn, several rounds:
 two libraries in one process would disturb each other's threads. A process first
-checks all that it is about to time, and stops if a result is wrong.
+checks all that it is about to time, and stops if a result is wrong. Programs that
+measure something else than ratios use `run` alone.
 """
 
 import argparse
@@ -16,11 +17,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 import machine
+import plot
 import report
 
 THREAD_VARIABLES = (
@@ -30,6 +34,18 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+# What --target asks for: nnet's build, and the same limit for oneDNN and for PyTorch's own loops.
+TARGET_VARIABLES = {
+    "baseline": ("baseline", "SSE41", "default"),
+    "avx2": ("avx2", "AVX2", "avx2"),
+    "avx512": ("avx512", "AVX512_CORE", "avx512"),
+}
+TARGET_NAMES = ("NNET_TARGET", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+MODULES = {
+    "torch": ("torch",),
+    "torch-channels-last": ("torch",),
+    "onnxruntime": ("onnxruntime", "onnx"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,11 @@ class Operation:
     seconds: Callable  # budget in seconds -> median time of one run
     result: Callable | None  # () -> list of arrays, laid out as nnet's; None: nothing to check
     rates: dict  # {unit: amount of it in one run}, such as {"GFLOP/s": 1.2}
+
+    @property
+    def call(self):
+        """What is timed, where that is `median_time` of one call."""
+        return self.seconds.args[0]
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,7 @@ class Benchmark:
     operations: Callable  # library, case, dtype -> {name: Operation}
     float32_tolerance: float = 1e-4  # of the largest value in an array
     float64_tolerance: float = 1e-10
+    dtypes: tuple = ("float32", "float64")
 
 
 # --- in the child process -----------------------------------------------------
@@ -131,14 +153,10 @@ def measure(benchmark, options):
     for name, case in cases.items():
         operations = benchmark.operations(library, case, dtype)
         results[name] = {
-            operation: {"seconds": op.seconds(budget(options)), "rates": op.rates}
+            operation: {"seconds": op.seconds(options.budget), "rates": op.rates, "imgs": case.imgs}
             for operation, op in operations.items()
         }
     return results
-
-
-def budget(options):
-    return 0.0 if options.quick else 0.25
 
 
 def selected(benchmark, options):
@@ -146,10 +164,12 @@ def selected(benchmark, options):
     cases, loops_case = benchmark.cases, dict([benchmark.loops_case])
     if options.quick:
         cases, loops_case = {"tiny": benchmark.tiny_case}, {"tiny, loops": benchmark.tiny_case}
-    return [
-        {name: case for name, case in part.items() if options.only in name}
-        for part in (cases, loops_case)
-    ]
+    return matching(cases, options), matching(loops_case, options)
+
+
+def matching(cases, options):
+    """The cases that --only leaves."""
+    return {name: case for name, case in cases.items() if options.only in name}
 
 
 def limit_threads(library, n_threads):
@@ -164,8 +184,8 @@ def limit_threads(library, n_threads):
 
 
 def run_child(library, n_threads, *more):
-    """The results of `measure` in a process of its own."""
-    what = f"{library}, {n_threads} threads"
+    """What the program's `measure` returns in a process of its own."""
+    what = f"{library}, {n_threads} thread{'s' * (n_threads > 1)}"
     print(what, *more, file=sys.stderr, flush=True)
     command = [sys.executable, *sys.argv, "--child", library, "--threads", str(n_threads), *more]
     env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(n_threads))}
@@ -181,7 +201,7 @@ def collect(benchmark, options):
     The checks have processes of their own too: they load other libraries. The
     loops are timed only once, because they take so long.
     """
-    libraries = [*[lib for lib in benchmark.libraries if lib in options.compare], "nnet"]
+    libraries = [*options.compare, "nnet"]
     for n_threads, library in itertools.product(options.threads, libraries):
         if library != "loops":
             run_child(library, n_threads, "--check")
@@ -190,72 +210,130 @@ def collect(benchmark, options):
         _, n_threads, library = turn
         if library == "loops" and turn[:2] != (0, options.threads[0]):
             continue
-        results = run_child(library, n_threads)
-        for case, operations in results.items():
-            for operation, result in operations.items():
-                key = {"case": case, "operation": operation, "threads": n_threads}
-                new = {**key, "rates": result["rates"], "rounds": {}}
-                row = rows.setdefault(tuple(key.values()), new)
-                row["rounds"].setdefault(library, []).append(result["seconds"])
+        add(rows, library, n_threads, run_child(library, n_threads))
+    return {"results": medians(rows)}
+
+
+def add(rows, library, n_threads, results):
+    """Add to the rows what `measure` returned."""
+    for case, operations in results.items():
+        for operation, result in operations.items():
+            key = {"case": case, "operation": operation, "threads": n_threads}
+            new = {**key, "imgs": result["imgs"], "rates": result["rates"], "rounds": {}}
+            row = rows.setdefault(tuple(key.values()), new)
+            row["rounds"].setdefault(library, []).append(result["seconds"])
+
+
+def medians(rows):
     for row in rows.values():
         row["seconds"] = {lib: statistics.median(times) for lib, times in row["rounds"].items()}
     return list(rows.values())
 
 
-def parse_options(benchmark):
-    parser = argparse.ArgumentParser(description=f"Benchmark of nnet: {benchmark.name}.")
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+# --- options ------------------------------------------------------------------
+
+
+def make_parser(name, libraries, threads=(1, 2), dtypes=("float32", "float64")):
+    """The options that every program here has."""
+    parser = argparse.ArgumentParser(description=f"Benchmark of nnet: {name}.")
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2"
+        "--threads",
+        type=int,
+        nargs="+",
+        default=list(threads),
+        metavar="N",
+        help=f"default: {' '.join(map(str, threads))}",
     )
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    parser.add_argument("--dtype", choices=dtypes, default="float32")
+    parser.add_argument(
+        "--target",
+        choices=TARGET_VARIABLES,
+        help="limit nnet and PyTorch to an instruction set; default: the best one for each",
+    )
     parser.add_argument(
         "--only", default="", metavar="SUBSTR", help="only the cases whose name has it"
     )
     parser.add_argument(
         "--compare",
         nargs="*",
-        choices=benchmark.libraries,
-        default=benchmark.libraries,
+        choices=libraries,
+        default=libraries,
         help="what to measure besides nnet; default: all of these that are installed",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all the results")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (matplotlib)")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     parser.add_argument("--quick", action="store_true", help="a tiny case, once: only a trial")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def add_timing(parser):
+    """The options of programs that repeat what they time."""
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument(
+        "--budget", type=float, default=0.25, metavar="SECONDS", help="for each time; default: 0.25"
+    )
+
+
+def parse(parser):
+    """The options, without the libraries that cannot run: says why."""
     options = parser.parse_args()
-    if min(options.rounds, *options.threads) < 1:
-        parser.error("--rounds and --threads must be at least 1")
     if options.quick:
-        options.rounds, options.threads = 1, options.threads[:1]
+        options.rounds, options.threads, options.budget = 1, options.threads[:1], 0.0
+    if min(*options.threads, getattr(options, "rounds", 1)) < 1:
+        parser.error("--rounds and --threads must be at least 1")
+    libraries, options.compare = options.compare, []
+    for library in libraries:
+        missing = [module for module in MODULES.get(library, ()) if not find_spec(module)]
+        if not missing:
+            options.compare.append(library)
+        elif not options.child:
+            print(f"{library} is skipped: no module {missing[0]}", file=sys.stderr)
+    if options.target:
+        os.environ.update(zip(TARGET_NAMES, TARGET_VARIABLES[options.target]))
+    return options
+
+
+def parse_options(benchmark):
+    parser = make_parser(benchmark.name, benchmark.libraries, dtypes=benchmark.dtypes)
+    add_timing(parser)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (matplotlib)")
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
+    options = parse(parser)
     if not any(selected(benchmark, options)):
         parser.error(f"no case has {options.only!r} in its name")
-    if not machine.torch_version():
-        options.compare = [lib for lib in options.compare if not lib.startswith("torch")]
     if options.plot and not {"numpy", "torch"} & set(options.compare):
         parser.error("--plot draws ratios to torch or numpy: --compare one of them")
     return options
 
 
-def main(benchmark):
-    """Run a benchmark as its command line says."""
-    options = parse_options(benchmark)
+def run(name, options, measure, collect):
+    """In a child, print what `measure` returns; else show and write what `collect` returns."""
     if options.child:
-        json.dump(measure(benchmark, options), sys.stdout)
-        return
-    peak = machine.fma_peak(options.dtype, options.threads, 2 * budget(options))
+        json.dump(measure(options), sys.stdout)
+        return None
+    peak_seconds = 0.0 if options.quick else 0.5
     data = {
-        "benchmark": benchmark.name,
+        "benchmark": name,
         "date": time.strftime("%Y-%m-%d"),
         "dtype": options.dtype,
-        "machine": machine.describe(),
-        "fma_peak_gflops": peak,
-        "results": collect(benchmark, options),
+        "limited to": options.target,
+        "machine": machine.describe(options.target),
+        "fma_peak_gflops": machine.fma_peak(
+            options.dtype, options.threads, peak_seconds, options.target
+        ),
+        **collect(options),
     }
     report.show(data, options.markdown)
     if options.json:
         options.json.write_text(json.dumps(data, indent=1) + "\n")
-    if options.plot:
-        report.plot(data, options.plot)
+    return data
+
+
+def main(benchmark):
+    """Run a benchmark as its command line says."""
+    options = parse_options(benchmark)
+    parts = partial(measure, benchmark), partial(collect, benchmark)
+    data = run(benchmark.name, options, *parts)
+    if data and options.plot:
+        plot.plot(data, options.plot)

@@ -59,13 +59,23 @@ int main(int argc, char **argv) {
 """
 
 
-def fma_peak(dtype, thread_counts, seconds):
+# What the compiler may use of this processor; without a target, all of it.
+PEAK_FLAGS = {
+    None: (["-march=native"], ["-mcpu=native"]),
+    "baseline": ([],),
+    "avx2": (["-mavx2", "-mfma"],),
+    "avx512": (["-mavx512f", "-mfma"],),
+}
+
+
+def fma_peak(dtype, thread_counts, seconds, target=None):
     """GFLOP/s of independent multiply-adds on so many threads: {count: rate}, empty if unknown.
 
-    It takes a C compiler: that in CC, or the one that built Python, or cc, gcc or clang.
+    The counts are text, as JSON has them. It takes a C compiler: that in CC, or
+    the one that built Python, or cc, gcc or clang.
     """
     with tempfile.TemporaryDirectory() as folder:
-        program = _compile_peak(Path(folder), np.dtype(dtype))
+        program = _compile_peak(Path(folder), np.dtype(dtype), PEAK_FLAGS[target])
         if program is None:
             return {}
         peaks = {}
@@ -74,20 +84,20 @@ def fma_peak(dtype, thread_counts, seconds):
             running = [
                 subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)
             ]
-            peaks[count] = sum(float(process.communicate()[0]) for process in running)
+            peaks[str(count)] = sum(float(process.communicate()[0]) for process in running)
     return peaks
 
 
-def _compile_peak(folder, dtype):
+def _compile_peak(folder, dtype, choices):
     """The program, or None where no compiler makes it."""
     source, program = folder / "peak.c", folder / "peak"
     source.write_text(PEAK_SOURCE)
     real = {"float32": "float", "float64": "double"}[dtype.name]
     own = [os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang"]
     for compiler in filter(None, own):
-        for native in ("-march=native", "-mcpu=native"):
+        for flags in choices:
             command = shlex.split(compiler)
-            command += ["-O3", native, "-ffp-contract=fast", f"-DREAL={real}"]
+            command += ["-O3", *flags, "-ffp-contract=fast", f"-DREAL={real}"]
             command += [str(source), "-o", str(program)]
             if not shutil.which(command[0]):
                 continue
@@ -96,28 +106,29 @@ def _compile_peak(folder, dtype):
     return None
 
 
-def describe():
-    """What the results depend on, by name."""
+def describe(target=None):
+    """What the results depend on, by name; the target is that of the child processes."""
     return {
         "CPU": _cpu_model(),
         "cores": os.cpu_count(),
         "OS": platform.platform(),
         "Python": platform.python_version(),
         "NumPy": np.__version__,
-        "PyTorch": torch_version() or "not installed; install PyTorch to compare",
+        "PyTorch": _version("torch"),
+        "onnxruntime": _version("onnxruntime"),
         "nnet": nnet.__version__,
         "nnet's compiler": _cpu.COMPILER,
-        "nnet's target": kernels.TARGET,
+        "nnet's target": target or kernels.TARGET,
         "OpenMP": "yes" if _cpu.OPENMP else "no, nnet runs on one thread",
     }
 
 
-def torch_version():
-    """PyTorch's version, without the seconds of its import; None if it is not installed."""
+def _version(package):
+    """Without the seconds of an import."""
     try:
-        return version("torch")
+        return version(package)
     except PackageNotFoundError:
-        return None
+        return "not installed"
 
 
 def _cpu_model():

@@ -1,6 +1,8 @@
 """The benchmarks run, check what they time, and report what they measured. No timing here."""
 
 import json
+import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-NAMES = ["bench_conv", "bench_pool", "bench_train"]
+NAMES = ["bench_conv", "bench_pool", "bench_train", "bench_predict"]
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="not in this source distribution")
 
 
@@ -19,22 +21,29 @@ def load(monkeypatch):
     return __import__
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_quick_run_writes_json(name, run_python, tmp_path):
-    script, path = str(BENCHMARKS / f"{name}.py"), tmp_path / "results.json"
-    argv = [script, "--quick", "--markdown", "--compare", "loops", "numpy", "--json", str(path)]
-    code = f"""
-        import runpy, sys
-        sys.argv = {argv}
-        sys.path.insert(0, {str(BENCHMARKS)!r})
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    """
-    done = run_python("\n".join(line.strip() for line in code.splitlines()))
-    assert done.returncode == 0, done.stderr
-    assert "| geometric mean |" in done.stdout
-    assert "Python loops" in done.stdout
+@pytest.fixture
+def quick_run(run_python, tmp_path):
+    """A function that runs a program with --quick: what it printed, and its JSON."""
+    pytest.importorskip("resource", reason="not on Windows")
 
-    data = json.loads(path.read_text())
+    def run(name, *options):
+        script, path = str(BENCHMARKS / f"{name}.py"), tmp_path / "results.json"
+        argv = [script, "--quick", "--markdown", "--json", str(path), *options]
+        done = run_python(
+            f"import runpy, sys\nsys.argv = {argv}\nsys.path.insert(0, {str(BENCHMARKS)!r})\n"
+            "runpy.run_path(sys.argv[0], run_name='__main__')"
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, json.loads(path.read_text())
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quick_run_writes_json(name, quick_run):
+    printed, data = quick_run(name, "--compare", "loops", "numpy")
+    assert "| geometric mean |" in printed
+    assert "Python loops" in printed
     assert {"CPU", "OS", "Python", "NumPy", "nnet's compiler", "nnet's target"} <= set(
         data["machine"]
     )
@@ -45,15 +54,54 @@ def test_quick_run_writes_json(name, run_python, tmp_path):
         assert min(row["rates"].values()) > 0
 
 
+def test_limited_to_a_target(quick_run):
+    printed, data = quick_run("bench_pool", "--target", "baseline", "--compare")
+    assert data["limited to"] == data["machine"]["nnet's target"] == "baseline"
+    assert "1 thread, limited to baseline" in printed
+
+
+def test_quick_scaling(quick_run):
+    printed, data = quick_run("bench_scaling", "--threads", "2", "--compare")
+    assert {row["case"] for row in data["results"]} == {"convolution tiny", "pooling tiny"}
+    assert all(set(row["seconds"]) == {"one-thread", "nnet"} for row in data["results"])
+    against = {row["case"] for row in data["figures"]["growth of the time"]}
+    assert {"convolution against channels", "max pooling against batch"} <= against
+    assert "slow-down" in printed or not hasattr(os, "sched_setaffinity")
+
+
+def test_quick_memory(quick_run):
+    _, data = quick_run("bench_memory", "--compare")
+    (peak,) = data["figures"]["peak of a training"]
+    assert 0 < peak["imported MB"] <= peak["peak MB"]
+    (step,) = data["figures"]["a step of training in the steady state"]
+    assert step["allocated KB"] > 0 and step["page faults"] >= 0
+    scratch = data["figures"]["scratch"]
+    assert len(scratch) > 3 and all(row["growth"] > 0 for row in scratch)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_results_agree(name, load, dtype):
     """Every case's small version: loops, NumPy and compiled."""
     bench, common = load(name), load("common")
     benchmark = bench.BENCHMARK
     smalls = map(benchmark.small, benchmark.cases.values())
-    for name, small in {str(small): small for small in smalls}.items():
-        common.check(benchmark, "numpy", name, small, dtype)
-        common.check(benchmark, "nnet", name, small, dtype)
+    for small in {str(small): small for small in smalls}.values():
+        common.check(benchmark, "numpy", str(small), small, dtype)
+        common.check(benchmark, "nnet", str(small), small, dtype)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("library", ["torch", "torch-channels-last", "onnxruntime"])
+def test_peers_compute_the_same(name, library, load):
+    bench, common = load(name), load("common")
+    benchmark = bench.BENCHMARK
+    if library not in benchmark.libraries:
+        pytest.skip(f"{name} does not measure {library}")
+    modules = [pytest.importorskip(module) for module in common.MODULES[library]]
+    smalls = map(benchmark.small, benchmark.cases.values())
+    with modules[0].enable_grad() if "torch" in library else nullcontext():
+        for small in {str(small): small for small in smalls}.values():
+            common.check(benchmark, library, str(small), small, np.dtype(np.float32))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,8 +128,8 @@ def test_wrong_result_is_not_timed(name, damage, load):
 
 def row(operation, **seconds):
     seconds = {library.replace("_", "-"): time for library, time in seconds.items()}
-    rates = {"GFLOP/s": 0.05}
-    return {"case": "c", "operation": operation, "threads": 1, "rates": rates, "seconds": seconds}
+    key = {"case": "c", "operation": operation, "threads": 1, "imgs": [8, 3, 16, 16]}
+    return {**key, "rates": {"GFLOP/s": 0.05}, "seconds": seconds}
 
 
 ROWS = [
@@ -90,8 +138,15 @@ ROWS = [
 ]
 
 
+def data_of(rows=ROWS, **more):
+    """What a benchmark writes."""
+    machine = {"PyTorch": "2", "nnet's compiler": "gcc"}
+    data = {"benchmark": "convolution", "dtype": "float32", "limited to": None, "date": "today"}
+    return {**data, "machine": machine, "fma_peak_gflops": {"1": 100}, "results": rows, **more}
+
+
 def test_table_shows_times_rates_and_ratios(load):
-    head, first, second, mean = load("report").table(ROWS, peak=100)
+    head, first, second, *summary = load("report").table(ROWS, peak=100)
     assert dict(zip(head, first)) == {
         "case": "c",
         "operation": "forward",
@@ -106,7 +161,12 @@ def test_table_shows_times_rates_and_ratios(load):
         "vs the better": "0.50",
     }
     assert second[-3:] == ["2.00", "8.00", "8.00"]
-    assert mean == ["geometric mean", "forward", *[""] * 6, "4.00", "4.00", "2.00"]
+    blank = [""] * 6
+    assert summary == [
+        ["geometric mean", "forward", *blank, "4.00", "4.00", "2.00"],
+        ["lowest", "forward", *blank, "2.00", "2.00", "0.50"],
+        ["below 1.0", "forward", *blank, "0/2", "0/2", "1/2"],
+    ]
 
 
 def test_share_of_an_unknown_peak(load):
@@ -114,22 +174,63 @@ def test_share_of_an_unknown_peak(load):
     assert first[head.index("of peak")] == "n/a"
 
 
+def test_targets_met_and_missed(load):
+    targets = load("targets")
+    lines = {line[0]: line[1:] for line in targets.table(targets.of([data_of()]))}
+    where = "c, forward, 1 thread"  # both rows have this name, the last one counts
+    assert lines["convolution, every case"] == ["at least 1", "8.00", "met", where]
+    assert lines["convolution, 1 thread"][:3] == ["at least 1.5", "8.00", "met"]
+
+    target = targets.Target("t", "at most", 1.05, {"a": 1.0, "b": 2.0, "c": 1.5})
+    assert target.line() == ["t", "at most 1.05", "2.00", "missed by 2 of 3", "b"]
+    assert target._replace(of_mean=True).line()[2:] == ["1.44", "missed", "geometric mean of 3"]
+
+
+def test_targets_between_files(load):
+    """float64 and another compiler against float32; a limit to an instruction set."""
+    slower = [row("forward", nnet=0.004, torch=0.006, torch_channels_last=0.010)]
+    other = {"PyTorch": "2", "nnet's compiler": "clang"}
+    found = load("targets").of(
+        [
+            data_of(),
+            data_of(slower, dtype="float64"),
+            data_of(slower, machine=other),
+            data_of(slower, **{"limited to": "avx2"}),
+        ]
+    )
+    measured = {target.what: target.line()[2] for target in found}
+    assert measured["convolution, float64 over float32"] == "0.25"
+    assert measured["convolution, clang over gcc"] == "0.25"
+    assert measured["convolution, both limited to avx2, 1 thread"] == "1.50"
+
+
+def test_readme_results_are_replaced(load, tmp_path, monkeypatch):
+    readme, results = tmp_path / "README.md", tmp_path / "conv.json"
+    readme.write_text("prose\n\n## Results\n\nold\n")
+    results.write_text(json.dumps(data_of()))
+    monkeypatch.setattr("sys.argv", ["report.py", str(results), "--readme", str(readme)])
+    load("report").main()
+    text = readme.read_text()
+    assert text.startswith("prose\n\n## Results\n\ntoday\n")
+    assert "| convolution, every case | at least 1 |" in text
+    assert "geometric mean 2.00 vs the better</summary>" in text
+    assert "old" not in text
+
+
 def test_plot(load, tmp_path):
     pytest.importorskip("matplotlib")
-    data = {
-        "benchmark": "convolution",
-        "dtype": "float32",
-        "machine": {"PyTorch": "2"},
-        "results": ROWS,
-    }
-    load("report").plot(data, tmp_path / "ratios.png")
+    load("plot").plot(data_of(), tmp_path / "ratios.png")
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+    for i in range(2):
+        load("plot").plot(data_of(), tmp_path / f"{i}.svg")
+    assert (tmp_path / "0.svg").read_text() == (tmp_path / "1.svg").read_text()
 
 
-def test_without_pytorch(load, monkeypatch):
+def test_missing_libraries_are_skipped(load, monkeypatch, capsys):
     common, machine = load("common"), load("machine")
-    monkeypatch.setattr(machine, "torch_version", lambda: None)
+    monkeypatch.setitem(common.MODULES, "torch", ("no_such_module",))
     monkeypatch.setattr("sys.argv", ["bench_conv.py"])
     options = common.parse_options(load("bench_conv").BENCHMARK)
-    assert options.compare == ["loops", "numpy"]
-    assert machine.describe()["PyTorch"] == "not installed; install PyTorch to compare"
+    assert options.compare == ["loops", "numpy", "torch-channels-last"][: len(options.compare)]
+    assert "torch is skipped: no module no_such_module" in capsys.readouterr().err
+    assert machine._version("no-such-package") == "not installed"

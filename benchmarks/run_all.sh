@@ -1,0 +1,49 @@
+#!/bin/bash
+# Measure everything, and put the results into benchmarks/README.md: under an hour on two quiet
+# cores. Takes the folder for the JSON files, build/benchmarks by default; PYTHON chooses the
+# interpreter, in which nnet, PyTorch 2.13, onnxruntime, onnx and matplotlib are installed.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+results=$(mkdir -p "${1:-$here/../build/benchmarks}" && cd "${1:-$here/../build/benchmarks}" && pwd)
+python=${PYTHON:-python}
+cd "$results"  # outside the clone, or Python would find its sources instead of what is installed
+uptime
+
+# bench PROGRAM NAME OPTION...: NAME.json and NAME.txt
+bench() {
+    echo "== $2 (${SECONDS}s)"
+    "$python" "$here/bench_$1.py" --json "$2.json" "${@:3}" > "$2.txt" 2> "$2.log" ||
+        { tail "$2.log" >&2; exit 1; }
+}
+
+peers="torch torch-channels-last"
+bench conv conv --compare loops $peers --budget 0.15
+bench pool pool --compare loops copy $peers --budget 0.1
+bench train train --compare $peers --budget 0.1
+bench predict predict --compare $peers onnxruntime
+bench scaling scaling --budget 0.1
+bench memory memory
+bench conv conv-float64 --dtype float64 --compare $peers --budget 0.05
+bench pool pool-float64 --dtype float64 --compare $peers --budget 0.05
+files=(conv pool train predict scaling memory conv-float64 pool-float64)
+
+for target in baseline avx2; do
+    bench conv "conv-$target" --target $target --compare $peers --budget 0.05
+    bench pool "pool-$target" --target $target --compare $peers --budget 0.05
+    bench train "train-$target" --target $target --compare $peers --budget 0.05 --only "batch 64"
+    files+=("conv-$target" "pool-$target" "train-$target")
+done
+
+if command -v clang > /dev/null; then  # nnet alone, built by clang, against the build above
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    git -C "$here/.." archive --prefix=nnet/ HEAD | tar -x -C "$work"
+    CC=clang "$python" -m pip install --quiet --no-deps --target "$work/clang" "$work/nnet"
+    export PYTHONPATH="$work/clang${PYTHONPATH:+:$PYTHONPATH}"
+    bench conv conv-clang --compare --budget 0.15
+    bench pool pool-clang --compare --budget 0.1
+    files+=(conv-clang pool-clang)
+fi
+
+"$python" "$here/report.py" "${files[@]/%/.json}" --readme "$here/README.md" --plot "$here/conv.svg"
+echo "== done (${SECONDS}s)"
