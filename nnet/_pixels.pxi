@@ -32,7 +32,10 @@ cdef struct PixelPass:
 cdef struct PixelJob:
     const Correlation *task             # what is to be computed
     Py_ssize_t rows, cols               # the packed plane: padded, as far as taps read
-    Py_ssize_t depth                    # from one packed pixel to the next
+    bint in_place                       # the images serve as they are: nothing is packed
+    Py_ssize_t depth                    # from one packed pixel to the next ...
+    Py_ssize_t channel_pitch            # ... one channel to the next ...
+    Py_ssize_t img_pitch                # ... one image of a unit to the next, in pixels
     Py_ssize_t *pixel_at                # (h, w) which packed pixel each pixel becomes
     # A unit of work: some images, or a strip of one.
     Py_ssize_t stack                    # images
@@ -84,14 +87,18 @@ cdef void pack_pixels(
     real *dst, const Py_ssize_t *dst_at, Py_ssize_t first, Py_ssize_t depth,
     const real *planes, Py_ssize_t plane_pitch, Py_ssize_t n_channels, Py_ssize_t n,
 ) noexcept nogil:
-    """n neighbouring pixels of all channels: pixel p becomes pixel dst_at[p] - first of dst."""
+    """n neighbouring pixels of all channels: pixel p becomes pixel dst_at[p] - first of dst.
+
+    Without a table they stay neighbours.
+    """
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef real block[LANES_SQUARED]
     cdef Py_ssize_t c, p, i, j, n_rows
     if n < lanes:
         for p in range(n):
             for c in range(n_channels):
-                dst[(dst_at[p] - first) * depth + c] = planes[c * plane_pitch + p]
+                j = p if dst_at == NULL else dst_at[p] - first
+                dst[j * depth + c] = planes[c * plane_pitch + p]
         return
     for i in range(ceil_div(n_channels, lanes)):
         c = i * lanes
@@ -109,7 +116,10 @@ cdef void pack_pixels(
                         fill(block + j * lanes, <real>0)
             transpose(block)
             for j in range(VECTOR_BYTES // sizeof(real)):
-                store(dst + (dst_at[p + j] - first) * depth + c, block + j * lanes)
+                if dst_at == NULL:
+                    store(dst + (p + j) * depth + c, block + j * lanes)
+                else:
+                    store(dst + (dst_at[p + j] - first) * depth + c, block + j * lanes)
             p = next_block(p, n, planes, plane_pitch, lanes)
 
 
@@ -201,7 +211,6 @@ cdef void pixels_unit(
     cdef Py_ssize_t n_rows = min(job.strip, job.pass_rows - row)
     cdef Py_ssize_t first = row * job.in_step
     cdef Py_ssize_t end = min(first + n_rows * job.in_step + job.in_extra, job.rows)
-    cdef Py_ssize_t img_size = (job.strip * job.in_step + job.in_extra) * job.cols * job.depth
     cdef Py_ssize_t out_size = job.task.out_h * job.task.out_w
     cdef Py_ssize_t y0 = row * job.out_step
     cdef Py_ssize_t y1 = min((row + n_rows) * job.out_step, job.task.out_h)
@@ -210,10 +219,16 @@ cdef void pixels_unit(
     cdef int n_vectors
     cdef const real *bias
     cdef real *folded
+    cdef const real *src = buffer
     cdef const PixelPass *run
-    for s in range(n_stacked):
-        pack_image(job, buffer + s * img_size, imgs + (n0 + s) * job.task.n_channels * job.task.packing.h * job.task.packing.w,
-                   first, end)
+    imgs += n0 * job.task.n_channels * job.task.packing.h * job.task.packing.w
+    if job.in_place:
+        src = imgs + first * job.cols
+    else:
+        for s in range(n_stacked):
+            pack_image(job, buffer + s * job.img_pitch * job.depth,
+                       imgs + s * job.task.n_channels * job.task.packing.h * job.task.packing.w,
+                       first, end)
     if job.winograd != NULL:
         winograd_input(job, scratch, buffer, n_stacked, n_rows)
     for b in range(job.n_blocks):
@@ -229,7 +244,8 @@ cdef void pixels_unit(
                 rows = clip(run.rows - row, 0, n_rows)
                 correlate_features(
                     result, run.dst_at,
-                    buffer + b // job.blocks_per_group * per_group, run.src_at, job.depth,
+                    src + b // job.blocks_per_group * per_group * job.channel_pitch, run.src_at,
+                    job.depth,
                     n_stacked * rows * run.cols, run.tap_at,
                     <const real *>run.weights + run.n_taps * padded_features(job, b, lanes),
                     run.n_taps, bias, job.task.with_relu, n_vectors,
@@ -340,6 +356,27 @@ cdef inline Py_ssize_t filter_at(const PixelJob *job, Py_ssize_t b, Py_ssize_t k
     return group * pitch.group + k * pitch.feature
 
 
+cdef void pack_block(
+    real *row, Py_ssize_t width, const real *filters, Py_ssize_t n_features, Py_ssize_t channels,
+    const FilterPitches *pitch, const Py_ssize_t *ij, Py_ssize_t n_ij,
+) noexcept nogil:
+    """The weights of a block of features, (ij, channels, width), with zeros behind the last."""
+    cdef Py_ssize_t m, c, k
+    if n_features < width:
+        memset(row, 0, n_ij * channels * width * sizeof(real))
+    for m in range(n_ij):
+        if pitch.channel == 1:
+            pack_pixels(row, NULL, 0, width, filters, pitch.feature, n_features, channels)
+            continue
+        for c in range(channels):
+            if pitch.feature == 1:
+                copy(row, filters + c * pitch.channel, n_features)
+            else:
+                for k in range(n_features):
+                    row[k] = filters[k * pitch.feature + c * pitch.channel + ij[m]]
+            row += width
+
+
 cdef void plan_pixel_pass(
     const PixelJob *job, PixelPass *run, const real *filters, Py_ssize_t fil_size, Py_ssize_t fil_w,
     bint backward, object phase_y, object phase_x, Py_ssize_t step_x, Py_ssize_t out_step_x,
@@ -352,7 +389,6 @@ cdef void plan_pixel_pass(
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t channels = job.task.n_channels // job.task.groups
     cdef FilterPitches pitch = filter_pitches(job.task, fil_size, backward)
-    cdef Py_ssize_t plane = (job.strip * job.in_step + job.in_extra) * job.cols
     cdef Py_ssize_t n_ij = len(phase_y.taps) * len(phase_x.taps)
     cdef Py_ssize_t b, c, f, k, m, s, r, x, width, rows
     cdef Py_ssize_t first_y = phase_y.first, first_x = phase_x.first
@@ -369,7 +405,7 @@ cdef void plan_pixel_pass(
             ij[m] = i * fil_w + j
             k = <Py_ssize_t>shift_y * job.cols + <Py_ssize_t>shift_x
             for c in range(channels):
-                run.tap_at[m * channels + c] = k * job.depth + c
+                run.tap_at[m * channels + c] = k * job.depth + c * job.channel_pitch
             m += 1
     row = <real *>space.take(
         run.n_taps * padded_features(job, job.n_blocks, lanes) * sizeof(real))
@@ -379,13 +415,8 @@ cdef void plan_pixel_pass(
         k = first_feature(job, b, lanes)
         f = first_feature(job, b + 1, lanes) - k
         source = filters + filter_at(job, b, k, &pitch)
-        for m in range(n_ij):
-            for c in range(channels):
-                for k in range(f):
-                    row[k] = source[k * pitch.feature + c * pitch.channel + ij[m]]
-                for k in range(f, width):
-                    row[k] = 0
-                row += width
+        pack_block(row, width, source, f, channels, &pitch, ij, n_ij)
+        row += run.n_taps * width
     rows = min(run.rows, job.strip)
     run.src_at = <Py_ssize_t *>space.take(job.stack * rows * run.cols * sizeof(Py_ssize_t))
     run.dst_at = <Py_ssize_t *>space.take(job.stack * rows * run.cols * sizeof(Py_ssize_t))
@@ -394,7 +425,7 @@ cdef void plan_pixel_pass(
         for r in range(rows):
             for x in range(run.cols):
                 run.src_at[m] = (
-                    s * plane + (r * job.in_step + first_y) * job.cols + x * step_x + first_x
+                    s * job.img_pitch + (r * job.in_step + first_y) * job.cols + x * step_x + first_x
                 )
                 run.dst_at[m] = (
                     s * job.task.out_h * job.task.out_w + (r * job.out_step + pixel_y) * job.task.out_w
@@ -423,6 +454,7 @@ cdef void correlate_by_pixels(
     cdef Py_ssize_t i, n_pixels, row_values, first_y, last_y, first_x, last_x
     job.task = task
     job.depth = ceil_div(task.n_channels, lanes) * lanes
+    job.channel_pitch = 1
     plan_feature_blocks(&job, bias, space)
     first_y, last_y = reach_of(phases_y)
     first_x, last_x = reach_of(phases_x)
@@ -446,7 +478,17 @@ cdef void correlate_by_pixels(
     job.cols = max(job.cols, task.packing.left + task.packing.w)
     row_values += job.in_step * job.cols * job.depth
     plan_units(&job, row_values, sizeof(real), n_threads)
-    plan_pixel_table(&job, space)
+    job.img_pitch = (job.strip * job.in_step + job.in_extra) * job.cols
+    job.in_place = (
+        not with_winograd and task.packing.top == 0 and task.packing.left == 0
+        and job.rows <= task.packing.h and job.cols == task.packing.w
+    )
+    if job.in_place:
+        job.depth = 1
+        job.channel_pitch = task.packing.h * task.packing.w
+        job.img_pitch = task.n_channels * job.channel_pitch
+    else:
+        plan_pixel_table(&job, space)
     job.scratch_size = 0
     job.n_passes = 0
     if with_winograd:
@@ -464,5 +506,5 @@ cdef void correlate_by_pixels(
     if task.fold != NULL:
         n_pixels += task.fold.h * task.fold.w
     job.result_size = n_pixels * job.block_vectors * lanes
-    job.buffer_size = job.stack * (job.strip * job.in_step + job.in_extra) * job.cols * job.depth
+    job.buffer_size = 0 if job.in_place else job.stack * job.img_pitch * job.depth
     run_pixels(&job, imgs, out, space, n_threads)
