@@ -30,6 +30,13 @@ cdef cnp.ndarray check_array(object array, str name, str axes, cnp.ndarray like,
 
     `like`, if given, is an array whose dtype it must share.
     """
+    cdef cnp.ndarray checked = check_reals(array, name, like, like_name)
+    check_axes(checked, name, axes)
+    return checked
+
+
+cdef cnp.ndarray check_reals(object array, str name, cnp.ndarray like, str like_name):
+    """The same for an array of any shape."""
     check_ndarray(array, name, "a NumPy array")
     cdef cnp.ndarray checked = array
     cdef int kind = cnp.PyArray_TYPE(checked)
@@ -40,7 +47,6 @@ cdef cnp.ndarray check_array(object array, str name, str axes, cnp.ndarray like,
             f"{name} has dtype {checked.dtype} but {like_name} has {like.dtype}, "
             "expected one dtype for all arrays of a call"
         )
-    check_axes(checked, name, axes)
     return checked
 
 

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import contextmanager
+from math import isfinite
 from operator import index
 from threading import RLock
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from nnet import gradients
 from nnet.data import as_images, as_labels, as_values, batch_of, bc01_shape, check_lengths, encode
-from nnet.layers import Activation, Conv, Layer, LossMixin, ParamMixin
+from nnet.layers import Activation, Conv, Layer, Linear, LogRegression, LossMixin, ParamMixin, Pool
 from nnet.layers.base import as_bool, as_float, as_int
 from nnet.optimizers import SGD
 from nnet.progress import Progress, describe
@@ -20,6 +21,10 @@ ADVICE = "try a smaller learning_rate, or scale X to values around 1"
 
 class DivergedError(FloatingPointError):
     """The training loss or the parameters became NaN or infinite."""
+
+
+def is_relu(layer):
+    return type(layer) is Activation and layer.type == "relu"
 
 
 class NeuralNetwork:
@@ -232,7 +237,7 @@ class NeuralNetwork:
             # With mode='raise', take would first copy to a buffer of its own.
             batch = np.take(images, rows, axis=0, out=work[: len(rows)], mode="clip")
             loss, right = self._step(batch, target[rows], optimizer)
-            if not np.isfinite(loss):
+            if not isfinite(loss):
                 raise DivergedError(
                     f"the loss became {loss} in epoch {epochs[0]}: try a smaller learning_rate "
                     f"than {optimizer.learning_rate}, or scale X to values around 1"
@@ -250,12 +255,15 @@ class NeuralNetwork:
         # A diverging loss is reported as such, not as a warning about some overflow.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             scores = self._forward(batch)
-            loss = float(loss_layer.loss(scores, target))
-            n_right = 0
-            if loss_layer.is_classifier:
-                n_right = int(np.sum(np.argmax(loss_layer.fprop(scores), axis=1) == target))
-            if np.isfinite(loss):
-                self._backward(loss_layer.input_grad(scores, target))
+            if type(loss_layer) is LogRegression:  # a subclass may have another loss or gradient
+                loss, n_right, grad = loss_layer.loss_and_grad(scores, target)
+            else:
+                loss, n_right = float(loss_layer.loss(scores, target)), 0
+                if loss_layer.is_classifier:
+                    n_right = int(np.sum(np.argmax(loss_layer.fprop(scores), axis=1) == target))
+                grad = loss_layer.input_grad(scores, target)
+            if isfinite(loss):
+                self._backward(grad)
                 optimizer.step(self._collect("param_incs"))
         return loss, n_right
 
@@ -286,14 +294,18 @@ class NeuralNetwork:
         At the end the arrays are taken back, and all activations with them.
         Another thread that wants to predict waits.
         """
-        names = ("training", "need_input_grad", "_lent", "_kept", "_fused_relu")
+        names = (
+            "training", "need_input_grad", "_lent", "_kept", "_fused_relu", "_fused_relu_grad"
+        )
         with self._lock:
             before = [[getattr(layer, name) for name in names] for layer in self.layers]
             try:
                 for layer, after in zip(self.layers, [*self.layers[1:], None]):
                     layer.training, layer._lent = training, {}
-                    if type(layer) is Conv and type(after) is Activation and after.type == "relu":
+                    if type(layer) in (Conv, Linear) and is_relu(after):
                         layer._fused_relu = after._fused_relu = True
+                    if is_relu(layer) and type(after) is Pool and after.mode == "max":
+                        layer._fused_relu_grad = after._fused_relu_grad = True
                 self.layers[self._first_trained()].need_input_grad = False
                 yield
             finally:

@@ -33,7 +33,10 @@ class Layer(ABC):
 
     _kept = None  # what fprop keeps for bprop; a network drops it after fit
     _lent = None  # a network lends a dict: the arrays that _array hands out every step
-    _fused_relu = False  # set by a network on a Conv and the Activation('relu') after it
+    # Set by a network on an Activation('relu') and on the layer before it that computes it.
+    _fused_relu = False
+    # Set by a network on a max-Pool, and on the ReLU before it whose gradient it computes.
+    _fused_relu_grad = False
 
     def _setup(self, input_shape, rng):
         """Check the input's shape and start afresh, with random numbers from `rng`."""
@@ -73,6 +76,16 @@ class Layer(ABC):
         if array is None or array.shape[1:] != shape[1:] or len(array) < shape[0]:
             array = self._lent[name] = np.empty(shape, dtype)
         return array[: shape[0]]
+
+    def _output(self, input):
+        """The array for the output of a batch; inside a network its shape is found only once."""
+        if self._lent is None:
+            return np.empty(self.output_shape(input.shape), input.dtype)
+        output = self._lent.get(input.shape)
+        if output is None:
+            output = self._array("output", self.output_shape(input.shape), input.dtype)
+            self._lent[input.shape] = output
+        return output
 
 
 class ParamMixin(ABC):
