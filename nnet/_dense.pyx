@@ -125,10 +125,21 @@ def matmul(
 
 cdef void relu_gradient(const real *output, const real *output_grad, real *input_grad,
                         Py_ssize_t size, int n_threads) noexcept nogil:
-    cdef Py_ssize_t block, i
-    for block in prange((size + 16383) // 16384, num_threads=n_threads, schedule="static"):
-        for i in range(block * 16384, min(block * 16384 + 16384, size)):
-            input_grad[i] = output_grad[i] if output[i] > 0 else <real>0
+    cdef Py_ssize_t t
+    if n_threads == 1:  # without the microsecond of a parallel region
+        relu_gradient_part(output, output_grad, input_grad, 0, size)
+        return
+    for t in prange(n_threads, num_threads=n_threads, schedule="static"):
+        relu_gradient_part(output, output_grad, input_grad, t * size // n_threads,
+                           (t + 1) * size // n_threads)
+
+
+cdef inline void relu_gradient_part(
+    const real *output, const real *output_grad, real *input_grad, Py_ssize_t start, Py_ssize_t end,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(start, end):
+        input_grad[i] = output_grad[i] if output[i] > 0 else <real>0
 
 
 def bprop_relu(

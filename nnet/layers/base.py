@@ -32,7 +32,9 @@ class Layer(ABC):
     need_input_grad = True
 
     _kept = None  # what fprop keeps for bprop; a network drops it after fit
-    _lent = None  # a network lends a dict: the arrays that _array hands out every step
+    # A network lends a dict: the arrays that _array hands out every step, and "output_shape",
+    # that of one image.
+    _lent = None
     # Set by a network on an Activation('relu') and on the layer before it that computes it.
     _fused_relu = False
     # Set by a network on a max-Pool, and on the ReLU before it whose gradient it computes.
@@ -78,14 +80,10 @@ class Layer(ABC):
         return array[: shape[0]]
 
     def _output(self, input):
-        """The array for the output of a batch; inside a network its shape is found only once."""
+        """The array for the output of a batch; a network knows its shape."""
         if self._lent is None:
             return np.empty(self.output_shape(input.shape), input.dtype)
-        output = self._lent.get(input.shape)
-        if output is None:
-            output = self._array("output", self.output_shape(input.shape), input.dtype)
-            self._lent[input.shape] = output
-        return output
+        return self._array("output", (len(input), *self._lent["output_shape"]), input.dtype)
 
 
 class ParamMixin(ABC):

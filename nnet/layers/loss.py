@@ -15,7 +15,8 @@ class LogRegression(Layer, LossMixin):
         self.output_shape(input_shape)
 
     def fprop(self, input):
-        probs = np.exp(log_softmax(input))
+        probs = np.exp(input - np.maximum.reduce(input, axis=1, keepdims=True))
+        probs /= np.add.reduce(probs, axis=1, keepdims=True)
         if self.training:
             self._kept = probs
         return probs

@@ -78,6 +78,9 @@ class Pool(Layer):
         }
 
 
+WHOLE = {"mode": "avg", "padding_mode": "valid"}  # with a window of the image's size
+
+
 class GlobalAveragePool(Layer):
     """The average of each channel: (n_imgs, n_channels, img_h, img_w) -> (n_imgs, n_channels)."""
 
@@ -87,14 +90,16 @@ class GlobalAveragePool(Layer):
     def fprop(self, input):
         if self.training:
             self._kept = input.shape
-        output = self._output(input)
-        return np.mean(input, axis=(2, 3), out=output)
+        output, size = self._output(input), input.shape[2:]
+        pool_bc01(input, output[:, :, None, None], None, *size, *size, **WHOLE)
+        return output
 
     def bprop(self, output_grad):
         input_shape = self._kept
-        input_grad = self._array("input_grad", input_shape, output_grad.dtype)
-        n_pixels = input_shape[2] * input_shape[3]
-        return np.divide(output_grad[:, :, None, None], n_pixels, out=input_grad)
+        imgs_grad = self._array("input_grad", input_shape, output_grad.dtype)
+        size = input_shape[2:]
+        output_grad = output_grad[:, :, None, None]
+        return bprop_pool_bc01(output_grad, None, imgs_grad, *size, *size, **WHOLE)
 
     def output_shape(self, input_shape):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
