@@ -88,6 +88,13 @@ def operations(library, case, dtype):
 # --- nnet, with any kernels ---------------------------------------------------
 
 
+def numpy_matmul(a, b, out, bias=None, divisor=1, activation=None):
+    np.divide(a @ b, divisor, out=out)
+    if bias is not None:
+        out += bias
+    return np.maximum(out, 0, out=out) if activation else out
+
+
 def fit(library, case, X, y, **options):
     """nnet's network, trained on the kernels of a library: compiled, NumPy or loops."""
     conv, bprop_conv = bench_conv.KERNELS[library]
@@ -96,7 +103,7 @@ def fit(library, case, X, y, **options):
         for module, functions in {
             "conv": {"conv_bc01": conv, "bprop_conv_bc01": bprop_conv},
             "pool": {"pool_bc01": pool, "bprop_pool_bc01": bprop_pool},
-            "linear": {"conv_bc01": conv},  # its matrix product
+            **({} if library == "nnet" else {"linear": {"matmul": numpy_matmul}}),
         }.items():
             stack.enter_context(patch.multiple(f"nnet.layers.{module}", **functions))
         network = NeuralNetwork(case.nnet_layers(), rng=0)

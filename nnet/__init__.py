@@ -3,6 +3,7 @@
 Where things are:
 
 _conv.pyx, _pool.pyx   the four compiled kernels
+_dense.pyx             matrix products, and what else the layers need compiled
 kernels.py             which instruction set and how many threads
 geometry.py            output sizes and padding
 reference.py           the same kernels as plain Python loops: the specification
