@@ -5,10 +5,10 @@ bprop_relu and cross_entropy take one pass over memory, and one call, where
 NumPy would take several.
 """
 
-from cython.parallel cimport prange
 from libc.math cimport exp, expf, log
 
 from nnet import kernels
+from nnet._cpu cimport parallel_for
 
 include "_arrays.pxi"
 include "_vectors.pxi"
@@ -41,6 +41,11 @@ cdef cnp.ndarray check_matrix(object array, str name, str axes, cnp.ndarray like
     if cnp.PyArray_NDIM(matrix) != 2:
         raise ValueError(f"{name} has shape {shape_of(matrix)}, expected 2 axes ({axes})")
     return matrix
+
+
+cdef void *data_of(cnp.ndarray array) noexcept:
+    """Its memory; none of None."""
+    return NULL if array is None else cnp.PyArray_DATA(array)
 
 
 def matmul(
@@ -108,38 +113,39 @@ def matmul(
     job.a_row, job.a_inner = cnp.PyArray_STRIDE(a_, 0) // size, cnp.PyArray_STRIDE(a_, 1) // size
     job.b_inner, job.b_col = cnp.PyArray_STRIDE(b_, 0) // size, cnp.PyArray_STRIDE(b_, 1) // size
     cdef cnp.ndarray product = work_array(out_)
-    cdef void *bias_data = NULL if bias_ is None else cnp.PyArray_DATA(bias_)
-    if cnp.PyArray_TYPE(a_) == cnp.NPY_FLOAT:
-        run_product[float](
-            &job, <const float *>cnp.PyArray_DATA(a_), <const float *>cnp.PyArray_DATA(b_),
-            <float *>cnp.PyArray_DATA(product), <const float *>bias_data, divide_by, threads,
-        )
-    else:
-        run_product[double](
-            &job, <const double *>cnp.PyArray_DATA(a_), <const double *>cnp.PyArray_DATA(b_),
-            <double *>cnp.PyArray_DATA(product), <const double *>bias_data, divide_by, threads,
-        )
+    job.a, job.b, job.out = data_of(a_), data_of(b_), data_of(product)
+    job.bias, job.divisor = data_of(bias_), divide_by
+    cdef bint is_float = cnp.PyArray_TYPE(a_) == cnp.NPY_FLOAT
+    with nogil:
+        run_product(&job, is_float, threads)
     deliver(out_, product)
     return out_
 
 
-cdef void relu_gradient(const real *output, const real *output_grad, real *input_grad,
-                        Py_ssize_t size, int n_threads) noexcept nogil:
-    cdef Py_ssize_t t
-    if n_threads == 1:  # without the microsecond of a parallel region
-        relu_gradient_part(output, output_grad, input_grad, 0, size)
-        return
-    for t in prange(n_threads, num_threads=n_threads, schedule="static"):
-        relu_gradient_part(output, output_grad, input_grad, t * size // n_threads,
-                           (t + 1) * size // n_threads)
+cdef enum:
+    PART_SIZE = 16384       # values that one thread takes at a time
+
+cdef struct ReluGradient:
+    const void *output
+    const void *output_grad
+    void *input_grad
+    Py_ssize_t size
 
 
-cdef inline void relu_gradient_part(
-    const real *output, const real *output_grad, real *input_grad, Py_ssize_t start, Py_ssize_t end,
-) noexcept nogil:
+cdef void relu_gradient(const ReluGradient *job, Py_ssize_t part, real *input_grad) noexcept nogil:
+    cdef const real *output = <const real *>job.output
+    cdef const real *output_grad = <const real *>job.output_grad
     cdef Py_ssize_t i
-    for i in range(start, end):
+    for i in range(part * PART_SIZE, min((part + 1) * PART_SIZE, job.size)):
         input_grad[i] = output_grad[i] if output[i] > 0 else <real>0
+
+
+cdef void float_part(void *job, Py_ssize_t part, int thread) noexcept nogil:
+    relu_gradient(<ReluGradient *>job, part, <float *>(<ReluGradient *>job).input_grad)
+
+
+cdef void double_part(void *job, Py_ssize_t part, int thread) noexcept nogil:
+    relu_gradient(<ReluGradient *>job, part, <double *>(<ReluGradient *>job).input_grad)
 
 
 def bprop_relu(
@@ -176,16 +182,11 @@ def bprop_relu(
     cdef int threads = threads_for(n_threads, size, SMALL_SIZE)
     y, grad = contiguous(y), contiguous(grad)
     cdef cnp.ndarray work = work_array(out)
-    if cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT:
-        relu_gradient[float](
-            <const float *>cnp.PyArray_DATA(y), <const float *>cnp.PyArray_DATA(grad),
-            <float *>cnp.PyArray_DATA(work), size, threads,
-        )
-    else:
-        relu_gradient[double](
-            <const double *>cnp.PyArray_DATA(y), <const double *>cnp.PyArray_DATA(grad),
-            <double *>cnp.PyArray_DATA(work), size, threads,
-        )
+    cdef ReluGradient job = [data_of(y), data_of(grad), data_of(work), size]
+    cdef bint is_float = cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT
+    with nogil:
+        parallel_for(float_part if is_float else double_part, &job,
+                     (size + PART_SIZE - 1) // PART_SIZE, threads)
     deliver(out, work)
     return out
 

@@ -26,6 +26,11 @@ cdef struct Product:
     Py_ssize_t n_blocks                 # blocks of columns
     Py_ssize_t n_parts                  # parts of the rows: units of work for the threads
     bint with_relu
+    const void *a
+    const void *b
+    void *out                           # (n_rows, n_cols)
+    const void *bias                    # (n_cols,) or NULL
+    double divisor
 
 
 cdef inline void product_tile(
@@ -115,9 +120,11 @@ cdef Py_ssize_t readable_rows(const Product *job, Py_ssize_t col, Py_ssize_t wid
     return max(<Py_ssize_t>0, job.n_inner - (beyond + job.b_inner - 1) // job.b_inner)
 
 
-cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a, const real *b, real *out,
-                       const real *bias, real divisor) noexcept nogil:
+cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexcept nogil:
     """One block of columns and one part of the rows."""
+    cdef const real *b = <const real *>job.b
+    cdef const real *bias = <const real *>job.bias
+    cdef real *out = <real *>job.out
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t block = unit // job.n_parts, part = unit % job.n_parts
     cdef Py_ssize_t n_vectors = (job.n_cols + lanes - 1) // lanes
@@ -153,7 +160,7 @@ cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a, const
             product_panel(place, row, a + i * job.a_row + t * job.a_inner, job.a_row, job.a_inner,
                           source, pitch, t_end - t, t > 0, <int>n, <int>(width // lanes))
             if t_end == job.n_inner:
-                finish_tile(place, row, n, n_cols, width, divisor,
+                finish_tile(place, row, n, n_cols, width, <real>job.divisor,
                             bias + col if bias != NULL else NULL, job.with_relu)
             if n_cols < width:
                 copy_tile(out + i * job.n_cols + col, job.n_cols, corner, width, n, n_cols)
@@ -184,17 +191,20 @@ cdef inline void finish_tile(real *tile, Py_ssize_t row, Py_ssize_t n_rows, Py_s
         tile += row
 
 
-cdef void run_product(Product *job, const real *a, const real *b, real *out, const real *bias,
-                      real divisor, int n_threads) noexcept nogil:
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), unit, n_tiles
+cdef void float_unit(void *job, Py_ssize_t unit, int thread) noexcept nogil:
+    product_unit(<Product *>job, unit, <const float *>(<Product *>job).a)
+
+
+cdef void double_unit(void *job, Py_ssize_t unit, int thread) noexcept nogil:
+    product_unit(<Product *>job, unit, <const double *>(<Product *>job).a)
+
+
+cdef void run_product(Product *job, bint is_float, int n_threads) noexcept nogil:
+    cdef Py_ssize_t lanes = VECTOR_BYTES // (4 if is_float else 8)
+    cdef Py_ssize_t n_tiles = (job.n_rows + MAX_FEATURES - 1) // MAX_FEATURES
     cdef Py_ssize_t n_vectors = (job.n_cols + lanes - 1) // lanes
     job.n_blocks = (n_vectors + MAX_COLUMNS - 1) // MAX_COLUMNS
     job.n_parts = 1
-    if n_threads == 1:  # no parallel region: it would cost more than a small product
-        for unit in range(job.n_blocks):
-            product_unit(job, unit, a, b, out, bias, divisor)
-        return
-    n_tiles = (job.n_rows + MAX_FEATURES - 1) // MAX_FEATURES
-    job.n_parts = max(<Py_ssize_t>1, min(n_tiles, 4 * n_threads // job.n_blocks))
-    for unit in prange(job.n_blocks * job.n_parts, num_threads=n_threads, schedule="dynamic"):
-        product_unit(job, unit, a, b, out, bias, divisor)
+    if n_threads > 1:
+        job.n_parts = max(<Py_ssize_t>1, min(n_tiles, 4 * n_threads // job.n_blocks))
+    parallel_for(float_unit if is_float else double_unit, job, job.n_blocks * job.n_parts, n_threads)
