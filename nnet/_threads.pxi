@@ -15,8 +15,10 @@ cdef extern from *:
 
     #if defined(__x86_64__)
     #define NNET_PAUSE() __builtin_ia32_pause()
-    #else
+    #elif defined(__aarch64__)
     #define NNET_PAUSE() __asm__ volatile("yield")
+    #else
+    #define NNET_PAUSE()
     #endif
 
     enum { NNET_SPINS = 1000 };  /* 20 to 50 microseconds: about the time between two layers */

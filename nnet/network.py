@@ -1,7 +1,6 @@
 """NeuralNetwork: a list of layers, trained by stochastic gradient descent."""
 
 import time
-from contextlib import contextmanager
 from math import isfinite, prod
 from operator import index
 from threading import RLock
@@ -10,11 +9,11 @@ import numpy as np
 
 from nnet import gradients
 from nnet.data import as_images, as_labels, as_values, batch_of, bc01_shape, check_lengths, encode
-from nnet.layers import Activation, Conv, Layer, Linear, LogRegression, LossMixin, ParamMixin, Pool
+from nnet.layers import Layer, LogRegression, LossMixin, ParamMixin
 from nnet.layers.base import as_bool, as_float, as_int
 from nnet.optimizers import SGD
 from nnet.progress import Progress, describe
-
+from nnet.work import at_work, find_fusions
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
 CACHE_BYTES = 2**20  # with more, 256 images through the MNIST network took twice as long
@@ -23,10 +22,6 @@ ADVICE = "try a smaller learning_rate, or scale X to values around 1"
 
 class DivergedError(FloatingPointError):
     """The training loss or the parameters became NaN or infinite."""
-
-
-def is_relu(layer):
-    return type(layer) is Activation and layer.type == "relu"
 
 
 class NeuralNetwork:
@@ -71,7 +66,7 @@ class NeuralNetwork:
         self._trained = [i for i, a in enumerate(self.layers) if isinstance(a, ParamMixin)]
         if not self._trained:
             raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
-        self._find_fusions()
+        self._fusions = find_fusions(self.layers)
         self.rng = rng
         self._generator()
         self.input_shape_ = None
@@ -291,45 +286,16 @@ class NeuralNetwork:
 
     # --- the two directions ---------------------------------------------------
 
-    @contextmanager
     def _at_work(self, training):
-        """Lend the layers arrays to reuse, and fuse what can be fused.
-
-        At the end the arrays are taken back, and all activations with them.
-        Another thread that wants to predict waits.
-        """
-        with self._lock:
-            before = [
-                (a.training, a.need_input_grad, a._lent, a._kept, a._fused_relu, a._fused_relu_grad)
-                for a in self.layers
-            ]
-            try:
-                for layer, output_shape in zip(self.layers, self._shapes[1:]):
-                    layer.training, layer._lent = training, {"output_shape": output_shape}
-                for layer in self._with_relu:
-                    layer._fused_relu = True
-                for layer in self._with_relu_grad:
-                    layer._fused_relu_grad = True
-                self.layers[self._trained[0]].need_input_grad = False
-                yield
-            finally:
-                for a, values in zip(self.layers, before):
-                    a.training, a.need_input_grad, a._lent, a._kept = values[:4]
-                    a._fused_relu, a._fused_relu_grad = values[4:]
-
-    def _find_fusions(self):
-        """Layers that compute a ReLU, or its gradient, with their own work; and those ReLUs."""
-        self._with_relu, self._with_relu_grad = [], []
-        for layer, after in zip(self.layers, self.layers[1:]):
-            if type(layer) in (Conv, Linear) and is_relu(after):
-                self._with_relu += [layer, after]
-            if is_relu(layer) and type(after) is Pool and after.mode == "max":
-                self._with_relu_grad += [layer, after]
+        """A context for all that layers compute. Another thread that wants to predict waits."""
+        first = self._trained[0]
+        return at_work(self.layers, self._shapes, self._fusions, first, training, self._lock)
 
     def _forward(self, batch):
         """The scores: what the last layer, the loss, takes."""
         for i, layer in enumerate(self.layers[:-1]):
-            batch = self._conform(layer.fprop(batch), (len(batch), *self._shapes[i + 1]), i, "fprop")
+            shape = (len(batch), *self._shapes[i + 1])
+            batch = self._conform(layer.fprop(batch), shape, i, "fprop")
         return batch
 
     def _backward(self, grad):

@@ -1,5 +1,7 @@
 """The kernels of dense layers, ReLU gradients and cross-entropy, against NumPy."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -90,6 +92,45 @@ def test_same_bits_for_any_number_of_threads(kernels, dtype, rng):
             assert_allclose(one, a @ b, rtol=1e-4, atol=1e-4)
             for n_threads in (2, 3, 7):
                 assert_array_equal(kernels.matmul(a, right, n_threads=n_threads), one)
+
+
+def test_concurrent_calls(kernels, dtype, rng):
+    """Python threads that call at the same time do not disturb each other."""
+    a, b = rng.normal(size=(90, 300)).astype(dtype), rng.normal(size=(300, 90)).astype(dtype)
+    expected = kernels.matmul(a, b, n_threads=1)
+    with ThreadPoolExecutor(4) as pool:
+        counts = [1 + i % 3 for i in range(60)]
+        for got in pool.map(lambda n: kernels.matmul(a, b, n_threads=n), counts):
+            assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, None])
+def test_forked_child_finishes(kernels, run_python, n_threads):
+    """A child forked after a call on several threads neither hangs nor errs."""
+    done = run_python(f"""
+import multiprocessing, sys, warnings
+import numpy as np
+import nnet
+from nnet.kernels import load
+warnings.simplefilter("ignore")  # newer Pythons warn of every fork beside threads
+matmul, *_ = load("_dense", {kernels.target!r})
+a = np.ones((300, 300), np.float32)
+nnet.set_num_threads(2)
+assert (matmul(a, a, n_threads=2) == 300).all()
+
+def child():
+    assert (matmul(a, a, n_threads={n_threads}) == 300).all()
+
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(30)
+if process.is_alive():
+    process.kill()
+    sys.exit("the child hangs")
+assert (matmul(a, a, n_threads=3) == 300).all()
+print("child's exit code", process.exitcode)
+""")
+    assert done.stdout == "child's exit code 0\n", done.stderr
 
 
 def test_empty_products(kernels, dtype):
@@ -231,7 +272,10 @@ WRONG = [
     (relu, {"n_threads": -1}, ValueError, "n_threads is -1"),
     (
         relu,
-        {"output_grad": OVERLAPPING[:20].reshape(5, 4), "input_grad": OVERLAPPING[-21:-1].reshape(5, 4)},
+        {
+            "output_grad": OVERLAPPING[:20].reshape(5, 4),
+            "input_grad": OVERLAPPING[19:39].reshape(5, 4),
+        },
         ValueError,
         "input_grad overlaps output_grad",
     ),
