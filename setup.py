@@ -115,7 +115,7 @@ def extension(name, flags):
 
 extensions = [extension("_cpu", [])] + [
     extension(kernel if target == "baseline" else f"{kernel}_{target}", flags)
-    for kernel in ("_conv", "_pool")
+    for kernel in ("_conv", "_pool", "_dense")
     for target, flags in TARGET_FLAGS.items()
 ]
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 path = Path(sys.argv[1])
 names = zipfile.ZipFile(path).namelist()
-kernels = ("_conv", "_pool")
+kernels = ("_conv", "_dense", "_pool")
 if "x86_64" in path.name:
     kernels += tuple(f"{kernel}_{target}" for kernel in kernels for target in ("avx2", "avx512"))
 for kernel in kernels:
     assert any(n.startswith(f"nnet/{kernel}.") and n.endswith(".so") for n in names), kernel
-for name in ("nnet/py.typed", "nnet/_conv.pyi", "nnet/_pool.pyi", "nnet/layers/__init__.py"):
+stubs = [f"nnet/{kernel}.pyi" for kernel in ("_conv", "_dense", "_pool")]
+for name in ("nnet/py.typed", *stubs, "nnet/layers/__init__.py"):
     assert name in names, name
 assert not [n for n in names if n.endswith((".c", ".pyx", ".pxi"))], "sources in the wheel"
 size = path.stat().st_size

@@ -3,11 +3,13 @@
 Where things are:
 
 _conv.pyx, _pool.pyx   the four compiled kernels
+_dense.pyx             matrix products, and what else the layers need compiled
 kernels.py             which instruction set and how many threads
 geometry.py            output sizes and padding
 reference.py           the same kernels as plain Python loops: the specification
 layers/                Conv, Pool, Linear, ...: thin classes over the kernels
 network.py             NeuralNetwork: fit, predict, check_gradients, save, load
+work.py                what its layers share while it trains or predicts
 data.py                the checks of the X and y that it is given
 optimizers.py          SGD: stochastic gradient descent
 gradients.py           gradients by central differences

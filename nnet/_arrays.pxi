@@ -17,9 +17,11 @@ cdef str describe(object array):
 
 cdef void check_ndarray(object array, str name, str expected) except *:
     """A NumPy array, and no mask that the kernels would ignore."""
+    if cnp.PyArray_CheckExact(array):
+        return
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} is {describe(array)}, expected {expected}")
-    if type(array) is not np.ndarray and hasattr(array, "mask"):
+    if hasattr(array, "mask"):
         raise TypeError(f"{name} is {describe(array)}, expected an array without a mask")
 
 
@@ -28,6 +30,13 @@ cdef cnp.ndarray check_array(object array, str name, str axes, cnp.ndarray like,
 
     `like`, if given, is an array whose dtype it must share.
     """
+    cdef cnp.ndarray checked = check_reals(array, name, like, like_name)
+    check_axes(checked, name, axes)
+    return checked
+
+
+cdef cnp.ndarray check_reals(object array, str name, cnp.ndarray like, str like_name):
+    """The same for an array of any shape."""
     check_ndarray(array, name, "a NumPy array")
     cdef cnp.ndarray checked = array
     cdef int kind = cnp.PyArray_TYPE(checked)
@@ -38,7 +47,6 @@ cdef cnp.ndarray check_array(object array, str name, str axes, cnp.ndarray like,
             f"{name} has dtype {checked.dtype} but {like_name} has {like.dtype}, "
             "expected one dtype for all arrays of a call"
         )
-    check_axes(checked, name, axes)
     return checked
 
 
@@ -57,7 +65,7 @@ cdef void check_axes(cnp.ndarray array, str name, str axes) except *:
 
 cdef tuple shape_of(cnp.ndarray array):
     # Not the attribute: a subclass may make that anything.
-    return tuple([cnp.PyArray_DIM(array, axis) for axis in range(cnp.PyArray_NDIM(array))])
+    return cnp.PyArray_IntTupleFromIntp(cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array))
 
 
 cdef void check_shape(cnp.ndarray array, str name, tuple shape) except *:
@@ -84,7 +92,7 @@ cdef cnp.ndarray check_output(object array, str name, tuple shape, object dtype)
         return np.empty(shape, dtype)
     check_ndarray(array, name, "a NumPy array or None")
     cdef cnp.ndarray out = array
-    if out.dtype != dtype:
+    if out.dtype is not dtype and out.dtype != dtype:
         raise TypeError(f"{name} has dtype {out.dtype}, expected {dtype}")
     check_shape(out, name, shape)
     if not cnp.PyArray_ISWRITEABLE(out):
@@ -108,7 +116,7 @@ cdef bint overlaps_itself(cnp.ndarray array) except -1:
 
 cdef cnp.ndarray work_array(cnp.ndarray out):
     """What the kernel writes: the output array itself if it is contiguous, else a stand-in."""
-    if cnp.PyArray_IS_C_CONTIGUOUS(out) and cnp.PyArray_ISALIGNED(out):
+    if out is None or cnp.PyArray_IS_C_CONTIGUOUS(out) and cnp.PyArray_ISALIGNED(out):
         return out
     return np.empty(shape_of(out), out.dtype)
 
@@ -118,9 +126,35 @@ cdef void deliver(cnp.ndarray out, cnp.ndarray work) except *:
         (<object>out)[...] = work
 
 
-cdef void refuse_overlap(cnp.ndarray out, str name, object other, str other_name) except *:
+cdef void memory_of(cnp.ndarray array, char **first, char **end) noexcept:
+    """From where to where an array's elements lie."""
+    cdef Py_ssize_t reach
+    cdef int axis
+    first[0] = cnp.PyArray_BYTES(array)
+    end[0] = first[0] + cnp.PyArray_ITEMSIZE(array)
+    for axis in range(cnp.PyArray_NDIM(array)):
+        reach = cnp.PyArray_STRIDE(array, axis) * (cnp.PyArray_DIM(array, axis) - 1)
+        if reach < 0:
+            first[0] += reach
+        else:
+            end[0] += reach
+
+
+cdef bint may_overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
+    cdef char *a_first
+    cdef char *a_end
+    cdef char *b_first
+    cdef char *b_end
+    if cnp.PyArray_SIZE(a) == 0 or cnp.PyArray_SIZE(b) == 0:
+        return False
+    memory_of(a, &a_first, &a_end)
+    memory_of(b, &b_first, &b_end)
+    return a_first < b_end and b_first < a_end
+
+
+cdef void refuse_overlap(cnp.ndarray out, str name, cnp.ndarray other, str other_name) except *:
     """Outputs share no memory with an input or with each other."""
-    if other is None or not np.may_share_memory(out, other):
+    if other is None or not may_overlap(out, other):
         return
     try:
         overlap = np.shares_memory(out, other, max_work=100_000)

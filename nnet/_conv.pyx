@@ -81,12 +81,48 @@ include "_filter_gradient.pxi"
 
 cdef object MAX_PADDED = 2**40  # values in a stack of padded channels: no machine holds more
 
+cdef dict recent_plans = {}     # what check_arguments found for the arguments of earlier calls
+cdef int N_RECENT = 1000
 
-cdef tuple check_arguments(cnp.ndarray imgs, cnp.ndarray filters, object groups, object strides,
-                           object padding_mode, object border_mode, object dilation):
-    """Shapes that fit each other: (groups, geometry)."""
-    n_channels, (per_group, n_feats) = shape_of(imgs)[1], shape_of(filters)[:2]
+
+cdef bint is_plain(object value) noexcept:
+    """Whether it is an int, a string or a tuple of them, and nothing that only equals one."""
+    if type(value) is tuple:
+        for item in <tuple>value:
+            if not is_plain(item):
+                return False
+        return True
+    return type(value) is int or type(value) is str
+
+
+cdef tuple plan_call(cnp.ndarray imgs, cnp.ndarray filters, object groups, object strides,
+                     object padding_mode, object border_mode, object dilation):
+    """Of arguments that fit each other: (groups, geometry, border, the output's shape)."""
+    cdef tuple imgs_shape = shape_of(imgs), filters_shape = shape_of(filters)
+    cdef tuple key = (
+        imgs_shape, filters_shape, groups, strides, padding_mode, border_mode, dilation
+    )
+    cdef bint plain = is_plain(key)  # a dict would take 1.0 and True for 1
+    found = recent_plans.get(key) if plain else None
+    if found is not None:
+        return found
     groups = as_count(groups, "groups")
+    geometry = check_arguments(
+        imgs_shape, filters_shape, groups, strides, padding_mode, border_mode, dilation
+    )
+    cdef tuple out_shape = (imgs_shape[0], filters_shape[1], geometry.out_h, geometry.out_w)
+    cdef tuple plan = (groups, geometry, BORDER_MODES.index(border_mode), out_shape)
+    if plain:
+        if len(recent_plans) >= N_RECENT:
+            recent_plans.clear()
+        recent_plans[key] = plan
+    return plan
+
+
+cdef object check_arguments(tuple imgs_shape, tuple filters_shape, object groups, object strides,
+                            object padding_mode, object border_mode, object dilation):
+    """The geometry of shapes that fit each other."""
+    n_channels, (per_group, n_feats) = imgs_shape[1], filters_shape[:2]
     if n_channels % groups or n_feats % groups:
         raise ValueError(
             f"groups is {groups}, expected a divisor of {n_channels} channels and "
@@ -94,14 +130,14 @@ cdef tuple check_arguments(cnp.ndarray imgs, cnp.ndarray filters, object groups,
         )
     if per_group != n_channels // groups:
         raise ValueError(
-            f"filters has shape {shape_of(filters)}, expected {n_channels // groups} along its "
+            f"filters has shape {filters_shape}, expected {n_channels // groups} along its "
             f"first axis for {n_channels} channels in groups of {groups}"
         )
+    (img_h, img_w), (fil_h, fil_w) = imgs_shape[2:], filters_shape[2:]
     g = conv_geometry(
-        *shape_of(imgs)[2:], *shape_of(filters)[2:], strides, padding_mode, border_mode, dilation
+        img_h, img_w, fil_h, fil_w, strides, padding_mode, border_mode, dilation
     )
     # Nothing below this point checks the sizes of buffers for overflow.
-    (img_h, img_w), (fil_h, fil_w) = shape_of(imgs)[2:], shape_of(filters)[2:]
     padded = max(n_channels, n_feats)
     padded *= img_h + g.top + g.bottom + 2 * g.dilation_y * (fil_h - 1) + fil_h
     padded *= img_w + g.left + g.right + 2 * g.dilation_x * (fil_w - 1) + fil_w
@@ -110,7 +146,7 @@ cdef tuple check_arguments(cnp.ndarray imgs, cnp.ndarray filters, object groups,
             f"an image with padding and filters would take {padded} values, "
             "too large for any memory"
         )
-    return groups, g
+    return g
 
 
 cdef object as_count(object value, str name):
@@ -143,13 +179,19 @@ cdef int as_algorithm(object algorithm, tuple filters_shape, object geometry) ex
     return ALGORITHMS.index(algorithm)
 
 
-cdef int threads_for(object n_threads, object imgs_shape, object filters_shape,
-                     object geometry) except 0:
+cdef int threads_for(object n_threads, cnp.ndarray filters, tuple out_shape) except 0:
     """The threads of one call: few multiply-adds stay on one."""
+    cdef Py_ssize_t n_imgs = out_shape[0], out_h = out_shape[2], out_w = out_shape[3]
+    cdef double work = <double>n_imgs * out_h * out_w * cnp.PyArray_SIZE(filters)
+    if n_threads is None and work < SMALL_WORK:
+        return 1
     n_threads = kernels.call_threads(n_threads)
-    cdef double work = imgs_shape[0] * geometry.out_h * geometry.out_w
-    work *= filters_shape[0] * filters_shape[1] * filters_shape[2] * filters_shape[3]
     return 1 if work < SMALL_WORK else n_threads
+
+
+cdef void *data_of(cnp.ndarray array) noexcept:
+    """Its memory; none of None."""
+    return NULL if array is None else cnp.PyArray_DATA(array)
 
 
 def conv_bc01(
@@ -211,7 +253,7 @@ def conv_bc01(
         filters, "filters", "n_channels // groups, n_feats, fil_h, fil_w", imgs_, "imgs"
     )
     cdef cnp.ndarray bias_ = None
-    groups, geometry = check_arguments(
+    groups, geometry, border, out_shape = plan_call(
         imgs_, filters_, groups, strides, padding_mode, border_mode, dilation
     )
     if bias is not None:
@@ -223,37 +265,29 @@ def conv_bc01(
     if activation is not None and activation != "relu":
         raise ValueError(f"activation is {activation!r}, expected None or 'relu'")
     cdef int algorithm_ = as_algorithm(algorithm, shape_of(filters_), geometry)
-    cdef int threads = threads_for(n_threads, shape_of(imgs_), shape_of(filters_), geometry)
-    cdef cnp.ndarray out = check_output(
-        convout,
-        "convout",
-        (shape_of(imgs_)[0], shape_of(filters_)[1], geometry.out_h, geometry.out_w),
-        imgs_.dtype,
-    )
-    if convout is not None:
-        refuse_overlap(out, "convout", imgs, "imgs")
-        refuse_overlap(out, "convout", filters, "filters")
-        refuse_overlap(out, "convout", bias, "bias")
+    cdef int threads = threads_for(n_threads, filters_, out_shape)
+    cdef cnp.ndarray out = check_output(convout, "convout", out_shape, imgs_.dtype)
+    refuse_overlap(out, "convout", imgs_, "imgs")
+    refuse_overlap(out, "convout", filters_, "filters")
+    refuse_overlap(out, "convout", bias, "bias")
     if cnp.PyArray_SIZE(out) == 0:
         return out
     imgs_, filters_ = contiguous(imgs_), contiguous(filters_)
     cdef cnp.ndarray work = work_array(out)
     cdef Workspace space = acquire_workspace()
-    cdef void *bias_data = NULL if bias_ is None else cnp.PyArray_DATA(bias_)
-    cdef int border = BORDER_MODES.index(border_mode)
     if cnp.PyArray_TYPE(imgs_) == cnp.NPY_FLOAT:
         conv_forward[float](
             <const float *>cnp.PyArray_DATA(imgs_), <const float *>cnp.PyArray_DATA(filters_),
-            <float *>cnp.PyArray_DATA(work), <const float *>bias_data, activation is not None,
-            shape_of(imgs_), shape_of(filters_), groups, geometry, border, algorithm_,
-            threads, space,
+            <float *>cnp.PyArray_DATA(work), <const float *>data_of(bias_),
+            activation is not None, shape_of(imgs_), shape_of(filters_), groups, geometry, border,
+            algorithm_, threads, space,
         )
     else:
         conv_forward[double](
             <const double *>cnp.PyArray_DATA(imgs_), <const double *>cnp.PyArray_DATA(filters_),
-            <double *>cnp.PyArray_DATA(work), <const double *>bias_data, activation is not None,
-            shape_of(imgs_), shape_of(filters_), groups, geometry, border, algorithm_,
-            threads, space,
+            <double *>cnp.PyArray_DATA(work), <const double *>data_of(bias_),
+            activation is not None, shape_of(imgs_), shape_of(filters_), groups, geometry, border,
+            algorithm_, threads, space,
         )
     space.release()
     deliver(out, work)
@@ -322,66 +356,58 @@ def bprop_conv_bc01(
     cdef cnp.ndarray filters_ = check_array(
         filters, "filters", "n_channels // groups, n_feats, fil_h, fil_w", imgs_, "imgs"
     )
-    groups, geometry = check_arguments(
+    groups, geometry, border, out_shape = plan_call(
         imgs_, filters_, groups, strides, padding_mode, border_mode, dilation
     )
-    check_shape(
-        grad,
-        "convout_grad",
-        (shape_of(imgs_)[0], shape_of(filters_)[1], geometry.out_h, geometry.out_w),
-    )
+    check_shape(grad, "convout_grad", out_shape)
     cdef int algorithm_ = as_algorithm(algorithm, shape_of(filters_), geometry)
-    cdef int threads = threads_for(n_threads, shape_of(imgs_), shape_of(filters_), geometry)
+    cdef int threads = threads_for(n_threads, filters_, out_shape)
     if not need_imgs_grad and imgs_grad is not None:
         raise ValueError("imgs_grad is given, expected None when need_imgs_grad is false")
-    cdef list outputs = [("filters_grad", filters_grad, shape_of(filters_))]
+    cdef cnp.ndarray filters_out, imgs_out = None, bias_out = None
+    filters_out = check_output(filters_grad, "filters_grad", shape_of(filters_), imgs_.dtype)
     if need_imgs_grad:
-        outputs.append(("imgs_grad", imgs_grad, shape_of(imgs_)))
+        imgs_out = check_output(imgs_grad, "imgs_grad", shape_of(imgs_), imgs_.dtype)
     if bias_grad is not None:
-        outputs.append(("bias_grad", bias_grad, shape_of(filters_)[1:2]))
-    cdef dict outs = {
-        name: check_output(array, name, shape, imgs_.dtype) for name, array, shape in outputs
-    }
-    others = [("imgs", imgs), ("convout_grad", convout_grad), ("filters", filters)]
-    for name, array, _ in outputs:
-        if array is not None:
+        bias_out = check_output(bias_grad, "bias_grad", shape_of(filters_)[1:2], imgs_.dtype)
+    cdef tuple outputs = (
+        ("filters_grad", filters_out), ("imgs_grad", imgs_out), ("bias_grad", bias_out)
+    )
+    cdef list others = [("imgs", imgs_), ("convout_grad", grad), ("filters", filters_)]
+    for name, out in outputs:
+        if out is not None:
             for other_name, other in others:
-                refuse_overlap(array, name, other, other_name)
-            others.append((name, array))
-    if shape_of(imgs_)[0] == 0:
-        for out in outs.values():
-            out.fill(0)
-        return outs.get("imgs_grad"), outs["filters_grad"]
+                refuse_overlap(out, name, other, other_name)
+            others.append((name, out))
+    if cnp.PyArray_DIM(imgs_, 0) == 0:
+        for _, out in outputs:
+            if out is not None:
+                out.fill(0)
+        return imgs_out, filters_out
 
     imgs_, grad, filters_ = contiguous(imgs_), contiguous(grad), contiguous(filters_)
-    cdef dict works = {name: work_array(out) for name, out in outs.items()}
+    cdef cnp.ndarray imgs_work = work_array(imgs_out), bias_work = work_array(bias_out)
+    cdef cnp.ndarray filters_work = work_array(filters_out)
     cdef Workspace space = acquire_workspace()
-    cdef void *imgs_out = output_data(works, "imgs_grad")
-    cdef void *filters_out = output_data(works, "filters_grad")
-    cdef void *bias_out = output_data(works, "bias_grad")
-    cdef int border = BORDER_MODES.index(border_mode)
     if cnp.PyArray_TYPE(imgs_) == cnp.NPY_FLOAT:
         bprop[float](
             <const float *>cnp.PyArray_DATA(imgs_), <const float *>cnp.PyArray_DATA(grad),
-            <const float *>cnp.PyArray_DATA(filters_), <float *>imgs_out, <float *>filters_out,
-            <float *>bias_out, shape_of(imgs_), shape_of(filters_), groups, geometry, border,
-            algorithm_, threads, space,
+            <const float *>cnp.PyArray_DATA(filters_), <float *>data_of(imgs_work),
+            <float *>data_of(filters_work), <float *>data_of(bias_work), shape_of(imgs_),
+            shape_of(filters_), groups, geometry, border, algorithm_, threads, space,
         )
     else:
         bprop[double](
             <const double *>cnp.PyArray_DATA(imgs_), <const double *>cnp.PyArray_DATA(grad),
-            <const double *>cnp.PyArray_DATA(filters_), <double *>imgs_out, <double *>filters_out,
-            <double *>bias_out, shape_of(imgs_), shape_of(filters_), groups, geometry, border,
-            algorithm_, threads, space,
+            <const double *>cnp.PyArray_DATA(filters_), <double *>data_of(imgs_work),
+            <double *>data_of(filters_work), <double *>data_of(bias_work), shape_of(imgs_),
+            shape_of(filters_), groups, geometry, border, algorithm_, threads, space,
         )
     space.release()
-    for name, out in outs.items():
-        deliver(out, works[name])
-    return outs.get("imgs_grad"), outs["filters_grad"]
-
-
-cdef void *output_data(dict works, str name):
-    return cnp.PyArray_DATA(<cnp.ndarray>works[name]) if name in works else NULL
+    deliver(imgs_out, imgs_work)
+    deliver(filters_out, filters_work)
+    deliver(bias_out, bias_work)
+    return imgs_out, filters_out
 
 
 cdef void bprop(

@@ -1,4 +1,9 @@
-"""What the processor, the compiler and OpenMP can do: asked before any faster module is loaded."""
+"""What the processor, the compiler and OpenMP can do: asked before any faster module is loaded.
+
+And the threads of all kernels, which are in _threads.pxi.
+"""
+
+include "_threads.pxi"
 
 cdef extern from *:
     """

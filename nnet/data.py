@@ -15,8 +15,9 @@ def as_images(X, dtype=None):
         )
     if dtype is None:
         dtype = np.float64 if X.dtype.kind == "f" and X.dtype.itemsize >= 8 else np.float32
-    with np.errstate(over="ignore"):  # what overflows is found below
-        X = X.astype(dtype, copy=False)
+    if X.dtype != dtype:
+        with np.errstate(over="ignore"):  # what overflows is found below
+            X = X.astype(dtype)
     if not np.isfinite(X).all():
         bad = int(np.argmin(np.isfinite(X).all(axis=tuple(range(1, X.ndim)))))
         raise ValueError(

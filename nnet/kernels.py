@@ -78,7 +78,7 @@ TARGET, _TARGET_WHY = _choose_target()
 
 
 def load(kernel, target=None):
-    """The functions of kernel module '_conv' or '_pool' built for a target.
+    """The functions of kernel module '_conv', '_pool' or '_dense' built for a target.
 
     An error while a supported target is imported propagates: there is no
     silent fall back to a slower one.

@@ -17,7 +17,7 @@ from nnet.kernels import TARGETS, built_targets, load
 
 @pytest.fixture(scope="session", params=TARGETS)
 def kernels(request):
-    """The four compiled functions of one target."""
+    """The compiled functions of one target."""
     target = request.param
     if target not in built_targets():
         pytest.skip(f"the {target} target is not built")
@@ -25,12 +25,16 @@ def kernels(request):
         pytest.skip(f"this CPU lacks what the {target} target needs")
     conv_bc01, bprop_conv_bc01 = load("_conv", target)
     pool_bc01, bprop_pool_bc01 = load("_pool", target)
+    matmul, bprop_relu, cross_entropy = load("_dense", target)
     return SimpleNamespace(
         target=target,
         conv_bc01=conv_bc01,
         bprop_conv_bc01=bprop_conv_bc01,
         pool_bc01=pool_bc01,
         bprop_pool_bc01=bprop_pool_bc01,
+        matmul=matmul,
+        bprop_relu=bprop_relu,
+        cross_entropy=cross_entropy,
     )
 
 

@@ -128,6 +128,18 @@ def test_a_mix_of_dtypes_names_both(kernels, name):
                 call(kernels, **{name: np.ones(SHAPES[name], F64)})
 
 
+@pytest.mark.parametrize("option", ["strides", "dilation", "padding_mode", "groups"])
+def test_an_earlier_call_lets_no_wrong_type_through(kernels, option):
+    """1 and 1.0 are equal, also inside of tuples."""
+    pair = option != "groups"
+    forward(kernels, filters=ones(4, 3, 1, 1), **{option: (0, 0) if "pad" in option else 1})
+    for right, wrong in (((1, 1), (1.0, 1)), (1, 1.0))[0 if pair else 1 :]:
+        changes = {} if option != "padding_mode" else {"convout": None}
+        forward(kernels, **changes, **{option: right})
+        with pytest.raises(TypeError, match=option):
+            forward(kernels, **changes, **{option: wrong})
+
+
 # --- shapes -------------------------------------------------------------------
 
 

@@ -45,13 +45,15 @@ def test_fastest_supported_target_is_the_default(run_python):
 def test_every_door_leads_to_the_chosen_target(run_python, kernels):
     done = run_python(
         f"""
-import nnet, nnet._conv, nnet._pool
+import nnet, nnet._conv, nnet._dense, nnet._pool
 from nnet.kernels import TARGET, load
 assert TARGET == {kernels.target!r}
 assert nnet._conv.conv_bc01 is nnet.conv_bc01 is load("_conv")[0] is load("_conv", TARGET)[0]
 assert nnet._conv.bprop_conv_bc01 is nnet.bprop_conv_bc01 is load("_conv", TARGET)[1]
 assert nnet._pool.pool_bc01 is nnet.pool_bc01 is load("_pool", TARGET)[0]
 assert nnet._pool.bprop_pool_bc01 is nnet.bprop_pool_bc01 is load("_pool", TARGET)[1]
+dense = nnet._dense.matmul, nnet._dense.bprop_relu, nnet._dense.cross_entropy
+assert dense == load("_dense") == load("_dense", TARGET)
 """,
         NNET_TARGET=kernels.target,
     )

@@ -414,6 +414,43 @@ def test_own_layer_trains_anywhere(position, rng):
     check(network.check_gradients(X[:4], y[:4]))
 
 
+class Relu(Activation):
+    """A subclass, which no other layer may take the work of."""
+
+
+class Smooth(LogRegression):
+    """Label smoothing: a subclass with a loss of its own."""
+
+    def input_grad(self, input, target):
+        return 0.9 * super().input_grad(input, target)
+
+
+def test_what_a_network_fuses_changes_no_bit(rng):
+    X, y = stripes(50, rng)
+
+    def trained(relu):
+        layers = [Conv(3, 3), relu("relu"), Pool((2, 2), (1, 1)), Conv(4, 3), relu("relu")]
+        layers += [Pool(3, 2), Flatten(), Linear(7), relu("relu"), Linear(3), LogRegression()]
+        return NeuralNetwork(layers, rng=0).fit(X, y, 0.05, max_iter=3, batch_size=16)
+
+    fused, apart = trained(Activation), trained(Relu)
+    for a, b in zip(fused.params(), apart.params()):
+        assert np.array_equal(a, b)
+    assert np.array_equal(fused.predict_proba(X), apart.predict_proba(X))
+    assert fused.loss_history_ == apart.loss_history_
+
+
+def test_a_loss_derived_from_another_is_asked_for_its_gradient(rng):
+    X, y = stripes(50, rng)
+    layers = [Flatten(), Linear(3)]
+    plain, smooth = (
+        NeuralNetwork([*copy.deepcopy(layers), loss()], rng=0).fit(X, y, rate, max_iter=1)
+        for loss, rate in ((LogRegression, 0.09), (Smooth, 0.1))
+    )
+    for a, b in zip(plain.params(), smooth.params()):
+        assert np.allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
 def test_own_loss_trains(rng):
     X, y = stripes(60, rng)
     network = NeuralNetwork([*small_cnn().layers[:-1], Hinge()], rng=0)

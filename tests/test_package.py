@@ -39,8 +39,9 @@ from nnet.kernels import TARGET
 print(TARGET, *sorted(name for name in sys.modules if name.startswith("nnet._")))
 """)
     target, *modules = done.stdout.split()
-    allowed = {"nnet._cpu", "nnet._conv", "nnet._pool"}
-    assert set(modules) - allowed <= {f"nnet._conv_{target}", f"nnet._pool_{target}"}, done.stderr
+    kernels = {"nnet._conv", "nnet._dense", "nnet._pool"}
+    allowed = {"nnet._cpu", *kernels}
+    assert set(modules) - allowed <= {f"{kernel}_{target}" for kernel in kernels}, done.stderr
 
 
 def test_import_leaves_denormals_alone(run_python):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nnet._dense import bprop_relu
 from nnet.layers.base import Layer
 
 LEAK = 0.01  # leaky_relu's slope below zero, as Maas et al. 2013 chose it
@@ -22,20 +23,24 @@ class Activation(Layer):
         self.type = type
 
     def fprop(self, input):
-        if self._fused_relu:  # the Conv before this layer has done the work
+        if self._fused_relu:  # the layer before this one has done the work
             output = input
         else:
             function, _ = FUNCTIONS[self.type]
-            output = self._array("output", input.shape, input.dtype)
+            output = self._output(input)
             function(input, output, self._array("temp", input.shape, input.dtype))
         if self.training:
             self._kept = output
         return output
 
     def bprop(self, output_grad):
+        if self._fused_relu_grad:  # the Pool after this layer has done the work
+            return output_grad
         output = self._kept
-        _, slope = FUNCTIONS[self.type]
         grad = self._array("temp", output.shape, output.dtype)
+        if self.type == "relu":
+            return bprop_relu(output, output_grad, grad)
+        _, slope = FUNCTIONS[self.type]
         slope(output, grad)
         return np.multiply(grad, output_grad, out=grad)
 

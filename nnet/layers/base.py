@@ -32,8 +32,13 @@ class Layer(ABC):
     need_input_grad = True
 
     _kept = None  # what fprop keeps for bprop; a network drops it after fit
-    _lent = None  # a network lends a dict: the arrays that _array hands out every step
-    _fused_relu = False  # set by a network on a Conv and the Activation('relu') after it
+    # A network lends a dict: the arrays that _array hands out every step, and "output_shape",
+    # that of one image.
+    _lent = None
+    # Set by a network on an Activation('relu') and on the layer before it that computes it.
+    _fused_relu = False
+    # Set by a network on a max-Pool, and on the ReLU before it whose gradient it computes.
+    _fused_relu_grad = False
 
     def _setup(self, input_shape, rng):
         """Check the input's shape and start afresh, with random numbers from `rng`."""
@@ -73,6 +78,12 @@ class Layer(ABC):
         if array is None or array.shape[1:] != shape[1:] or len(array) < shape[0]:
             array = self._lent[name] = np.empty(shape, dtype)
         return array[: shape[0]]
+
+    def _output(self, input):
+        """The array for the output of a batch; a network knows its shape."""
+        if self._lent is None:
+            return np.empty(self.output_shape(input.shape), input.dtype)
+        return self._array("output", (len(input), *self._lent["output_shape"]), input.dtype)
 
 
 class ParamMixin(ABC):

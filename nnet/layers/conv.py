@@ -80,7 +80,7 @@ class Conv(WeightedLayer):
         return conv_bc01(
             input,
             self.W,
-            self._array("output", self.output_shape(input.shape), self.W.dtype),
+            self._output(input),
             bias=self.b,
             activation="relu" if self._fused_relu else None,
             **self._geometry(),

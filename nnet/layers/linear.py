@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnet._conv import conv_bc01
+from nnet._dense import matmul
 from nnet.layers.base import Layer, WeightedLayer, as_int, check_axes
 
 
@@ -40,18 +40,15 @@ class Linear(WeightedLayer):
     def fprop(self, input):
         if self.training:
             self._kept = input
-        output = self._array("output", self.output_shape(input.shape), self.W.dtype)
-        matmul(input, self.W, output)
-        if self.use_bias:
-            output += self.b
-        return output
+        activation = "relu" if self._fused_relu else None
+        return matmul(input, self.W, self._output(input), bias=self.b, activation=activation)
 
     def bprop(self, output_grad):
         input = self._kept
-        matmul(input.T, output_grad, self.W_grad)
-        self.W_grad /= len(input)
+        matmul(input.T, output_grad, self.W_grad, divisor=max(len(input), 1))
         if self.use_bias:
-            np.mean(output_grad, axis=0, out=self.b_grad)
+            np.add.reduce(output_grad, axis=0, out=self.b_grad)
+            self.b_grad /= max(len(input), 1)
         if not self.need_input_grad:
             return None
         return matmul(output_grad, self.W.T, self._array("input_grad", input.shape, self.W.dtype))
@@ -62,24 +59,6 @@ class Linear(WeightedLayer):
         )
         check_axes(input_shape, "n_imgs, n_features", advice)
         return input_shape[0], self.n_out
-
-
-def matmul(a, b, out):
-    """Write a @ b to out, by the convolution kernel, and return it.
-
-    It is a 1x1 convolution of one image, whose channels are the rows of b and
-    whose features are the rows of out. Unlike a BLAS it gives the same bits for
-    every number of threads, and no second pool of threads competes for the cores.
-    """
-    if out.size == 0 or b.size == 0:
-        out[...] = 0
-        return out
-    factors, product = (a, b), out
-    if out.shape[0] > out.shape[1]:  # pixels fill the register tile better than features
-        factors, product = (b.T, a.T), out.T
-    rows, columns = factors
-    conv_bc01(columns[None, :, None, :], rows.T[:, :, None, None], product[None, :, None, :])
-    return out
 
 
 class Flatten(Layer):

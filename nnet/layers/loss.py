@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nnet._dense import cross_entropy
 from nnet.layers.base import Layer, LossMixin, check_axes
 
 
@@ -14,7 +15,8 @@ class LogRegression(Layer, LossMixin):
         self.output_shape(input_shape)
 
     def fprop(self, input):
-        probs = np.exp(log_softmax(input))
+        probs = np.exp(input - np.maximum.reduce(input, axis=1, keepdims=True))
+        probs /= np.add.reduce(probs, axis=1, keepdims=True)
         if self.training:
             self._kept = probs
         return probs
@@ -31,6 +33,12 @@ class LogRegression(Layer, LossMixin):
         grad = np.exp(log_softmax(input))
         grad[np.arange(len(target)), target] -= 1
         return grad
+
+    def loss_and_grad(self, input, target):
+        """`loss`, for how many images `fprop` is right, and `input_grad`: all of one softmax."""
+        grad = self._array("input_grad", input.shape, input.dtype)
+        loss, n_right = cross_entropy(input, target, grad)
+        return loss, n_right, grad
 
     def output_shape(self, input_shape):
         advice = "" if len(input_shape) < 3 else ": put a Flatten and a Linear layer before it"

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nnet._dense import bprop_relu
 from nnet._pool import bprop_pool_bc01, pool_bc01
 from nnet.geometry import as_pair, pool_geometry
 from nnet.layers.base import Layer, as_bool, check_axes
@@ -46,19 +47,20 @@ class Pool(Layer):
         self.output_shape(input_shape)
 
     def fprop(self, input):
-        out_shape = self.output_shape(input.shape)
-        output = self._array("output", out_shape, input.dtype)
-        switches = None
+        output, switches = self._output(input), None
         if self.mode == "max":
-            switches = self._array("switches", (*out_shape, 2), np.intp)
+            switches = self._array("switches", (*output.shape, 2), np.intp)
         pool_bc01(input, output, switches, *self.pool_shape, *self.strides, **self._options())
         if self.training:
-            self._kept = input.shape, switches
+            self._kept = input.shape, output, switches
         return output
 
     def bprop(self, output_grad):
-        input_shape, switches = self._kept
+        input_shape, output, switches = self._kept
         imgs_grad = self._array("input_grad", input_shape, output_grad.dtype)
+        if self._fused_relu_grad:  # here there are fewer values than before the pooling
+            masked = self._array("masked", output.shape, output.dtype)
+            output_grad = bprop_relu(output, output_grad, masked)
         return bprop_pool_bc01(
             output_grad, switches, imgs_grad, *self.pool_shape, *self.strides, **self._options()
         )
@@ -76,6 +78,9 @@ class Pool(Layer):
         }
 
 
+WHOLE = {"mode": "avg", "padding_mode": "valid"}  # with a window of the image's size
+
+
 class GlobalAveragePool(Layer):
     """The average of each channel: (n_imgs, n_channels, img_h, img_w) -> (n_imgs, n_channels)."""
 
@@ -85,14 +90,16 @@ class GlobalAveragePool(Layer):
     def fprop(self, input):
         if self.training:
             self._kept = input.shape
-        output = self._array("output", self.output_shape(input.shape), input.dtype)
-        return np.mean(input, axis=(2, 3), out=output)
+        output, size = self._output(input), input.shape[2:]
+        pool_bc01(input, output[:, :, None, None], None, *size, *size, **WHOLE)
+        return output
 
     def bprop(self, output_grad):
         input_shape = self._kept
-        input_grad = self._array("input_grad", input_shape, output_grad.dtype)
-        n_pixels = input_shape[2] * input_shape[3]
-        return np.divide(output_grad[:, :, None, None], n_pixels, out=input_grad)
+        imgs_grad = self._array("input_grad", input_shape, output_grad.dtype)
+        size = input_shape[2:]
+        output_grad = output_grad[:, :, None, None]
+        return bprop_pool_bc01(output_grad, None, imgs_grad, *size, *size, **WHOLE)
 
     def output_shape(self, input_shape):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
