@@ -14,6 +14,7 @@ from functools import lru_cache
 from math import gcd
 
 from nnet import kernels
+from nnet._cpu cimport parallel_for
 from nnet.geometry import BORDER_MODES, conv_geometry
 
 include "_arrays.pxi"
@@ -66,6 +67,31 @@ cdef Workspace acquire_workspace():
         return idle_workspaces.pop()
     except IndexError:
         return Workspace()
+
+
+cdef struct ThreadMemory:       # a piece of it for each thread of a call
+    char *start
+    Py_ssize_t size, n_zeros    # bytes; how many of them start as zeros
+    char *ready                 # whether they do already
+
+
+cdef ThreadMemory take_for_threads(Workspace space, int n_threads, Py_ssize_t size,
+                                   Py_ssize_t n_zeros) except *:
+    cdef ThreadMemory memory
+    memory.size, memory.n_zeros = ceil_div(size, 64) * 64, n_zeros
+    memory.start = <char *>space.take(n_threads * memory.size)
+    memory.ready = <char *>space.take(n_threads)
+    memset(memory.ready, 0, n_threads)
+    return memory
+
+
+cdef inline void *piece_of(const ThreadMemory *memory, int thread) noexcept nogil:
+    """The piece of one thread, which itself must be the one to ask: it touches the pages."""
+    cdef char *piece = memory.start + thread * memory.size
+    if not memory.ready[thread]:
+        memset(piece, 0, memory.n_zeros)
+        memory.ready[thread] = True
+    return piece
 
 
 include "_correlation_tile.pxi"

@@ -212,34 +212,57 @@ cdef void unpack_planes(real *dst, Py_ssize_t dst_pitch, const real *scratch,
                     row[x * run.dst_col] = source[x]
 
 
+cdef struct CorrelationWork:            # what the threads share
+    const Correlation *job
+    const void *imgs
+    void *out
+    const void *bias
+    ThreadMemory memory                 # packed images, scratch, padded output planes
+    Py_ssize_t buffer_size, scratch_size
+
+
 cdef void correlate_images(Correlation *job, const real *imgs, real *out, const real *bias,
                            Workspace space, int n_threads) except *:
     """Run a planned correlation on `n_threads` threads."""
-    cdef Py_ssize_t n_units = job.n_stacks * job.parts
+    cdef CorrelationWork work
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t buffer_size = 0, padded_size = 0, i, unit
+    cdef Py_ssize_t padded_size = 0, i
     job.scratch_pitch = 0
+    work.job, work.imgs, work.out, work.bias = job, imgs, out, bias
+    work.buffer_size = 0
     if not job.packing.in_place:
-        buffer_size = job.n_channels * job.packing.channel_pitch + 2 * lanes
+        work.buffer_size = ceil_div(
+            job.n_channels * job.packing.channel_pitch + 2 * lanes, lanes) * lanes
     if not job.direct:
         for i in range(job.n_passes):
             job.scratch_pitch = max(job.scratch_pitch, job.passes[i].n_at * lanes)
+    work.scratch_size = job.scratch_pitch * job.block
     if job.fold != NULL:
         padded_size = job.block * job.out_h * job.out_w
-    cdef Py_ssize_t scratch_size = job.scratch_pitch * job.block
-    cdef Py_ssize_t thread_size = buffer_size + scratch_size + padded_size + lanes
-    thread_size = ceil_div(thread_size, 16) * 16
-    n_threads = <int>min(n_threads, n_units)
-    cdef real *buffers = <real *>space.take(n_threads * thread_size * sizeof(real))
-    cdef real *scratch = buffers + buffer_size
-    cdef real *padded = scratch + scratch_size
-    with nogil, parallel(num_threads=n_threads):
-        memset(buffers + threadid() * thread_size, 0, buffer_size * sizeof(real))
-        for unit in prange(n_units, schedule="dynamic"):
-            correlate_unit(
-                job, unit, imgs, out, bias, buffers + threadid() * thread_size,
-                scratch + threadid() * thread_size, padded + threadid() * thread_size,
-            )
+    work.memory = take_for_threads(
+        space, n_threads, (work.buffer_size + work.scratch_size + padded_size) * sizeof(real),
+        work.buffer_size * sizeof(real))
+    with nogil:
+        parallel_for(correlate_float if real is float else correlate_double, &work,
+                     job.n_stacks * job.parts, n_threads)
+
+
+cdef void correlate_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef CorrelationWork *work = <CorrelationWork *>context
+    cdef float *buffer = <float *>piece_of(&work.memory, thread)
+    correlate_unit(
+        work.job, unit, <const float *>work.imgs, <float *>work.out, <const float *>work.bias,
+        buffer, buffer + work.buffer_size, buffer + work.buffer_size + work.scratch_size,
+    )
+
+
+cdef void correlate_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef CorrelationWork *work = <CorrelationWork *>context
+    cdef double *buffer = <double *>piece_of(&work.memory, thread)
+    correlate_unit(
+        work.job, unit, <const double *>work.imgs, <double *>work.out, <const double *>work.bias,
+        buffer, buffer + work.buffer_size, buffer + work.buffer_size + work.scratch_size,
+    )
 
 
 cdef void tap_offsets(Py_ssize_t *tap_at, Py_ssize_t n_channels, Py_ssize_t fil_h,

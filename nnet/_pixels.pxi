@@ -273,23 +273,40 @@ cdef inline Py_ssize_t padded_features(const PixelJob *job, Py_ssize_t b,
     )
 
 
+cdef struct PixelWork:                  # what the threads share
+    const PixelJob *job
+    const void *imgs
+    void *out
+    ThreadMemory memory                 # packed images, scratch, result
+
+
 cdef void run_pixels(PixelJob *job, const real *imgs, real *out, Workspace space,
                      int n_threads) except *:
     """Run a planned job on `n_threads` threads."""
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t unit
-    cdef Py_ssize_t thread_size = job.buffer_size + job.scratch_size + job.result_size
-    n_threads = <int>min(n_threads, job.n_units)
-    cdef real *buffers = <real *>space.take(n_threads * thread_size * sizeof(real))
-    cdef real *scratch = buffers + job.buffer_size
-    cdef real *result = scratch + job.scratch_size
-    with nogil, parallel(num_threads=n_threads):
-        memset(buffers + threadid() * thread_size, 0, job.buffer_size * sizeof(real))
-        for unit in prange(job.n_units, schedule="dynamic"):
-            pixels_unit(
-                job, unit, imgs, out, buffers + threadid() * thread_size,
-                scratch + threadid() * thread_size, result + threadid() * thread_size,
-            )
+    cdef PixelWork work
+    work.job, work.imgs, work.out = job, imgs, out
+    work.memory = take_for_threads(
+        space, n_threads, (job.buffer_size + job.scratch_size + job.result_size) * sizeof(real),
+        job.buffer_size * sizeof(real))
+    with nogil:
+        parallel_for(pixels_float if real is float else pixels_double, &work, job.n_units,
+                     n_threads)
+
+
+cdef void pixels_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef PixelWork *work = <PixelWork *>context
+    cdef float *buffer = <float *>piece_of(&work.memory, thread)
+    cdef float *scratch = buffer + work.job.buffer_size
+    pixels_unit(work.job, unit, <const float *>work.imgs, <float *>work.out, buffer, scratch,
+                scratch + work.job.scratch_size)
+
+
+cdef void pixels_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef PixelWork *work = <PixelWork *>context
+    cdef double *buffer = <double *>piece_of(&work.memory, thread)
+    cdef double *scratch = buffer + work.job.buffer_size
+    pixels_unit(work.job, unit, <const double *>work.imgs, <double *>work.out, buffer, scratch,
+                scratch + work.job.scratch_size)
 
 
 # --- the plan --------------------------------------------------------------------
