@@ -8,6 +8,7 @@ _filter_gradient.pxi (the backward pass to the filters), and this file: the publ
 functions.
 """
 
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cython.parallel cimport parallel, prange, threadid
 
 from functools import lru_cache

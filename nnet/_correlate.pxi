@@ -53,7 +53,7 @@ cdef void plan_vectors(Correlation *job, Pass *run, Workspace space, Py_ssize_t 
     """The table of pixel vectors: where each is read and where it is stored."""
     cdef const Packing *p = &job.packing
     cdef Py_ssize_t rows = run.rows, cols = run.cols
-    cdef Py_ssize_t extent, per_row, v, y
+    cdef Py_ssize_t extent, per_row, i, v, x, y
     if run.dst_col == 1 and p.pitch == cols and run.dst_row == cols and p.stack == 1:
         rows, cols = 1, rows * cols     # without gaps a plane is one long row
     extent = (p.stack - 1) * p.image_pitch + (run.rows - 1) * p.pitch + run.cols
@@ -69,19 +69,24 @@ cdef void plan_vectors(Correlation *job, Pass *run, Workspace space, Py_ssize_t 
     # Tiles read up to MAX_VECTORS entries at once.
     run.vector_src = <Py_ssize_t *>space.take((run.n_at + MAX_VECTORS) * sizeof(Py_ssize_t))
     run.vector_dst = <Py_ssize_t *>space.take((run.n_at + MAX_VECTORS) * sizeof(Py_ssize_t))
-    for v in range(run.n_at + MAX_VECTORS):
-        if job.direct:
-            y = min(v, run.n_at - 1) // per_row
-            # The last vector of a row is moved back to end with it.
-            x = min(min(v, run.n_at - 1) % per_row * lanes, cols - lanes)
-            run.vector_src[v] = run.src_at + y * p.pitch + x
-            run.vector_dst[v] = run.dst_at + y * run.dst_row + x
-        else:
-            x = min(v, run.n_at - 1) * lanes
-            if extent >= lanes:
-                x = min(x, extent - lanes)
-            run.vector_src[v] = run.src_at + x
-            run.vector_dst[v] = x
+    v = 0
+    for y in range(rows if job.direct else 1):
+        for i in range(per_row if job.direct else run.n_at):
+            if job.direct:
+                # The last vector of a row is moved back to end with it.
+                x = min(i * lanes, cols - lanes)
+                run.vector_src[v] = run.src_at + y * p.pitch + x
+                run.vector_dst[v] = run.dst_at + y * run.dst_row + x
+            else:
+                x = i * lanes
+                if extent >= lanes:
+                    x = min(x, extent - lanes)
+                run.vector_src[v] = run.src_at + x
+                run.vector_dst[v] = x
+            v += 1
+    for v in range(run.n_at, run.n_at + MAX_VECTORS):
+        run.vector_src[v] = run.vector_src[run.n_at - 1]
+        run.vector_dst[v] = run.vector_dst[run.n_at - 1]
     for v in range(1, MAX_FEATURES + 1):
         run.tile[v] = best_vectors(<int>v, run.n_at)
 
@@ -463,23 +468,20 @@ cdef double transposition_cycles(const Correlation *job, double n_pixels, Py_ssi
 
 
 cdef int choose_algorithm(
-    const Correlation *job, int algorithm, list phases_y, list phases_x, Py_ssize_t fil_h,
+    const Correlation *job, int algorithm, Axis axis_y, Axis axis_x, Py_ssize_t fil_h,
     Py_ssize_t fil_w, bint strided, Py_ssize_t lanes,
-) except -1:
+) noexcept:
     """PLANES, PIXELS or WINOGRAD: what takes the fewest cycles, or what was asked for."""
     cdef double n_pixels = job.out_h * job.out_w
     cdef double n_taps = job.n_channels // job.groups * (
-        sum([phase.count * len(phase.taps) for phase in phases_y])
-        * sum([phase.count * len(phase.taps) for phase in phases_x])
-    ) / n_pixels
+        axis_y.n_products * axis_x.n_products) / n_pixels
     cdef double cycles, fewest
     if algorithm > DIRECT:
         return algorithm
     if job.by_rows:
         return PLANES
-    fewest = planes_cycles(job, max([phase.count for phase in phases_y]),
-                           max([phase.count for phase in phases_x]), n_taps, lanes)
-    fewest *= len(phases_y) * len(phases_x)
+    fewest = planes_cycles(job, axis_y.longest, axis_x.longest, n_taps, lanes)
+    fewest *= len(axis_y.phases) * len(axis_x.phases)
     cdef int best = PLANES
     cycles = pixels_cycles(job, n_pixels, n_taps, lanes)
     if cycles < fewest:
@@ -511,16 +513,18 @@ cdef void conv_forward(
     job.n_passes, job.passes = 1, &run
     job.fold = NULL
     job.with_relu = with_relu
+    cdef Axis axis_y = _forward_axis(
+        geometry.out_h, geometry.top, geometry.stride_y, fil_h, geometry.dilation_y)
+    cdef Axis axis_x = _forward_axis(
+        geometry.out_w, geometry.left, geometry.stride_x, fil_w, geometry.dilation_x)
     plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], fil_h, fil_w, border)
     plan_rows(&job, job.out_h, fil_h, geometry)
     plan_layout(&job, job.out_h, job.out_w, True, lanes)
-    phases_y = _forward_phases(geometry.out_h, filters_shape[2], geometry.dilation_y)
-    phases_x = _forward_phases(geometry.out_w, filters_shape[3], geometry.dilation_x)
-    algorithm = choose_algorithm(&job, algorithm, phases_y, phases_x, fil_h, fil_w,
+    algorithm = choose_algorithm(&job, algorithm, axis_y, axis_x, fil_h, fil_w,
                                  p.stride_y > 1 or p.stride_x > 1, lanes)
     if algorithm != PLANES:
-        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, False, phases_y, phases_x,
-                            fil_h, fil_w, imgs, filters, convout, bias, space, n_threads)
+        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, False, axis_y, axis_x, fil_h,
+                            fil_w, imgs, filters, convout, bias, space, n_threads)
         return
     plan_blocks(&job, n_threads)
 
@@ -561,7 +565,8 @@ cdef void conv_imgs_gradient(
     cdef Py_ssize_t sy = geometry.stride_y, sx = geometry.stride_x
     cdef Py_ssize_t top = geometry.top, left = geometry.left
     cdef Py_ssize_t fil_h = filters_shape[2], fil_w = filters_shape[3]
-    cdef Py_ssize_t rows, cols
+    cdef Axis axis_y, axis_x
+    cdef Phase phase_y, phase_x
     job.n_imgs, job.groups = imgs_shape[0], groups
     job.n_channels, job.n_features = filters_shape[1], imgs_shape[1]
     job.out_h, job.out_w = imgs_shape[2], imgs_shape[3]
@@ -579,25 +584,24 @@ cdef void conv_imgs_gradient(
     p.stride_y = p.stride_x = p.dilation_y = p.dilation_x = p.n_phases_y = p.n_phases_x = 1
     p.border = BORDER_ZEROS
     p.in_place = False
-    phases_y, p.top, p.rows, rows = _gradient_phases(
-        job.out_h, top, sy, filters_shape[2], geometry.dilation_y)
-    phases_x, p.left, p.cols, cols = _gradient_phases(
-        job.out_w, left, sx, filters_shape[3], geometry.dilation_x)
-    plan_rows(&job, min([phase.count for phase in phases_y]), fil_h, geometry)
-    plan_layout(&job, rows, cols, sy == 1 and sx == 1, lanes)
-    algorithm = choose_algorithm(&job, algorithm, phases_y, phases_x, fil_h, fil_w,
+    axis_y = _gradient_axis(job.out_h, top, sy, fil_h, geometry.dilation_y)
+    axis_x = _gradient_axis(job.out_w, left, sx, fil_w, geometry.dilation_x)
+    p.top, p.rows, p.left, p.cols = axis_y.before, axis_y.padded, axis_x.before, axis_x.padded
+    plan_rows(&job, axis_y.shortest, fil_h, geometry)
+    plan_layout(&job, axis_y.longest, axis_x.longest, sy == 1 and sx == 1, lanes)
+    algorithm = choose_algorithm(&job, algorithm, axis_y, axis_x, fil_h, fil_w,
                                  sy > 1 or sx > 1, lanes)
     if algorithm != PLANES:
-        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, True, phases_y, phases_x,
-                            fil_h, fil_w, grad, filters, imgs_grad, <const real *>NULL, space,
-                            n_threads)
+        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, True, axis_y, axis_x, fil_h,
+                            fil_w, grad, filters, imgs_grad, <const real *>NULL, space, n_threads)
         return
     plan_blocks(&job, n_threads)
 
     job.n_passes = 0
-    job.passes = <Pass *>space.take(len(phases_y) * len(phases_x) * sizeof(Pass))
-    for phase_y in phases_y:
-        for phase_x in phases_x:
+    job.passes = <Pass *>space.take(
+        len(axis_y.phases) * len(axis_x.phases) * sizeof(Pass))
+    for phase_y in axis_y.phases:
+        for phase_x in axis_x.phases:
             run = &job.passes[job.n_passes]
             job.n_passes += 1
             run.rows, run.cols = phase_y.count, phase_x.count
@@ -605,25 +609,24 @@ cdef void conv_imgs_gradient(
             run.dst_row, run.dst_col = sy * job.out_w, sx
             run.src_at = phase_y.first * p.pitch + phase_x.first
             plan_vectors(&job, run, space, lanes)
-            plan_gradient_taps(&job, run, filters, fil_h * fil_w, fil_w, phase_y.taps,
-                               phase_x.taps, space)
+            plan_gradient_taps(&job, run, filters, fil_h * fil_w, fil_w, phase_y, phase_x, space)
     correlate_images(&job, grad, imgs_grad, <const real *>NULL, space, n_threads)
 
 
 cdef void plan_gradient_taps(
     const Correlation *job, Pass *run, const real *filters, Py_ssize_t fil_size, Py_ssize_t fil_w,
-    list taps_y, list taps_x, Workspace space,
+    Phase phase_y, Phase phase_x, Workspace space,
 ) except *:
     """Offsets and weights of one phase: its taps (k, i, j)."""
-    cdef Py_ssize_t n_ij = len(taps_y) * len(taps_x), m = 0
+    cdef Py_ssize_t n_ij = phase_y.n_taps * phase_x.n_taps, m = 0, i, j
     cdef Py_ssize_t *ij = <Py_ssize_t *>space.take(n_ij * sizeof(Py_ssize_t))
     cdef real *packed
     run.n_taps = job.n_channels // job.groups * n_ij
     run.tap_at = <Py_ssize_t *>space.take(run.n_taps * sizeof(Py_ssize_t))
-    for i, shift_y in taps_y:
-        for j, shift_x in taps_x:
-            ij[m] = i * fil_w + j
-            run.tap_at[m] = <Py_ssize_t>shift_y * job.packing.pitch + <Py_ssize_t>shift_x
+    for i in range(phase_y.n_taps):
+        for j in range(phase_x.n_taps):
+            ij[m] = phase_y.tap[i] * fil_w + phase_x.tap[j]
+            run.tap_at[m] = phase_y.shift[i] * job.packing.pitch + phase_x.shift[j]
             m += 1
     for m in range(n_ij, run.n_taps):
         run.tap_at[m] = run.tap_at[m - n_ij] + job.packing.channel_pitch
@@ -631,42 +634,76 @@ cdef void plan_gradient_taps(
     run.weights = packed
     pack_weights(job, packed, filters, fil_size, True, ij, n_ij)
     if job.by_rows:
-        run.columns = plan_columns(packed, job.n_features, run.tap_at, run.n_taps, len(taps_y),
-                                   len(taps_x), -1, job.every, run.rows, space)
+        run.columns = plan_columns(packed, job.n_features, run.tap_at, run.n_taps, phase_y.n_taps,
+                                   phase_x.n_taps, -1, job.every, run.rows, space)
 
 
-class _Phase:
+cdef class Phase:
     """Outputs of one axis, a step apart, that are the same correlation."""
 
-    def __init__(self, pixel, first, count, taps):
-        self.pixel = pixel  # the first of them in the output
-        self.first = first  # the padded input pixel that a tap with shift 0 reads for it
-        self.count = count
-        self.taps = taps  # [(tap, shift)]
+    cdef Py_ssize_t pixel       # the first of them in the output
+    cdef Py_ssize_t first       # the padded input pixel that a tap with shift 0 reads for it
+    cdef Py_ssize_t count
+    cdef Py_ssize_t n_taps
+    cdef Py_ssize_t *tap        # (n_taps,) which taps of the filter
+    cdef Py_ssize_t *shift      # (n_taps,) how far from `first` each one reads
+
+    def __cinit__(self, pixel, first, count, taps):
+        cdef Py_ssize_t t = 0
+        self.pixel, self.first, self.count, self.n_taps = pixel, first, count, len(taps)
+        self.tap = <Py_ssize_t *>PyMem_Malloc((2 * self.n_taps + 1) * sizeof(Py_ssize_t))
+        if self.tap == NULL:
+            raise MemoryError
+        self.shift = self.tap + self.n_taps
+        for self.tap[t], self.shift[t] in taps:
+            t += 1
+
+    def __dealloc__(self):
+        PyMem_Free(self.tap)
+
+
+cdef class Axis:
+    """One axis of a correlation: its phases, and what it reads of its padded input."""
+
+    cdef list phases
+    cdef Py_ssize_t before, padded      # padding before the input; its size with padding
+    cdef Py_ssize_t longest, shortest   # phase
+    cdef Py_ssize_t n_products          # of an output line with a line of taps
+    cdef Py_ssize_t first, last         # padded pixels that output 0 of any phase reads
+
+    def __init__(self, phases, before, padded):
+        """phases: (pixel, first, count, taps) of each."""
+        reads = [first + shift for _, first, _, taps in phases for _, shift in taps]
+        counts = [count for _, _, count, _ in phases]
+        self.phases = [Phase(*phase) for phase in phases]
+        self.before, self.padded = before, padded
+        self.longest, self.shortest = max(counts), min(counts)
+        self.n_products = sum([count * len(taps) for _, _, count, taps in phases])
+        self.first, self.last = min(reads, default=0), max(reads, default=0)
 
 
 @lru_cache(maxsize=1024)
-def _forward_phases(size, n_taps, dilation):
-    return [_Phase(0, 0, size, [(i, i * dilation) for i in range(n_taps)])]
+def _forward_axis(size, before, stride, n_taps, dilation):
+    taps = [(i, i * dilation) for i in range(n_taps)]
+    return Axis([(0, 0, size, taps)], before, (size - 1) * stride + (n_taps - 1) * dilation + 1)
 
 
 @lru_cache(maxsize=1024)
-def _gradient_phases(size, before, stride, n_taps, dilation):
-    """The phases of an axis of `size` pixels with `before` pixels of padding.
+def _gradient_axis(size, before, stride, n_taps, dilation):
+    """The axis of an image of `size` pixels with `before` pixels of padding.
 
-    What reaches pixels a stride apart in the backward pass; and how the output
-    gradient is to be padded: the padding before it, its size with padding, and the
-    length of the longest phase.
+    A phase is what reaches pixels a stride apart in the backward pass; padding is
+    that of the output gradient.
     """
     phases = []
     for pixel in range(min(stride, size)):
         first, r = divmod(pixel + before, stride)
         count = (size - pixel + stride - 1) // stride
         taps = [(i, -(i * dilation // stride)) for i in range(n_taps) if i * dilation % stride == r]
-        phases.append(_Phase(pixel, first, count, taps))
-    reads = [(p.first + shift, p.first + p.count + shift) for p in phases for _, shift in p.taps]
-    before = max([0] + [-start for start, _ in reads])
-    padded = max([1] + [end + before for _, end in reads])
-    for phase in phases:
-        phase.first += before
-    return phases, before, padded, max([p.count for p in phases])
+        phases.append((pixel, first, count, taps))
+    reads = [first + shift for _, first, _, taps in phases for _, shift in taps]
+    ends = [first + count + shift for _, first, count, taps in phases for _, shift in taps]
+    before = max([0] + [-read for read in reads])
+    padded = max([1] + [end + before for end in ends])
+    phases = [(pixel, first + before, count, taps) for pixel, first, count, taps in phases]
+    return Axis(phases, before, padded)

@@ -396,7 +396,7 @@ cdef void pack_block(
 
 cdef void plan_pixel_pass(
     const PixelJob *job, PixelPass *run, const real *filters, Py_ssize_t fil_size, Py_ssize_t fil_w,
-    bint backward, object phase_y, object phase_x, Py_ssize_t step_x, Py_ssize_t out_step_x,
+    bint backward, Phase phase_y, Phase phase_x, Py_ssize_t step_x, Py_ssize_t out_step_x,
     Workspace space,
 ) except *:
     """The tables of one pass: its taps, its weights and its pixels.
@@ -406,8 +406,8 @@ cdef void plan_pixel_pass(
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t channels = job.task.n_channels // job.task.groups
     cdef FilterPitches pitch = filter_pitches(job.task, fil_size, backward)
-    cdef Py_ssize_t n_ij = len(phase_y.taps) * len(phase_x.taps)
-    cdef Py_ssize_t b, c, f, k, m, s, r, x, width, rows
+    cdef Py_ssize_t n_ij = phase_y.n_taps * phase_x.n_taps
+    cdef Py_ssize_t b, c, f, i, j, k, m, s, r, x, width, rows
     cdef Py_ssize_t first_y = phase_y.first, first_x = phase_x.first
     cdef Py_ssize_t pixel_y = phase_y.pixel, pixel_x = phase_x.pixel
     cdef real *row
@@ -417,10 +417,10 @@ cdef void plan_pixel_pass(
     run.n_taps = n_ij * channels
     run.tap_at = <Py_ssize_t *>space.take(run.n_taps * sizeof(Py_ssize_t))
     m = 0
-    for i, shift_y in phase_y.taps:
-        for j, shift_x in phase_x.taps:
-            ij[m] = i * fil_w + j
-            k = <Py_ssize_t>shift_y * job.cols + <Py_ssize_t>shift_x
+    for i in range(phase_y.n_taps):
+        for j in range(phase_x.n_taps):
+            ij[m] = phase_y.tap[i] * fil_w + phase_x.tap[j]
+            k = phase_y.shift[i] * job.cols + phase_x.shift[j]
             for c in range(channels):
                 run.tap_at[m * channels + c] = k * job.depth + c * job.channel_pitch
             m += 1
@@ -451,15 +451,9 @@ cdef void plan_pixel_pass(
                 m += 1
 
 
-cdef tuple reach_of(list phases):
-    """The first and the last packed pixel that output 0 of any phase reads."""
-    reads = [phase.first + shift for phase in phases for _, shift in phase.taps]
-    return min(reads, default=0), max(reads, default=0)
-
-
 cdef void correlate_by_pixels(
-    const Correlation *task, bint with_winograd, object geometry, bint backward, list phases_y,
-    list phases_x, Py_ssize_t fil_h, Py_ssize_t fil_w, const real *imgs, const real *filters,
+    const Correlation *task, bint with_winograd, object geometry, bint backward, Axis axis_y,
+    Axis axis_x, Py_ssize_t fil_h, Py_ssize_t fil_w, const real *imgs, const real *filters,
     real *out, const real *bias, Workspace space, int n_threads,
 ) except *:
     """Plan and run a correlation with features in the lanes."""
@@ -468,25 +462,23 @@ cdef void correlate_by_pixels(
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t step_x = 1 if backward else geometry.stride_x
     cdef Py_ssize_t out_step_x = geometry.stride_x if backward else 1
-    cdef Py_ssize_t i, n_pixels, row_values, first_y, last_y, first_x, last_x
+    cdef Py_ssize_t n_pixels, row_values
+    cdef Phase phase_y, phase_x
     job.task = task
     job.depth = ceil_div(task.n_channels, lanes) * lanes
     job.channel_pitch = 1
     plan_feature_blocks(&job, bias, space)
-    first_y, last_y = reach_of(phases_y)
-    first_x, last_x = reach_of(phases_x)
-    job.pass_rows = max([phase.count for phase in phases_y])
-    job.pass_cols = max([phase.count for phase in phases_x])
+    job.pass_rows, job.pass_cols = axis_y.longest, axis_x.longest
     job.in_step = 1 if backward else geometry.stride_y
     job.out_step = geometry.stride_y if backward else 1
-    job.in_extra = last_y + 1 - job.in_step
-    job.cols = (job.pass_cols - 1) * step_x + last_x + 1
+    job.in_extra = axis_y.last + 1 - job.in_step
+    job.cols = (job.pass_cols - 1) * step_x + axis_x.last + 1
     row_values = task.out_w * job.out_step * job.block_vectors * lanes
     job.winograd = NULL
     if with_winograd:
         job.winograd = &winograd
         winograd.dilation_y, winograd.dilation_x = geometry.dilation_y, geometry.dilation_x
-        winograd.first_y, winograd.first_x = first_y, first_x
+        winograd.first_y, winograd.first_x = axis_y.first, axis_x.first
         row_values += plan_tiles(&job, fil_h, fil_w, lanes)
     job.rows = job.pass_rows * job.in_step + job.in_extra
     if task.packing.border != BORDER_ZEROS:
@@ -511,9 +503,10 @@ cdef void correlate_by_pixels(
     if with_winograd:
         plan_winograd(&job, filters, fil_h, fil_w, backward, space)
     else:
-        job.passes = <PixelPass *>space.take(len(phases_y) * len(phases_x) * sizeof(PixelPass))
-        for phase_y in phases_y:
-            for phase_x in phases_x:
+        job.passes = <PixelPass *>space.take(
+            len(axis_y.phases) * len(axis_x.phases) * sizeof(PixelPass))
+        for phase_y in axis_y.phases:
+            for phase_x in axis_x.phases:
                 plan_pixel_pass(&job, job.passes + job.n_passes, filters, fil_h * fil_w, fil_w,
                                 backward, phase_y, phase_x, step_x, out_step_x, space)
                 job.n_passes += 1
