@@ -355,7 +355,9 @@ def bprop_conv_bc01(
     bias_grad : ndarray (n_feats,), same dtype, optional
         If given, filled with the gradient of the bias, the mean over the images.
     algorithm : {None, 'direct', 'planes', 'pixels', 'winograd'}
-        As in `conv_bc01`, for the gradient of the images.
+        As in `conv_bc01`. The gradient of the filters is direct, but for 3 x 3 filters without
+        stride and dilation, and borders of zeros: these it transforms if asked for 'winograd',
+        or where that is faster (None).
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the results.
 
@@ -447,7 +449,7 @@ cdef void bprop(
         conv_imgs_gradient(grad, filters, imgs_grad, imgs_shape, filters_shape, groups, geometry,
                            border, algorithm, n_threads, space)
     conv_filters_gradient(imgs, grad, filters_grad, bias_grad, imgs_shape, filters_shape, groups,
-                          geometry, border, n_threads, space)
+                          geometry, border, algorithm, n_threads, space)
 
 
 KERNELS = (conv_bc01, bprop_conv_bc01)  # of this very target

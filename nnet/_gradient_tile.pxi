@@ -1,163 +1,312 @@
-# The register tiles of a filter gradient: taps x features, summed over pixels.
+# The register tiles of a filter gradient, summed over pixels.
+#
+# Dot form: lanes hold pixels. Each vector of the image meets several features,
+# each vector of the output gradient several taps; the lanes are summed at the end.
+#
+# Outer form: lanes hold features. Images and gradients lie pixel by pixel, with the
+# channels (features) of a pixel side by side; each pixel adds an outer product.
+
+cdef extern from *:
+    """
+    #if defined(__AVX512F__) || defined(__aarch64__)
+    enum { DOT_ACCUMULATORS = 25, DOT_FEATURES = 5 };
+    #else
+    enum { DOT_ACCUMULATORS = 12, DOT_FEATURES = 3 };
+    #endif
+
+    #define EVEN2 0, 2
+    #define EVEN4 0, 2, 4, 6
+    #define EVEN8 EVEN4, 8, 10, 12, 14
+    #define EVEN16 EVEN8, 16, 18, 20, 22, 24, 26, 28, 30
+    #define GRADIENT_PRIMITIVES(real, bits, lanes)                                          \\
+    INLINE void load##bits(real *to, const real *from) {                                    \\
+        vec##bits value = *(const vec##bits *)from;                                         \\
+        KEEP(value);                                                                        \\
+        *(vec##bits *)to = value; }                                                         \\
+    INLINE void clear##bits(real *acc) {  /* not seen as a loop that zeroes memory */       \\
+        vec##bits value = {0};                                                              \\
+        KEEP(value);                                                                        \\
+        *(vec##bits *)acc = value; }                                                        \\
+    INLINE void load_even##bits(real *to, const real *from) {                               \\
+        vec##bits a = *(const vec##bits *)from, b = *(const vec##bits *)(from + lanes);     \\
+        *(vec##bits *)to = SHUFFLE(bits, a, b, EVEN##lanes); }
+    #if defined(__AVX512F__)
+    GRADIENT_PRIMITIVES(float, 32, 16)
+    GRADIENT_PRIMITIVES(double, 64, 8)
+    #elif defined(__AVX__)
+    GRADIENT_PRIMITIVES(float, 32, 8)
+    GRADIENT_PRIMITIVES(double, 64, 4)
+    #else
+    GRADIENT_PRIMITIVES(float, 32, 4)
+    GRADIENT_PRIMITIVES(double, 64, 2)
+    #endif
+    #define prefetch(address) __builtin_prefetch(address)
+    """
+    enum: DOT_ACCUMULATORS
+    enum: DOT_FEATURES
+    void prefetch(const void *) noexcept nogil
+    void load32(float *to, const float *source) noexcept nogil
+    void load64(double *to, const double *source) noexcept nogil
+    void clear32(float *acc) noexcept nogil
+    void clear64(double *acc) noexcept nogil
+    void load_even32(float *to, const float *source) noexcept nogil
+    void load_even64(double *to, const double *source) noexcept nogil
+
+
+cdef inline void load(real *to, const real *source) noexcept nogil:
+    if real is float:
+        load32(to, source)
+    else:
+        load64(to, source)
+
+
+cdef inline void clear(real *acc) noexcept nogil:
+    if real is float:
+        clear32(acc)
+    else:
+        clear64(acc)
+
+
+cdef inline void load_even(real *to, const real *source) noexcept nogil:
+    """Every second of 2 x lanes values."""
+    if real is float:
+        load_even32(to, source)
+    else:
+        load_even64(to, source)
+
+
+cdef inline void transpose_rows(real *to, const Py_ssize_t *at,
+                                const real **rows) noexcept nogil:
+    """One vector of as many rows as it has lanes; column i goes to `to + at[i]`."""
+    cdef int lanes = VECTOR_BYTES // sizeof(real)
+    cdef real block[LANES_SQUARED]
+    cdef int i
+    for i in range(lanes):
+        store(block + i * lanes, rows[i])
+    transpose(block)
+    for i in range(lanes):
+        store(to + at[i], block + i * lanes)
+
+
+cdef struct Walk:
+    # The pixels that a tile sums over, and how far apart they lie.
+    Py_ssize_t n_imgs, rows, cols               # cols: pixels, or whole vectors (dot form)
+    Py_ssize_t src_img, src_row, src_col
+    Py_ssize_t grad_img, grad_row, grad_col
+
 
 cdef inline void dot_tile(
-    real *part,                     # (n_taps, ...), taps part_pitch apart          IN/OUT
-    Py_ssize_t part_pitch,
-    const real *src,                # the packed images
-    Py_ssize_t src_pitch,
-    const Py_ssize_t *tap_at,       # (n_taps,) where each tap of the first pixel is read
-    const real *grad,               # (n_features, rows, cols), cols whole vectors, gaps zero
-    Py_ssize_t grad_pitch,
-    Py_ssize_t rows,
-    Py_ssize_t cols,
+    real *part, Py_ssize_t part_tap, Py_ssize_t part_feature,   # a vector each      IN/OUT
+    const real *src,
+    const Py_ssize_t *tap_at,           # (n_taps,) where each tap of the first pixel is read
+    const real *grad,
+    const Py_ssize_t *feature_at,       # (n_features,) where each feature's gradient begins
+    const real *tails,                  # (n_imgs, ..., lanes) the rest of a row, or NULL
+    Py_ssize_t tails_img,
+    const Walk *walk,
     const int n_taps,
     const int n_features,
 ) noexcept nogil:
-    """Lanes hold pixels; each accumulator's lanes are summed at the end."""
     cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[TILE_BYTES]
+    cdef real acc[25 * VECTOR_BYTES]
+    cdef real pixels[VECTOR_BYTES]
+    cdef real values[5 * VECTOR_BYTES]
     cdef const real *taps[8]
-    cdef Py_ssize_t y, x
+    cdef const real *grads[5]
+    cdef Py_ssize_t s, y, x, end
     cdef int i, f
     for i in range(n_taps * n_features):
-        fill(acc + i * lanes, <real>0)
-    for y in range(rows):
-        for i in range(n_taps):
-            taps[i] = src + tap_at[i] + y * src_pitch
-        x = 0
-        while x < cols:
+        clear(acc + i * lanes)
+    end = walk.cols * lanes
+    for s in range(walk.n_imgs):
+        for y in range(walk.rows):
             for i in range(n_taps):
+                taps[i] = src + tap_at[i] + s * walk.src_img + y * walk.src_row
+            for f in range(n_features):
+                grads[f] = grad + feature_at[f] + s * walk.grad_img + y * walk.grad_row
+            x = 0
+            while x < end:
                 for f in range(n_features):
-                    maddv(
-                        acc + (i * n_features + f) * lanes,
-                        taps[i] + x,
-                        grad + f * grad_pitch + y * cols + x,
-                    )
-            x += lanes
+                    load(values + f * lanes, grads[f] + x)
+                for i in range(n_taps):
+                    load(pixels, taps[i] + x)
+                    for f in range(n_features):
+                        maddv(acc + (i * n_features + f) * lanes, pixels, values + f * lanes)
+                x += lanes
+            if tails != NULL:
+                for f in range(n_features):
+                    load(values + f * lanes, tails + s * tails_img + f * lanes)
+                for i in range(n_taps):
+                    load(pixels, taps[i] + end)
+                    for f in range(n_features):
+                        maddv(acc + (i * n_features + f) * lanes, pixels, values + f * lanes)
     for i in range(n_taps):
         for f in range(n_features):
-            part[i * part_pitch + f] += lane_sum(acc + (i * n_features + f) * lanes)
+            add(part + i * part_tap + f * part_feature, part + i * part_tap + f * part_feature,
+                acc + (i * n_features + f) * lanes)
+
+
+cdef inline void dot_features(
+    real *part, Py_ssize_t part_tap, Py_ssize_t part_feature, const real *src,
+    const Py_ssize_t *tap_at, const real *grad, const Py_ssize_t *feature_at, const real *tails,
+    Py_ssize_t tails_img, const Walk *walk, int n_taps, const int n,
+) noexcept nogil:
+    if n_taps == 1:
+        dot_tile(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
+                 walk, 1, n)
+    elif n_taps == 2:
+        dot_tile(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
+                 walk, 2, n)
+    elif n_taps == 3:
+        dot_tile(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
+                 walk, 3, n)
+    elif n_taps == 4:
+        dot_tile(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
+                 walk, 4, n)
+    elif n_taps == 5 and 5 * n <= DOT_ACCUMULATORS:
+        dot_tile(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
+                 walk, 5, n)
+    elif n_taps == 6 and 6 * n <= DOT_ACCUMULATORS:
+        dot_tile(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
+                 walk, 6, n)
+    elif n_taps == 7 and 7 * n <= DOT_ACCUMULATORS:
+        dot_tile(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
+                 walk, 7, n)
+    elif n_taps == 8 and 8 * n <= DOT_ACCUMULATORS:
+        dot_tile(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
+                 walk, 8, n)
+
+
+cdef inline int dot_taps(int n_features) noexcept nogil:
+    """The most taps of a tile."""
+    return min(8, DOT_ACCUMULATORS // n_features)
+
+
+cdef void dot_gradient(
+    real *part, Py_ssize_t part_tap, Py_ssize_t part_feature, const real *src,
+    const Py_ssize_t *tap_at, const real *grad, const Py_ssize_t *feature_at, const real *tails,
+    Py_ssize_t tails_img, const Walk *walk, int n_taps, int n_features,
+) noexcept nogil:
+    """One tile of 1 to dot_taps(n_features) taps and 1 to DOT_FEATURES features."""
+    if n_features == 1:
+        dot_features(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails,
+                     tails_img, walk, n_taps, 1)
+    elif n_features == 2:
+        dot_features(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails,
+                     tails_img, walk, n_taps, 2)
+    elif n_features == 3:
+        dot_features(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails,
+                     tails_img, walk, n_taps, 3)
+    elif n_features == 4 and DOT_FEATURES >= 4:
+        dot_features(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails,
+                     tails_img, walk, n_taps, 4)
+    elif n_features == 5 and DOT_FEATURES >= 5:
+        dot_features(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails,
+                     tails_img, walk, n_taps, 5)
 
 
 cdef inline void outer_tile(
-    real *part,                     # (n_taps, n_vectors, lanes), taps part_pitch apart  IN/OUT
-    Py_ssize_t part_pitch,
-    const real *src,                # the packed images
-    Py_ssize_t src_pitch,
-    const Py_ssize_t *tap_at,       # (n_taps,) where each tap of the first pixel is read
-    const real *grad,               # (rows, cols, ...), pixels grad_pitch apart
-    Py_ssize_t grad_pitch,
-    Py_ssize_t rows,
-    Py_ssize_t cols,
-    const int n_taps,
+    real *part,                     # (n_channels, n_vectors, lanes)                 IN/OUT
+    Py_ssize_t part_pitch,          # from one channel to the next
+    const real *src,                # (n_imgs, rows, cols, n_channels), pixel by pixel
+    const real *grad,               # (n_imgs, rows, cols, n_vectors, lanes)
+    const Walk *walk,
+    const int n_channels,
     const int n_vectors,
 ) noexcept nogil:
-    """Lanes hold features; each pixel adds an outer product of taps and features."""
     cdef int lanes = VECTOR_BYTES // sizeof(real)
     cdef real acc[TILE_BYTES]
-    cdef const real *taps[8]
-    cdef const real *pixel = grad
-    cdef Py_ssize_t y, x
+    cdef const real *pixel
+    cdef const real *values
+    cdef Py_ssize_t s, y, x
     cdef int i, v
-    for i in range(n_taps * n_vectors):
-        fill(acc + i * lanes, <real>0)
-    for y in range(rows):
-        for i in range(n_taps):
-            taps[i] = src + tap_at[i] + y * src_pitch
-        for x in range(cols):
-            for i in range(n_taps):
-                for v in range(n_vectors):
-                    madd(acc + (i * n_vectors + v) * lanes, taps[i][x], pixel + v * lanes)
-            pixel += grad_pitch
-    for i in range(n_taps):
+    for i in range(n_channels * n_vectors):
+        clear(acc + i * lanes)
+    for s in range(walk.n_imgs):
+        for y in range(walk.rows):
+            pixel = src + s * walk.src_img + y * walk.src_row
+            values = grad + s * walk.grad_img + y * walk.grad_row
+            for x in range(walk.cols):
+                for i in range(n_channels):
+                    for v in range(n_vectors):
+                        madd(acc + (i * n_vectors + v) * lanes, pixel[i], values + v * lanes)
+                pixel += walk.src_col
+                values += walk.grad_col
+    for i in range(n_channels):
         for v in range(n_vectors):
-            madd(acc + (i * n_vectors + v) * lanes, <real>1, part + i * part_pitch + v * lanes)
-            store(part + i * part_pitch + v * lanes, acc + (i * n_vectors + v) * lanes)
+            add(part + i * part_pitch + v * lanes, part + i * part_pitch + v * lanes,
+                acc + (i * n_vectors + v) * lanes)
 
 
-cdef inline void gradient_taps(
-    const bint outer, real *part, Py_ssize_t part_pitch, const real *src, Py_ssize_t src_pitch,
-    const Py_ssize_t *tap_at, const real *grad, Py_ssize_t grad_pitch,
-    Py_ssize_t rows, Py_ssize_t cols, const int n_taps, const int n,
+cdef enum:
+    MAX_OUTER_CHANNELS = 16
+
+
+cdef inline int outer_channels(int n_vectors) noexcept nogil:
+    """The most channels of a tile."""
+    return min(<int>MAX_OUTER_CHANNELS, MAX_ACCUMULATORS // n_vectors)
+
+
+cdef inline void outer_vectors(
+    real *part, Py_ssize_t part_pitch, const real *src, const real *grad, const Walk *walk,
+    int n_channels, const int n,
 ) noexcept nogil:
-    if n_taps * n > MAX_ACCUMULATORS:
-        return  # never asked for; keeps tiles that would not fit from being compiled
-    if outer:
-        outer_tile(part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch, rows, cols,
-                   n_taps, n)
-    else:
-        dot_tile(part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch, rows, cols,
-                 n_taps, n)
+    if n_channels == 1:
+        outer_tile(part, part_pitch, src, grad, walk, 1, n)
+    elif n_channels == 2:
+        outer_tile(part, part_pitch, src, grad, walk, 2, n)
+    elif n_channels == 3:
+        outer_tile(part, part_pitch, src, grad, walk, 3, n)
+    elif n_channels == 4:
+        outer_tile(part, part_pitch, src, grad, walk, 4, n)
+    elif n_channels == 5:
+        outer_tile(part, part_pitch, src, grad, walk, 5, n)
+    elif n_channels == 6:
+        outer_tile(part, part_pitch, src, grad, walk, 6, n)
+    elif n_channels == 7 and 7 * n <= MAX_ACCUMULATORS:
+        outer_tile(part, part_pitch, src, grad, walk, 7, n)
+    elif n_channels == 8 and 8 * n <= MAX_ACCUMULATORS:
+        outer_tile(part, part_pitch, src, grad, walk, 8, n)
+    elif n_channels == 9 and 9 * n <= MAX_ACCUMULATORS:
+        outer_tile(part, part_pitch, src, grad, walk, 9, n)
+    elif n_channels == 10 and 10 * n <= MAX_ACCUMULATORS:
+        outer_tile(part, part_pitch, src, grad, walk, 10, n)
+    elif n_channels == 11 and 11 * n <= MAX_ACCUMULATORS:
+        outer_tile(part, part_pitch, src, grad, walk, 11, n)
+    elif n_channels == 12 and 12 * n <= MAX_ACCUMULATORS:
+        outer_tile(part, part_pitch, src, grad, walk, 12, n)
+    elif n_channels == 13 and 13 * n <= MAX_ACCUMULATORS:
+        outer_tile(part, part_pitch, src, grad, walk, 13, n)
+    elif n_channels == 14 and 14 * n <= MAX_ACCUMULATORS:
+        outer_tile(part, part_pitch, src, grad, walk, 14, n)
+    elif n_channels == 15 and 15 * n <= MAX_ACCUMULATORS:
+        outer_tile(part, part_pitch, src, grad, walk, 15, n)
+    elif n_channels == 16 and 16 * n <= MAX_ACCUMULATORS:
+        outer_tile(part, part_pitch, src, grad, walk, 16, n)
 
 
-cdef inline void gradient_columns(
-    const bint outer, real *part, Py_ssize_t part_pitch, const real *src, Py_ssize_t src_pitch,
-    const Py_ssize_t *tap_at, const real *grad, Py_ssize_t grad_pitch,
-    Py_ssize_t rows, Py_ssize_t cols, int n_taps, const int n,
+cdef void outer_gradient(
+    real *part, Py_ssize_t part_pitch, const real *src, const real *grad, const Walk *walk,
+    Py_ssize_t n_channels, Py_ssize_t n_vectors,
 ) noexcept nogil:
-    if n_taps == 1:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
-                      rows, cols, 1, n)
-    elif n_taps == 2:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
-                      rows, cols, 2, n)
-    elif n_taps == 3:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
-                      rows, cols, 3, n)
-    elif n_taps == 4:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
-                      rows, cols, 4, n)
-    elif n_taps == 5:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
-                      rows, cols, 5, n)
-    elif n_taps == 6:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
-                      rows, cols, 6, n)
-    elif n_taps == 7 and MAX_FEATURES >= 7:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
-                      rows, cols, 7, n)
-    elif n_taps == 8 and MAX_FEATURES >= 8:
-        gradient_taps(outer, part, part_pitch, src, src_pitch, tap_at, grad, grad_pitch,
-                      rows, cols, 8, n)
-
-
-cdef void filter_gradient(
-    bint outer, real *part, Py_ssize_t part_pitch, const real *src, Py_ssize_t src_pitch,
-    const Py_ssize_t *tap_at, Py_ssize_t n_taps, const real *grad, Py_ssize_t grad_pitch,
-    Py_ssize_t rows, Py_ssize_t cols, int n,
-) noexcept nogil:
-    """All taps for a block of `n` features (dot form) or vectors of features (outer form)."""
-    cdef Py_ssize_t most = min(<Py_ssize_t>MAX_FEATURES, <Py_ssize_t>(MAX_ACCUMULATORS // n))
-    cdef Py_ssize_t n_blocks = (n_taps + most - 1) // most
-    cdef Py_ssize_t b, t
-    cdef int m
-    for b in range(n_blocks):
-        t = b * n_taps // n_blocks
-        m = <int>((b + 1) * n_taps // n_blocks - t)
-        if outer and n == 1:
-            gradient_columns(True, part + t * part_pitch, part_pitch, src, src_pitch, tap_at + t,
-                             grad, grad_pitch, rows, cols, m, 1)
-        elif outer and n == 2:
-            gradient_columns(True, part + t * part_pitch, part_pitch, src, src_pitch, tap_at + t,
-                             grad, grad_pitch, rows, cols, m, 2)
-        elif outer and n == 3:
-            gradient_columns(True, part + t * part_pitch, part_pitch, src, src_pitch, tap_at + t,
-                             grad, grad_pitch, rows, cols, m, 3)
-        elif outer and n == 4:
-            gradient_columns(True, part + t * part_pitch, part_pitch, src, src_pitch, tap_at + t,
-                             grad, grad_pitch, rows, cols, m, 4)
-        elif n == 1:
-            gradient_columns(False, part + t * part_pitch, part_pitch, src, src_pitch, tap_at + t,
-                             grad, grad_pitch, rows, cols, m, 1)
-        elif n == 2:
-            gradient_columns(False, part + t * part_pitch, part_pitch, src, src_pitch, tap_at + t,
-                             grad, grad_pitch, rows, cols, m, 2)
-        elif n == 3:
-            gradient_columns(False, part + t * part_pitch, part_pitch, src, src_pitch, tap_at + t,
-                             grad, grad_pitch, rows, cols, m, 3)
-        elif n == 4:
-            gradient_columns(False, part + t * part_pitch, part_pitch, src, src_pitch, tap_at + t,
-                             grad, grad_pitch, rows, cols, m, 4)
+    """All channels and vectors of features of a group."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t v, b, c, n_blocks
+    cdef int n, width
+    v = 0
+    while v < n_vectors:
+        n = <int>min(<Py_ssize_t>2, n_vectors - v)
+        n_blocks = ceil_div(n_channels, outer_channels(n))
+        for b in range(n_blocks):
+            c = b * n_channels // n_blocks
+            width = <int>((b + 1) * n_channels // n_blocks - c)
+            if n == 1:
+                outer_vectors(part + c * part_pitch + v * lanes, part_pitch, src + c,
+                              grad + v * lanes, walk, width, 1)
+            else:
+                outer_vectors(part + c * part_pitch + v * lanes, part_pitch, src + c,
+                              grad + v * lanes, walk, width, 2)
+        v += n
 
 
 cdef real plane_sum(const real *plane, Py_ssize_t n) noexcept nogil:

@@ -1,0 +1,194 @@
+# The filter gradient of 3x3 filters by Winograd's F(2x2, 3x3).
+#
+# A tile of 2x2 output pixels reads 4x4 pixels of the image; 16 products, one for
+# each element e of the transformed tiles, do the work of 36:
+#
+#     V = B' d B, M = A g A',  filter gradient = G' (sum over tiles of V * M) G
+#
+# with the matrices of _winograd.pxi, of which this is the derivative by g. For each e the sum over tiles is a product in outer form, with tiles for pixels.
+
+cdef inline void transform_gradient(
+    real *out,                  # (4, 4, ...), elements pitch apart                 OUT
+    Py_ssize_t pitch,
+    const real *src,            # 2 x 2 pixels
+    Py_ssize_t row,             # from one to the next row of them
+    Py_ssize_t col,
+) noexcept nogil:
+    """A g A' of one vector of features."""
+    cdef int lanes = VECTOR_BYTES // sizeof(real)
+    cdef real g[8 * LANES]
+    cdef real zeros[LANES]
+    cdef int i, j
+    clear(zeros)
+    for j in range(2):
+        store(g + j * lanes, src + j * col)
+        add(g + (2 + j) * lanes, src + j * col, src + row + j * col)
+        subtract(g + (4 + j) * lanes, src + j * col, src + row + j * col)
+        subtract(g + (6 + j) * lanes, zeros, src + row + j * col)
+    for i in range(4):
+        store(out + 4 * i * pitch, g + 2 * i * lanes)
+        add(out + (4 * i + 1) * pitch, g + 2 * i * lanes, g + (2 * i + 1) * lanes)
+        subtract(out + (4 * i + 2) * pitch, g + 2 * i * lanes, g + (2 * i + 1) * lanes)
+        subtract(out + (4 * i + 3) * pitch, zeros, g + (2 * i + 1) * lanes)
+
+
+cdef inline void transform_axis(real *out, Py_ssize_t out_pitch, const real *m,
+                                Py_ssize_t pitch) noexcept nogil:
+    """G' m of four vectors."""
+    cdef int i
+    for i in range(3):
+        fill(out + i * out_pitch, <real>0)
+        madd(out + i * out_pitch, <real>0.5, m + pitch)
+        madd(out + i * out_pitch, <real>(-0.5 if i == 1 else 0.5), m + 2 * pitch)
+    add(out, out, m)
+    add(out + 2 * out_pitch, out + 2 * out_pitch, m + 3 * pitch)
+
+
+cdef inline void transform_filter(real *out, const real *sums) noexcept nogil:
+    """G' m G of one vector of features: (3, 3) of (4, 4)."""
+    cdef int lanes = VECTOR_BYTES // sizeof(real)
+    cdef real t[12 * LANES]
+    cdef int i
+    for i in range(4):
+        transform_axis(t + i * lanes, 4 * lanes, sums + i * lanes, 4 * lanes)
+    for i in range(3):
+        transform_axis(out + 3 * i * lanes, lanes, t + 4 * i * lanes, lanes)
+
+
+cdef struct WinogradLayout:
+    Py_ssize_t c_pitch, k_pitch         # from one tile to the next
+    Py_ssize_t rows, cols               # of tiles, in an output plane
+    Py_ssize_t band                     # rows of tiles that are transformed at once
+    Py_ssize_t img_e, grad_e            # from one element of the transformed tiles to the next
+    Py_ssize_t grad_at, pixels_at       # where things lie in the buffer
+    Py_ssize_t *pixel_at                # where each pixel of a padded band goes ...
+    Py_ssize_t *grad_pixel_at           # ... and of its gradient
+
+
+cdef void plan_transformed(FilterGradient *job, Py_ssize_t lanes, Py_ssize_t itemsize) noexcept nogil:
+    """Bands of rows and stacks of images: up to about 128 tiles, within the L2 cache."""
+    cdef WinogradLayout *w = &job.winograd
+    cdef Py_ssize_t tiles, most
+    w.c_pitch = ceil_div(job.c_per_group, lanes) * lanes
+    w.k_pitch = ceil_div(job.k_per_group, lanes) * lanes
+    w.rows, w.cols = ceil_div(job.out_h, 2), ceil_div(job.out_w, 2)
+    most = clip(655360 // (16 * (w.c_pitch + w.k_pitch) * itemsize), 1, 128)
+    w.band = ceil_div(w.rows, ceil_div(w.rows * w.cols, most))
+    job.stack = clip(most // (w.rows * w.cols), 1, job.n_imgs)
+    tiles = job.stack * w.band * w.cols
+    # Not a power of two: all elements of a tile would compete for one set of the L1 cache.
+    w.img_e, w.grad_e = tiles * w.c_pitch + lanes, tiles * w.k_pitch + lanes
+    w.grad_at = 16 * w.img_e
+    w.pixels_at = w.grad_at + 16 * w.grad_e
+    job.buffer_size = w.pixels_at + (2 * w.band + 2) * (2 * w.cols + 2) * lanes
+
+
+cdef void plan_transformed_tables(FilterGradient *job, Workspace space, Py_ssize_t lanes) except *:
+    cdef WinogradLayout *w = &job.winograd
+    cdef Py_ssize_t size = (2 * w.band + 2) * job.w, grad_size = 2 * w.band * job.out_w, x
+    w.pixel_at = <Py_ssize_t *>space.take(size * sizeof(Py_ssize_t))
+    w.grad_pixel_at = <Py_ssize_t *>space.take(grad_size * sizeof(Py_ssize_t))
+    for x in range(size):
+        w.pixel_at[x] = (x // job.w * (2 * w.cols + 2) + x % job.w + job.left) * lanes
+    for x in range(grad_size):
+        w.grad_pixel_at[x] = (x // job.out_w * 2 * w.cols + x % job.out_w) * lanes
+
+
+cdef void winograd_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t c_first,
+                        Py_ssize_t c_end, const real *imgs, const real *grad, real *part,
+                        real *buffer) noexcept nogil:
+    """One chunk of images and channels [c_first, c_end): (16, c, k_pitch) into `part`."""
+    cdef const WinogradLayout *w = &job.winograd
+    cdef Py_ssize_t e, stack, n, n_stacked, g, c0, c1, b, band
+    cdef Py_ssize_t part_e = job.n_channels * w.k_pitch
+    for e in range(16):
+        memset(part + e * part_e + c_first * w.k_pitch, 0,
+               (c_end - c_first) * w.k_pitch * sizeof(real))
+    for stack in range(first_stack(job, chunk), first_stack(job, chunk + 1)):
+        n = stack * job.stack
+        n_stacked = min(job.stack, job.n_imgs - n)
+        for g in range(c_first // job.c_per_group, (c_end - 1) // job.c_per_group + 1):
+            c0 = max(c_first, g * job.c_per_group)
+            c1 = min(c_end, (g + 1) * job.c_per_group)
+            for b in range(ceil_div(w.rows, w.band)):
+                band = min(w.band, w.rows - b * w.band)
+                winograd_band(job, part + c0 * w.k_pitch, part_e, imgs, grad, buffer, n,
+                              n_stacked, g, c0, c1, b * w.band, band)
+
+
+cdef void winograd_band(
+    const FilterGradient *job, real *part, Py_ssize_t part_e, const real *imgs, const real *grad,
+    real *buffer, Py_ssize_t n, Py_ssize_t n_stacked, Py_ssize_t g, Py_ssize_t c0, Py_ssize_t c1,
+    Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """n_rows rows of tiles from `row` on, of one stack of images, one group's channels [c0, c1)."""
+    cdef const WinogradLayout *w = &job.winograd
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t size = job.out_h * job.out_w, s, e, tiles = n_rows * w.cols
+    cdef Walk walk
+    for s in range(n_stacked):
+        transform_planes(
+            True, buffer + s * tiles * w.c_pitch, w.img_e, w.c_pitch,
+            imgs + ((n + s) * job.n_channels + c0) * job.h * job.w, c1 - c0, job.h, job.w,
+            2 * row - job.top, 2 * n_rows + 2, 2 * w.cols + 2, w.pixel_at, n_rows, w.cols,
+            buffer + w.pixels_at,
+        )
+        transform_planes(
+            False, buffer + w.grad_at + s * tiles * w.k_pitch, w.grad_e, w.k_pitch,
+            grad + ((n + s) * job.n_features + g * job.k_per_group) * size, job.k_per_group,
+            job.out_h, job.out_w, 2 * row, 2 * n_rows, 2 * w.cols, w.grad_pixel_at, n_rows,
+            w.cols, buffer + w.pixels_at,
+        )
+    walk.n_imgs, walk.rows, walk.cols = 1, 1, n_stacked * tiles
+    walk.src_img = walk.src_row = walk.grad_img = walk.grad_row = 0
+    walk.src_col, walk.grad_col = w.c_pitch, w.k_pitch
+    for e in range(16):
+        outer_gradient(part + e * part_e, w.k_pitch, buffer + e * w.img_e,
+                       buffer + w.grad_at + e * w.grad_e, &walk, c1 - c0, w.k_pitch // lanes)
+
+
+cdef void transform_planes(
+    bint imgs, real *out, Py_ssize_t out_e, Py_ssize_t out_pitch, const real *planes,
+    Py_ssize_t n_planes, Py_ssize_t h, Py_ssize_t w, Py_ssize_t first_row, Py_ssize_t n_rows,
+    Py_ssize_t n_cols, const Py_ssize_t *pixel_at, Py_ssize_t tile_rows, Py_ssize_t tile_cols,
+    real *pixels,
+) noexcept nogil:
+    """Planes of an image or of a gradient to (16, tiles, planes), one vector of planes at a time."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t r0 = clip(-first_row, 0, n_rows), r1 = clip(h - first_row, r0, n_rows)
+    cdef Py_ssize_t row = n_cols * lanes, b, ty, tx
+    cdef real *to
+    memset(pixels, 0, n_rows * row * sizeof(real))
+    for b in range(ceil_div(n_planes, lanes)):
+        pixel_major(pixels + r0 * row, pixel_at, planes + b * lanes * h * w + (first_row + r0) * w,
+                    h * w, min(lanes, n_planes - b * lanes), (r1 - r0) * w)
+        for ty in range(tile_rows):
+            for tx in range(tile_cols):
+                to = out + (ty * tile_cols + tx) * out_pitch + b * lanes
+                if imgs:
+                    transform_pixels(to, out_e, pixels + 2 * ty * row + 2 * tx * lanes, row, lanes)
+                else:
+                    transform_gradient(to, out_e, pixels + 2 * ty * row + 2 * tx * lanes, row, lanes)
+
+
+cdef void combine_winograd(const FilterGradient *job, Py_ssize_t c, const real *part,
+                           real *filters_grad) noexcept nogil:
+    """The mean over the images of one channel's filters, the chunks in their order."""
+    cdef const WinogradLayout *w = &job.winograd
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t b, e, i, t, l
+    cdef real sums[16 * LANES]
+    cdef real taps[9 * LANES]
+    part += c * w.k_pitch
+    filters_grad += 9 * (c % job.c_per_group * job.n_features
+                         + c // job.c_per_group * job.k_per_group)
+    for b in range(w.k_pitch // lanes):
+        for e in range(16):
+            clear(sums + e * lanes)
+            for i in range(job.n_chunks):
+                add(sums + e * lanes, sums + e * lanes,
+                    part + i * job.part_size + e * job.n_channels * w.k_pitch + b * lanes)
+        transform_filter(taps, sums)
+        for l in range(min(lanes, job.k_per_group - b * lanes)):
+            for t in range(9):
+                filters_grad[(b * lanes + l) * 9 + t] = taps[t * lanes + l] / job.n_imgs
