@@ -4,8 +4,9 @@ Read in this order: _packing.pxi (what lies where in memory), _vectors.pxi,
 _correlation_tile.pxi and _gradient_tile.pxi (the inner loops), _correlate.pxi
 (the forward pass and the backward pass to the images, and the choice between three
 ways to compute them), _pixels.pxi and _winograd.pxi (two of these),
-_filter_gradient.pxi (the backward pass to the filters), and this file: the public
-functions.
+_filter_gradient.pxi (the backward pass to the filters, and the choice between its
+forms: _gradient_dot.pxi, _gradient_outer.pxi and _gradient_winograd.pxi), and this
+file: the public functions.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc

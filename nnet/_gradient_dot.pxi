@@ -268,7 +268,8 @@ cdef void copy_tails(const FilterGradient *job, real *tails, const real *grad, P
 
 cdef void dense_channel(
     const FilterGradient *job, real *part, Py_ssize_t pitch, const real *src, const real *grad,
-    const real *tails, Py_ssize_t n_stacked, Py_ssize_t k_first, Py_ssize_t k_end, Py_ssize_t k0, Py_ssize_t k1,
+    const real *tails, Py_ssize_t n_stacked, Py_ssize_t k_first, Py_ssize_t k_end,
+    Py_ssize_t k0, Py_ssize_t k1,
 ) noexcept nogil:
     """One channel, features [k0, k1) of the channel's group."""
     cdef const DotLayout *d = &job.dot

@@ -1,0 +1,99 @@
+"""The gradient of the filters in each of its forms, whatever the library would choose.
+
+Whole numbers again, so that all forms agree bit for bit: 'planes' keeps pixels in
+the lanes, 'pixels' features, 'winograd' transforms.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from numpy.testing import assert_array_equal
+from test_conv import CASES, LARGE, any_case, make_arrays, whole
+
+from nnet import reference
+
+FORMS = ["direct", "planes", "pixels", "winograd"]
+
+# sizes at which bands of rows, stacks of images and blocks of taps end unevenly
+UNEVEN = {
+    "bands of tiles": (2, 40, 37, 29, 40, 3, 3, {}),
+    "bands of pixels": (1, 48, 61, 50, 48, 2, 3, {"strides": (1, 2)}),
+    "stacks of one pixel": (70, 9, 1, 1, 33, 1, 1, {}),
+    "stacks of tiles": (19, 33, 5, 3, 17, 3, 3, {"padding_mode": "full"}),
+    "stacks of planes": (37, 2, 7, 5, 11, 3, 3, {}),
+    "a long row": (5, 2, 1, 301, 7, 1, 9, {}),
+    "a long column": (5, 2, 301, 1, 7, 9, 1, {}),
+    "depthwise 5x5": (9, 6, 13, 29, 6, 5, 5, {"groups": 6}),
+    "depthwise 7x7 stride 2": (5, 4, 31, 33, 12, 7, 7, {"groups": 4, "strides": (2, 2)}),
+    "depthwise dilated": (5, 4, 18, 16, 4, 5, 3, {"groups": 4, "dilation": (2, 3)}),
+    "wide groups": (3, 34, 9, 8, 38, 3, 3, {"groups": 2}),
+}
+
+
+def check_form(kernels, case, dtype, form, seed=0, **options):
+    imgs, filters, grad, _ = make_arrays(case, whole(case[0], seed))
+    expected = reference.bprop_conv_bc01_im2col(imgs, grad, filters, **case[-1])[1]
+    if form == "winograd" and (
+        min(case[5:7]) < 2 or np.any(np.array(case[-1].get("strides", 1)) > 1)
+    ):
+        form = None
+    actual = kernels.bprop_conv_bc01(
+        *(array.astype(dtype) for array in (imgs, grad, filters)),
+        need_imgs_grad=False, algorithm=form, **case[-1], **options,
+    )[1]  # fmt: skip
+    assert_array_equal(actual, expected.astype(dtype), strict=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", CASES)
+def test_every_form_equals_the_reference(kernels, dtype, name, form):
+    check_form(kernels, CASES[name], dtype, form)
+
+
+@pytest.mark.parametrize("form", [None, *FORMS])
+@pytest.mark.parametrize("name", UNEVEN)
+def test_uneven_bands_stacks_and_blocks(kernels, dtype, name, form):
+    check_form(kernels, UNEVEN[name], dtype, form)
+    check_form(kernels, UNEVEN[name], dtype, form, n_threads=3)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(case=any_case())
+def test_every_form_of_any_geometry(kernels, dtype, case):
+    for form in FORMS:
+        check_form(kernels, case, dtype, form)
+
+
+@pytest.mark.parametrize("form", FORMS[1:3])
+@pytest.mark.parametrize("name", LARGE)
+def test_thread_counts_give_the_same_bits(kernels, dtype, rng, name, form):
+    imgs, filters, grad, _ = make_arrays(LARGE[name], rng.standard_normal, dtype)
+    results = {
+        kernels.bprop_conv_bc01(
+            imgs,
+            grad,
+            filters,
+            need_imgs_grad=False,
+            algorithm=form,
+            n_threads=n,
+            **LARGE[name][-1],
+        )[1].tobytes()
+        for n in (1, 2, 3, 5)
+    }
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize(
+    "shape", [(16, 32, 16, 16, 32), (32, 64, 8, 8, 16), (5, 16, 13, 27, 48), (64, 32, 4, 4, 32)]
+)
+def test_winograd_is_about_as_accurate_as_the_direct_sum(kernels, rng, shape):
+    case = (*shape, 3, 3, {})
+    imgs, filters, grad, _ = make_arrays(case, rng.standard_normal, np.float32)
+    exact = reference.bprop_conv_bc01_im2col(
+        *(array.astype(np.float64) for array in (imgs, grad, filters))
+    )[1]
+    errors = []
+    for form in ("winograd", "pixels"):
+        result = kernels.bprop_conv_bc01(imgs, grad, filters, algorithm=form)[1]
+        errors.append(np.sqrt(np.mean((result - exact) ** 2)))
+    assert errors[0] < 2 * errors[1]
