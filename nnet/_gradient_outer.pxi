@@ -110,6 +110,21 @@ cdef void outer_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t c_f
                            g, c0, c1, y, min(y + o.band, job.out_h))
 
 
+cdef void fetch_next(const FilterGradient *job, Walk *walk, const real *imgs, const real *grad,
+                     Py_ssize_t n, bint whole) noexcept nogil:
+    """Tiles fetch the stack of images from n on, if `whole` images are worked on at once.
+
+    The next band of rows would lie in pieces, a plane each.
+    """
+    cdef Py_ssize_t s = min(job.stack, job.n_imgs - n) if whole else 0
+    cdef Py_ssize_t size = job.n_channels * job.h * job.w
+    cdef Py_ssize_t grad_size = job.n_features * job.out_h * job.out_w
+    walk.next_imgs = <const char *>(imgs + n * size)
+    walk.next_imgs_end = walk.next_imgs + s * size * sizeof(real)
+    walk.next_grad = <const char *>(grad + n * grad_size)
+    walk.next_grad_end = walk.next_grad + s * grad_size * sizeof(real)
+
+
 cdef void outer_band(
     const FilterGradient *job, real *part, const real *imgs, const real *grad, real *buffer,
     Py_ssize_t n, Py_ssize_t n_stacked, Py_ssize_t g, Py_ssize_t c0, Py_ssize_t c1,
@@ -135,6 +150,7 @@ cdef void outer_band(
     walk.src_col, walk.src_row = job.stride_x * o.c_pitch, job.stride_y * o.w * o.c_pitch
     walk.grad_col, walk.grad_row = o.k_pitch, job.out_w * o.k_pitch
     walk.src_img, walk.grad_img = o.img, o.grad_img
+    fetch_next(job, &walk, imgs, grad, n + n_stacked, o.band == job.out_h)
     for i in range(job.fil_h):
         y = i * job.dilation_y - o.top
         ya = clip(ceil_div(-y, job.stride_y), y0, y1)

@@ -41,10 +41,12 @@ cdef extern from *:
     GRADIENT_PRIMITIVES(double, 64, 2)
     #endif
     #define prefetch(address) __builtin_prefetch(address)
+    #define prefetch_far(address) __builtin_prefetch(address, 0, 2)  /* to the L2 cache */
     """
     enum: DOT_ACCUMULATORS
     enum: DOT_FEATURES
     void prefetch(const void *) noexcept nogil
+    void prefetch_far(const void *) noexcept nogil
     void load32(float *to, const float *source) noexcept nogil
     void load64(double *to, const double *source) noexcept nogil
     void clear32(float *acc) noexcept nogil
@@ -93,6 +95,11 @@ cdef struct Walk:
     Py_ssize_t n_imgs, rows, cols               # cols: pixels, or whole vectors (dot form)
     Py_ssize_t src_img, src_row, src_col
     Py_ssize_t grad_img, grad_row, grad_col
+    # What comes next is fetched meanwhile, a cache line of each for every pixel (outer form).
+    const char *next_imgs
+    const char *next_grad
+    const char *next_imgs_end
+    const char *next_grad_end
 
 
 cdef inline void dot_tile(
@@ -210,7 +217,7 @@ cdef inline void outer_tile(
     Py_ssize_t part_pitch,          # from one channel to the next
     const real *src,                # (n_imgs, rows, cols, n_channels), pixel by pixel
     const real *grad,               # (n_imgs, rows, cols, n_vectors, lanes)
-    const Walk *walk,
+    Walk *walk,
     const int n_channels,
     const int n_vectors,
 ) noexcept nogil:
@@ -218,6 +225,11 @@ cdef inline void outer_tile(
     cdef real acc[TILE_BYTES]
     cdef const real *pixel
     cdef const real *values
+    cdef const char *next_imgs = walk.next_imgs
+    cdef const char *next_grad = walk.next_grad
+    cdef Py_ssize_t imgs_step = 64 if walk.next_imgs < walk.next_imgs_end else 0
+    cdef Py_ssize_t grad_step = 64 if walk.next_grad < walk.next_grad_end else 0
+    cdef bint fetching = imgs_step + grad_step > 0
     cdef Py_ssize_t s, y, x
     cdef int i, v
     for i in range(n_channels * n_vectors):
@@ -230,12 +242,18 @@ cdef inline void outer_tile(
                 for i in range(n_channels):
                     for v in range(n_vectors):
                         madd(acc + (i * n_vectors + v) * lanes, pixel[i], values + v * lanes)
+                if fetching:
+                    prefetch_far(next_imgs)
+                    prefetch_far(next_grad)
+                    next_imgs += imgs_step
+                    next_grad += grad_step
                 pixel += walk.src_col
                 values += walk.grad_col
     for i in range(n_channels):
         for v in range(n_vectors):
             add(part + i * part_pitch + v * lanes, part + i * part_pitch + v * lanes,
                 acc + (i * n_vectors + v) * lanes)
+    walk.next_imgs, walk.next_grad = next_imgs, next_grad
 
 
 cdef enum:
@@ -248,7 +266,7 @@ cdef inline int outer_channels(int n_vectors) noexcept nogil:
 
 
 cdef inline void outer_vectors(
-    real *part, Py_ssize_t part_pitch, const real *src, const real *grad, const Walk *walk,
+    real *part, Py_ssize_t part_pitch, const real *src, const real *grad, Walk *walk,
     int n_channels, const int n,
 ) noexcept nogil:
     if n_channels == 1:
@@ -286,7 +304,7 @@ cdef inline void outer_vectors(
 
 
 cdef void outer_gradient(
-    real *part, Py_ssize_t part_pitch, const real *src, const real *grad, const Walk *walk,
+    real *part, Py_ssize_t part_pitch, const real *src, const real *grad, Walk *walk,
     Py_ssize_t n_channels, Py_ssize_t n_vectors,
 ) noexcept nogil:
     """All channels and vectors of features of a group."""

@@ -146,6 +146,7 @@ cdef void winograd_band(
             w.cols, buffer + w.pixels_at,
         )
     walk.n_imgs, walk.rows, walk.cols = 1, 1, n_stacked * tiles
+    fetch_next(job, &walk, imgs, grad, n + n_stacked, w.band == w.rows)
     walk.src_img = walk.src_row = walk.grad_img = walk.grad_row = 0
     walk.src_col, walk.grad_col = w.c_pitch, w.k_pitch
     for e in range(16):
