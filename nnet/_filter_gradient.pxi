@@ -98,10 +98,10 @@ cdef int cheapest_form(const FilterGradient *job, int algorithm, Py_ssize_t lane
     cdef bint few = 2 * job.k_per_group <= job.fil_h
     cdef double tiles = ceil_div(job.out_h, 2) * ceil_div(job.out_w, 2)
     # A dense vector needs more loads, and the last one is not full; 8 cycles copy one.
-    cdef double dense = (1.45 * taps * channels * job.k_per_group / lanes * (1 + lanes / size)
+    cdef double dense = (1.35 * taps * channels * job.k_per_group / lanes * (1 + 1.5 * lanes / size)
                          + 8.0 * channels * job.fil_w / lanes)
-    # The tile takes turns of at least 5 multiply-adds; 11 cycles transpose a vector.
-    cdef double outer = taps * max(channels * vectors, 5.0) + 11 * transposed
+    # The tile takes turns of at least 5 multiply-adds; 12 cycles transpose a vector.
+    cdef double outer = taps * max(channels * vectors, 5.0) + 12 * transposed
     # 4 products a pixel, and the transforms of its vectors
     cdef double winograd = (4 * max(channels * vectors, 5.0) + 23 * transposed) * 4 * tiles / size
     if (
