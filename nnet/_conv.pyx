@@ -10,7 +10,6 @@ file: the public functions.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cython.parallel cimport parallel, prange, threadid
 
 from functools import lru_cache
 from math import gcd

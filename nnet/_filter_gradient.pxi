@@ -144,13 +144,57 @@ cdef void plan_filters_gradient(FilterGradient *job, int algorithm, int n_thread
                         ceil_div(2 * n_threads, job.n_chunks))
 
 
+cdef struct GradientWork:               # what the threads share
+    const FilterGradient *job
+    const void *imgs
+    const void *grad
+    void *part
+    void *bias_part
+    void *filters_grad
+    ThreadMemory memory
+
+
+cdef void sum_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef GradientWork *work = <GradientWork *>context
+    gradient_unit(work.job, unit, <const float *>work.imgs, <const float *>work.grad,
+                  <float *>work.part, <float *>work.bias_part,
+                  <float *>piece_of(&work.memory, thread))
+
+
+cdef void sum_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef GradientWork *work = <GradientWork *>context
+    gradient_unit(work.job, unit, <const double *>work.imgs, <const double *>work.grad,
+                  <double *>work.part, <double *>work.bias_part,
+                  <double *>piece_of(&work.memory, thread))
+
+
+cdef void combine_float(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    cdef GradientWork *work = <GradientWork *>context
+    combine(work.job, i, <const float *>work.part, <float *>work.filters_grad)
+
+
+cdef void combine_double(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    cdef GradientWork *work = <GradientWork *>context
+    combine(work.job, i, <const double *>work.part, <double *>work.filters_grad)
+
+
+cdef void combine(const FilterGradient *job, Py_ssize_t i, const real *part,
+                  real *filters_grad) noexcept nogil:
+    """The filters of one channel (Winograd's form) or feature."""
+    if job.form == TRANSFORMED:
+        combine_winograd(job, i, part, filters_grad)
+    else:
+        combine_feature(job, i, part, filters_grad)
+
+
 cdef void conv_filters_gradient(
     const real *imgs, const real *grad, real *filters_grad, real *bias_grad,
     tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry, int border,
     int algorithm, int n_threads, Workspace space,
 ) except *:
     cdef FilterGradient job
-    cdef Py_ssize_t k, i, unit, n_units, thread_size
+    cdef GradientWork work
+    cdef Py_ssize_t k, i
     cdef real total
     job.n_imgs, job.n_channels, job.h, job.w = imgs_shape
     job.c_per_group, job.n_features, job.fil_h, job.fil_w = filters_shape
@@ -168,24 +212,18 @@ cdef void conv_filters_gradient(
     else:
         plan_dot_tables(&job, space)
 
-    n_units = job.n_chunks * job.parts
-    n_threads = <int>min(n_threads, n_units)
-    thread_size = ceil_div(job.buffer_size, 16) * 16
-    cdef real *buffers = <real *>space.take(n_threads * thread_size * sizeof(real))
-    cdef real *part = <real *>space.take(job.n_chunks * job.part_size * sizeof(real))
+    work.memory = take_for_threads(space, n_threads, job.buffer_size * sizeof(real), 0)
     cdef real *bias_part = NULL
     if bias_grad != NULL:
         bias_part = <real *>space.take(job.n_chunks * job.n_features * sizeof(real))
-    with nogil, parallel(num_threads=n_threads):
-        for unit in prange(n_units, schedule="dynamic"):
-            gradient_unit(&job, unit, imgs, grad, part, bias_part,
-                          buffers + threadid() * thread_size)
-        if job.form == TRANSFORMED:
-            for k in prange(job.n_channels, schedule="static"):
-                combine_winograd(&job, k, part, filters_grad)
-        else:
-            for k in prange(job.n_features, schedule="static"):
-                combine_feature(&job, k, part, filters_grad)
+    work.job, work.imgs, work.grad, work.filters_grad = &job, imgs, grad, filters_grad
+    work.part = space.take(job.n_chunks * job.part_size * sizeof(real))
+    work.bias_part = bias_part
+    with nogil:
+        parallel_for(sum_float if real is float else sum_double, &work, job.n_chunks * job.parts,
+                     n_threads)
+        parallel_for(combine_float if real is float else combine_double, &work,
+                     job.n_channels if job.form == TRANSFORMED else job.n_features, n_threads)
     if bias_grad != NULL:
         for k in range(job.n_features):
             total = 0
