@@ -148,21 +148,17 @@ cdef void correlate_unit(
     cdef Py_ssize_t per_group = job.n_channels // job.groups
     cdef Py_ssize_t out_size = job.out_h * job.out_w
     cdef Py_ssize_t b, c, i, k, k_end, s
-    cdef const real *src = buffer
-    cdef const real *group
+    cdef const real *group = buffer
     cdef real *dst
     cdef const Pass *run
-    if p.in_place:
-        src = imgs + n0 * job.n_channels * p.channel_pitch
-    else:
-        pack_stack(
-            buffer, imgs + n0 * job.n_channels * p.h * p.w, n_stacked, job.n_channels,
-            first // job.blocks_per_group * per_group,
-            ((last - 1) // job.blocks_per_group + 1) * per_group, p,
-        )
+    imgs += n0 * job.n_channels * p.h * p.w
     for b in range(first, last):
         k, k_end = block_start(job, b), block_start(job, b + 1)
-        group = src + b // job.blocks_per_group * per_group * p.channel_pitch
+        c = b // job.blocks_per_group * per_group
+        if p.in_place:
+            group = imgs + c * p.channel_pitch
+        elif b == first or b % job.blocks_per_group == 0:   # the first block of a group
+            pack_stack(buffer, imgs, n_stacked, job.n_channels, c, per_group, p)
         dst = padded if job.fold != NULL else out + (n0 * job.n_features + k) * out_size
         for i in range(job.n_passes):
             run = job.passes + i
@@ -237,7 +233,7 @@ cdef void correlate_images(Correlation *job, const real *imgs, real *out, const 
     work.buffer_size = 0
     if not job.packing.in_place:
         work.buffer_size = ceil_div(
-            job.n_channels * job.packing.channel_pitch + 2 * lanes, lanes) * lanes
+            job.n_channels // job.groups * job.packing.channel_pitch + 2 * lanes, lanes) * lanes
     if not job.direct:
         for i in range(job.n_passes):
             job.scratch_pitch = max(job.scratch_pitch, job.passes[i].n_at * lanes)

@@ -40,13 +40,9 @@ cdef extern from *:
     GRADIENT_PRIMITIVES(float, 32, 4)
     GRADIENT_PRIMITIVES(double, 64, 2)
     #endif
-    #define prefetch(address) __builtin_prefetch(address)
-    #define prefetch_far(address) __builtin_prefetch(address, 0, 2)  /* to the L2 cache */
     """
     enum: DOT_ACCUMULATORS
     enum: DOT_FEATURES
-    void prefetch(const void *) noexcept nogil
-    void prefetch_far(const void *) noexcept nogil
     void load32(float *to, const float *source) noexcept nogil
     void load64(double *to, const double *source) noexcept nogil
     void clear32(float *acc) noexcept nogil

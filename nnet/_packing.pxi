@@ -97,40 +97,45 @@ cdef inline void copy_strided(real *dst, const real *src, Py_ssize_t n,
 
 cdef void pack_plane(real *dst, const real *plane, const Packing *p) noexcept nogil:
     """One channel of one image. Zero padding is not written: the buffer starts as zeros."""
-    cdef Py_ssize_t phase_y, phase_x, r, y, x, first, x0, x1
+    cdef Py_ssize_t phase_y, phase_x, r, y, x, first_y, first_x, r0, r1, x0, x1
     cdef const real *source
     cdef real *row
     for phase_x in range(p.n_phases_x):
         # Columns [x0, x1) of this phase are pixels, those around them border.
-        first = phase_x * p.dilation_x % p.stride_x - p.left
-        x0 = clip(ceil_div(-first, p.stride_x), 0, p.cols)
-        x1 = clip(ceil_div(p.w - first, p.stride_x), x0, p.cols)
+        first_x = phase_x * p.dilation_x % p.stride_x - p.left
+        x0 = clip(ceil_div(-first_x, p.stride_x), 0, p.cols)
+        x1 = clip(ceil_div(p.w - first_x, p.stride_x), x0, p.cols)
         for phase_y in range(p.n_phases_y):
-            for r in range(p.rows):
-                y = r * p.stride_y + phase_y * p.dilation_y % p.stride_y - p.top
+            first_y = phase_y * p.dilation_y % p.stride_y - p.top
+            r0, r1 = 0, p.rows
+            if p.border == BORDER_ZEROS:
+                r0 = clip(ceil_div(-first_y, p.stride_y), 0, p.rows)
+                r1 = clip(ceil_div(p.h - first_y, p.stride_y), r0, p.rows)
+            row = dst + (phase_y * p.n_phases_x + phase_x) * p.phase_pitch + r0 * p.pitch
+            for r in range(r0, r1):
+                y = r * p.stride_y + first_y
                 if y < 0 or y >= p.h:
-                    if p.border == BORDER_ZEROS:
-                        continue
                     y = border_index(y, p.h, p.border)
                 source = plane + y * p.w
-                row = dst + (phase_y * p.n_phases_x + phase_x) * p.phase_pitch + r * p.pitch
-                copy_strided(row + x0, source + x0 * p.stride_x + first, x1 - x0, p.stride_x)
+                prefetch(source + p.h * p.w)    # of the next plane
+                copy_strided(row + x0, source + x0 * p.stride_x + first_x, x1 - x0, p.stride_x)
                 if p.border != BORDER_ZEROS:
                     for x in range(x0):
-                        row[x] = source[border_index(x * p.stride_x + first, p.w, p.border)]
+                        row[x] = source[border_index(x * p.stride_x + first_x, p.w, p.border)]
                     for x in range(x1, p.cols):
-                        row[x] = source[border_index(x * p.stride_x + first, p.w, p.border)]
+                        row[x] = source[border_index(x * p.stride_x + first_x, p.w, p.border)]
+                row += p.pitch
 
 
 cdef void pack_stack(real *buffer, const real *imgs, Py_ssize_t n_stacked, Py_ssize_t n_channels,
-                     Py_ssize_t c_first, Py_ssize_t c_end, const Packing *p) noexcept nogil:
-    """Channels [c_first, c_end) of n_stacked images, side by side."""
+                     Py_ssize_t first, Py_ssize_t n_packed, const Packing *p) noexcept nogil:
+    """Channels [first, first + n_packed) of n_stacked images, side by side."""
     cdef Py_ssize_t c, s
-    for c in range(c_first, c_end):
+    for c in range(n_packed):
         for s in range(n_stacked):
             pack_plane(
                 buffer + c * p.channel_pitch + s * p.image_pitch,
-                imgs + (s * n_channels + c) * p.h * p.w,
+                imgs + (s * n_channels + first + c) * p.h * p.w,
                 p,
             )
 

@@ -120,7 +120,11 @@ cdef extern from *:
         return total; }
     PRIMITIVES(float, 32, int)
     PRIMITIVES(double, 64, long long)
+    #define prefetch(address) __builtin_prefetch(address)
+    #define prefetch_far(address) __builtin_prefetch(address, 0, 2)  /* to the L2 cache */
     """
+    void prefetch(const void *) noexcept nogil
+    void prefetch_far(const void *) noexcept nogil
     enum: VECTOR_BYTES
     enum: MAX_ACCUMULATORS
     enum: MAX_FEATURES
