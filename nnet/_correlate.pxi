@@ -146,19 +146,25 @@ cdef void correlate_unit(
     cdef Py_ssize_t first = unit % job.parts * job.n_blocks // job.parts
     cdef Py_ssize_t last = (unit % job.parts + 1) * job.n_blocks // job.parts
     cdef Py_ssize_t per_group = job.n_channels // job.groups
+    cdef Py_ssize_t k_per_group = job.n_features // job.groups
     cdef Py_ssize_t out_size = job.out_h * job.out_w
-    cdef Py_ssize_t b, c, i, k, k_end, s
+    cdef Py_ssize_t b, c, g, i, k, k_end, q, s
     cdef const real *group = buffer
     cdef real *dst
     cdef const Pass *run
     imgs += n0 * job.n_channels * p.h * p.w
+    g, q = first // job.blocks_per_group, first % job.blocks_per_group
     for b in range(first, last):
-        k, k_end = block_start(job, b), block_start(job, b + 1)
-        c = b // job.blocks_per_group * per_group
         if p.in_place:
-            group = imgs + c * p.channel_pitch
-        elif b == first or b % job.blocks_per_group == 0:   # the first block of a group
-            pack_stack(buffer, imgs, n_stacked, job.n_channels, c, per_group, p)
+            group = imgs + g * per_group * p.channel_pitch
+        elif b == first or q == 0:
+            pack_stack(buffer, imgs, n_stacked, job.n_channels, g * per_group, per_group, p)
+        # block_start of this block and the next, without divisions
+        k = g * k_per_group + min(q * job.block, k_per_group)
+        k_end = g * k_per_group + min((q + 1) * job.block, k_per_group)
+        q += 1
+        if q == job.blocks_per_group:
+            g, q = g + 1, 0
         dst = padded if job.fold != NULL else out + (n0 * job.n_features + k) * out_size
         for i in range(job.n_passes):
             run = job.passes + i

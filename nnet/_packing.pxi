@@ -53,6 +53,8 @@ cdef inline Py_ssize_t border_index(Py_ssize_t i, Py_ssize_t size, int border) n
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     """ceil(a / b), also for negative a."""
+    if b == 1:
+        return a    # the usual stride: a division takes as long as a row of pixels
     return -((-a) // b) if a <= 0 else (a + b - 1) // b
 
 
@@ -102,11 +104,11 @@ cdef void pack_plane(real *dst, const real *plane, const Packing *p) noexcept no
     cdef real *row
     for phase_x in range(p.n_phases_x):
         # Columns [x0, x1) of this phase are pixels, those around them border.
-        first_x = phase_x * p.dilation_x % p.stride_x - p.left
+        first_x = -p.left if phase_x == 0 else phase_x * p.dilation_x % p.stride_x - p.left
         x0 = clip(ceil_div(-first_x, p.stride_x), 0, p.cols)
         x1 = clip(ceil_div(p.w - first_x, p.stride_x), x0, p.cols)
         for phase_y in range(p.n_phases_y):
-            first_y = phase_y * p.dilation_y % p.stride_y - p.top
+            first_y = -p.top if phase_y == 0 else phase_y * p.dilation_y % p.stride_y - p.top
             r0, r1 = 0, p.rows
             if p.border == BORDER_ZEROS:
                 r0 = clip(ceil_div(-first_y, p.stride_y), 0, p.rows)
