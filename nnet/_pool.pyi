@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Real = TypeVar("_Real", np.float32, np.float64)
+_Switches: TypeAlias = NDArray[np.intp] | NDArray[np.uint8]
 _Mode: TypeAlias = Literal["max", "avg"]
 _Padding: TypeAlias = (
     Literal["centered", "same", "valid", "full"]
@@ -18,7 +19,7 @@ KERNELS: tuple[Callable[..., Any], ...]
 def pool_bc01(
     imgs: NDArray[_Real],
     poolout: NDArray[_Real] | None,
-    switches: NDArray[np.intp] | None,
+    switches: _Switches | None,
     pool_h: int,
     pool_w: int,
     stride_y: int,
@@ -28,10 +29,10 @@ def pool_bc01(
     padding_mode: _Padding = "centered",
     count_include_pad: bool = False,
     n_threads: int | None = None,
-) -> tuple[NDArray[_Real], NDArray[np.intp] | None]: ...
+) -> tuple[NDArray[_Real], _Switches | None]: ...
 def bprop_pool_bc01(
     poolout_grad: NDArray[_Real],
-    switches: NDArray[np.intp] | None,
+    switches: _Switches | None,
     imgs_grad: NDArray[_Real],
     pool_h: int | None = None,
     pool_w: int | None = None,

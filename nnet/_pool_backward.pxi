@@ -1,288 +1,325 @@
-# The backward passes. Each output's gradient goes to its maximum, or in equal parts to
-# the pixels of its window.
+# The backward passes, image row by image row: every pixel sums up the gradients of the
+# outputs that it reaches. A block of rows at a time:
+#
+# 1. the outputs that reach the block are copied to a buffer, with padding around: their
+#    gradients, and for maxima their places; averages are divided;
+# 2. averages: the outputs that reach a row of pixels are summed along columns;
+# 3. pixels sum up along rows; for stride 2 even and odd ones apart. Of maxima, they take
+#    the gradients whose place in the window is theirs.
+#
+# For maxima in large windows it is cheaper to scatter gradients into an image of zeros.
 
-from libc.stdint cimport INT32_MAX, int64_t
-
-
-# --- to the maxima ---------------------------------------------------------------
-
-ctypedef fused place:             # of a pixel in its plane
-    int32_t
-    int64_t
-
-
-cdef bint find_places(
-    const cnp.npy_intp *switches, # (n, 2)  IN
-    place *places,                # (n,)    OUT
-    Py_ssize_t n, Py_ssize_t img_h, Py_ssize_t img_w,
-) noexcept nogil:
-    """Turn rows and columns into places, and tell whether any is outside the image."""
-    cdef size_t outside = 0, y, x
-    cdef Py_ssize_t i
-    for i in range(n):
-        y, x = <size_t>switches[2 * i], <size_t>switches[2 * i + 1]
-        # the sign bit of one of these is set
-        outside |= y | x | (<size_t>(img_h - 1) - y) | (<size_t>(img_w - 1) - x)
-        places[i] = <place>y * <place>img_w + <place>x
-    return <Py_ssize_t>outside < 0
+cdef struct Reach:            # outputs that reach pixels, and the buffer for them
+    bint by_windows           # along rows, not by vectors
+    Py_ssize_t phases         # 2 for stride 2
+    Py_ssize_t taps           # outputs that reach one pixel, along a row
+    Py_ssize_t cells          # of a row of outputs, with padding
+    Py_ssize_t block          # image rows of a block
+    Py_ssize_t room           # of each part of a thread's buffer, in reals
+    Py_ssize_t total
 
 
-cdef void scatter_planes(
-    const real *poolout_grad,     # (n_planes, out_size)  IN
-    const place *places,          # (n_planes, out_size)  IN
-    real *imgs_grad,              # (n_planes, img_size)  OUT
-    Py_ssize_t first, Py_ssize_t last, Py_ssize_t out_size, Py_ssize_t img_size,
-) noexcept nogil:
-    cdef Py_ssize_t i, o, a, b, c, d
-    cdef const place *at
-    cdef const real *grad
-    cdef real *img
-    for i in range(first, last):
-        img, grad, at = imgs_grad + i * img_size, poolout_grad + i * out_size, places + i * out_size
-        memset(img, 0, img_size * sizeof(real))
-        for o in range(out_size // 4):    # four places are known before the first sum waits
-            a, b, c, d = at[0], at[1], at[2], at[3]
-            img[a] += grad[0]
-            img[b] += grad[1]
-            img[c] += grad[2]
-            img[d] += grad[3]
-            at, grad = at + 4, grad + 4
-        for o in range(out_size % 4):
-            img[at[o]] += grad[o]
-
-
-cdef bint scatter(
-    const real *poolout_grad,     # (n_planes, out_size)      IN
-    const cnp.npy_intp *switches, # (n_planes, out_size, 2)   IN
-    real *imgs_grad,              # (n_planes, img_h, img_w)  OUT
-    place *places,                # (n_planes, out_size)      scratch
-    Py_ssize_t n_planes, Py_ssize_t out_size, Py_ssize_t img_h, Py_ssize_t img_w, int n_threads,
-) noexcept:
-    """Gradients to maxima, unless any is outside the images: then True, and nothing is written."""
-    cdef Py_ssize_t t, first, last
-    cdef int outside = 0
-    for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
-        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
-        outside |= find_places(switches + 2 * first * out_size, places + first * out_size,
-                               (last - first) * out_size, img_h, img_w)
-    if outside:
-        return True
-    for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
-        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
-        scatter_planes(poolout_grad, places, imgs_grad, first, last, out_size, img_h * img_w)
-    return False
-
-
-cdef bint run_scatter(
-    const real *poolout_grad,     # (n_imgs, n_channels, out_h, out_w)     IN
-    cnp.ndarray switches,         # (n_imgs, n_channels, out_h, out_w, 2)  IN
-    real *imgs_grad,              # (n_imgs, n_channels, img_h, img_w)     OUT
-    tuple img_shape, int n_threads,
-) except -1:
-    """As `scatter`, with the smallest type for the places."""
-    cdef Py_ssize_t n_imgs, n_channels, img_h, img_w
-    n_imgs, n_channels, img_h, img_w = img_shape
-    cdef Py_ssize_t out_size = cnp.PyArray_DIM(switches, 2) * cnp.PyArray_DIM(switches, 3)
-    cdef bint small = img_h * img_w <= INT32_MAX
-    cdef cnp.ndarray places = np.empty(
-        n_imgs * n_channels * out_size, np.int32 if small else np.int64
-    )
-    cdef const cnp.npy_intp *switches_data = <const cnp.npy_intp *>cnp.PyArray_DATA(switches)
-    if small:
-        return scatter[real, int32_t](
-            poolout_grad, switches_data, imgs_grad, <int32_t *>cnp.PyArray_DATA(places),
-            n_imgs * n_channels, out_size, img_h, img_w, n_threads,
-        )
-    return scatter[real, int64_t](
-        poolout_grad, switches_data, imgs_grad, <int64_t *>cnp.PyArray_DATA(places),
-        n_imgs * n_channels, out_size, img_h, img_w, n_threads,
-    )
-
-
-# --- to whole windows ---------------------------------------------------------------
-
-cdef struct Spread:           # how the gradients of a plane are spread along rows
-    Py_ssize_t stride         # 1 or 2: LANES pixels of a stride phase at once; 0: by windows
-    Py_ssize_t taps           # outputs that reach one pixel
-    Py_ssize_t cells          # of a row of each phase
-    Py_ssize_t pitch          # of a row of pixels
-    # Room in a thread's buffer, in units of the gradients' type
-    Py_ssize_t parts, phases, pixels, divisors, total
-
-
-cdef Spread plan_spread(const Pooling *job) noexcept nogil:
+cdef Reach plan_backward(const Pooling *job, Py_ssize_t size) noexcept nogil:
+    """`size` is that of a real."""
     cdef const Axis *width = &job.width
-    cdef Spread plan
-    plan.stride, plan.taps, plan.cells, plan.pitch = 0, 0, 0, width.size
-    if width.stride <= 2 and width.out > 4 and width.pool <= width.size:
-        plan.stride = width.stride
-        plan.taps = (width.pool + width.stride - 1) // width.stride
+    cdef const Axis *height = &job.height
+    cdef Reach plan
+    cdef Py_ssize_t rows
+    plan.by_windows = width.stride > 2 or width.out <= 2 or width.pool > width.size
+    if plan.by_windows:
+        plan.phases, plan.taps, plan.cells = 1, 1, width.out
+    else:
+        plan.phases = width.stride
+        plan.taps = (width.pool + plan.phases - 1) // plan.phases
         plan.cells = plan.taps - 1 + max(
-            width.out, (width.size - 1 - width.start) // width.stride + 1
+            width.out, (width.size - 1 - width.start) // plan.phases + 1
         )
-        plan.pitch = plan.stride * plan.cells
-    plan.parts = round_up(job.height.out * plan.cells + plan.taps + LANES)
-    plan.phases = round_up(job.height.out * plan.cells) + LANES
-    plan.pixels = round_up(job.height.out * plan.pitch + LANES)
-    plan.divisors = round_up(width.out)
-    # last the offsets of taps and rows, and for each row of pixels the outputs that reach it
-    plan.total = (
-        plan.parts + plan.stride * plan.phases + plan.pixels + plan.divisors
-        + 2 * round_up(plan.taps + job.height.out + 2 * job.height.size)
-    )
+    rows = BLOCK_BYTES // (2 * size * plan.cells)
+    plan.block = max(rows, 2 * min(height.pool, height.size))
+    plan.block = (height.size - 1) // ((height.size - 1) // plan.block + 1) + 1    # all alike
+    rows = max(min(height.out, (plan.block + height.pool) // height.stride + 1), plan.block)
+    plan.room = round_up(rows * plan.cells + plan.taps) + 2 * LANES
+    plan.total = 2 * plan.room + round_up(width.out)
     return plan
 
 
-cdef inline void spread_windows(
+cdef inline Py_ssize_t first_output(const Axis *axis, Py_ssize_t pixel) noexcept nogil:
+    """The first output that reaches a pixel, along one axis."""
+    return max(0, (pixel - axis.start - axis.pool + axis.stride) // axis.stride)
+
+
+cdef inline Py_ssize_t end_output(const Axis *axis, Py_ssize_t pixel) noexcept nogil:
+    """The one after its last."""
+    return min(axis.out, (pixel - axis.start) // axis.stride + 1)
+
+
+cdef inline void write_pixels(
+    real *img, const real *even, const real *odd, Py_ssize_t phases, Py_ssize_t room, bint edge,
+) noexcept nogil:
+    """One vector of pixels, or two from two phases."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef real pair[2 * LANES]
+    if phases == 1:
+        put(img, even, room, edge)
+    elif not edge or room >= 2 * lanes:
+        interleave(img, even, odd)
+    else:
+        interleave(pair, even, odd)
+        memcpy(img, pair, room * sizeof(real))
+
+
+cdef inline void read_outputs(
+    const real *poolout_grad,     # (out_w,)   IN
+    const uint8_t *places,        # (out_w,)   IN
+    Py_ssize_t n_out,             # that may be read
+    real *grads, real *where,     # (cells,)   OUT
+    const Pooling *job, const Reach *plan, bint edge,
+) noexcept nogil:
+    """The padding on the left is there already."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t x = 0, out_w = job.width.out
+    cdef real spare[LANES]
+    cdef uint8_t spare_places[LANES]
+    grads += plan.taps - 1
+    where += plan.taps - 1
+    while x < out_w:
+        if not edge or x + lanes <= n_out:
+            copy(grads + x, poolout_grad + x)
+            from_places(where + x, places + x)
+        else:
+            memcpy(spare, poolout_grad + x, (n_out - x) * sizeof(real))
+            memcpy(spare_places, places + x, n_out - x)
+            copy(grads + x, spare)
+            from_places(where + x, spare_places)
+        x = next_vector(x, out_w, lanes)
+    x = out_w
+    while out_w < lanes and x < plan.cells:     # elsewhere nothing has spilled over
+        fill_int(where + x, -1)
+        x += lanes
+
+
+# --- maxima: scattered --------------------------------------------------------------------
+
+cdef inline void scatter_places(
     const real *poolout_grad,     # (out_h, out_w)  IN
-    const real *divisors,         # (out_w,)        IN
-    real *pixels,                 # (out_h, img_w)  OUT
+    const uint8_t *places,        # (out_h, out_w)  IN
+    const Py_ssize_t *offsets,    # (256,)          IN  of each place in a window
+    real *img,                    # (img_h, img_w)  OUT
     const Pooling *job,
 ) noexcept nogil:
-    """Along rows, window by window: for large strides, and for few outputs."""
-    cdef Py_ssize_t y, x, i, start
-    cdef real part, rows
-    memset(pixels, 0, job.height.out * job.width.size * sizeof(real))
+    cdef const Axis *width = &job.width
+    cdef Py_ssize_t x, y, start, o
+    memset(img, 0, job.height.size * width.size * sizeof(real))
     for y in range(job.height.out):
-        rows = <real>divisor(&job.height, y, job.include_pad)
-        for x in range(job.width.out):
-            part = poolout_grad[y * job.width.out + x] / (rows * divisors[x])
-            start = job.width.start + x * job.width.stride
-            for i in range(max(start, 0), min(start + job.width.pool, job.width.size)):
-                pixels[y * job.width.size + i] += part
+        start = (job.height.start + y * job.height.stride) * width.size + width.start
+        for x in range(width.out):
+            o = y * width.out + x
+            img[start + x * width.stride + offsets[places[o]]] += poolout_grad[o]
 
 
-cdef inline void spread_lanes(
-    const real *poolout_grad,     # (out_h, out_w)          IN
-    const real *divisors,         # (out_w,)                IN
-    real *parts,                  # (out_h, cells)          scratch, zero between the rows
-    real *phases,                 # (stride, out_h, cells)  scratch
-    real *pixels,                 # (out_h, pitch)          OUT
-    const Py_ssize_t *offsets,    # (taps,)                 IN
-    const Pooling *job, const Spread *plan,
+cdef inline void scatter_pairs(
+    const real *poolout_grad,     # (out_size,)     IN
+    const cnp.npy_intp *pairs,    # (out_size, 2)   IN
+    real *img,                    # (img_h, img_w)  OUT
+    Py_ssize_t out_size, Py_ssize_t img_h, Py_ssize_t img_w,
 ) noexcept nogil:
-    """Along rows, LANES pixels at once: each is a sum of few outputs."""
-    cdef Py_ssize_t y, i, phase, out_w = job.width.out, n = job.height.out * plan.cells
-    cdef real rows
-    cdef real *row
-    cdef real *odd = phases + plan.phases
-    for y in range(job.height.out):
-        rows = <real>divisor(&job.height, y, job.include_pad)
-        row = parts + y * plan.cells + plan.taps - 1
-        for i in range(out_w):
-            row[i] = poolout_grad[y * out_w + i] / (rows * divisors[i])
-    for phase in range(plan.stride):
-        for i in range(round_up(n) // LANES):
-            sum_taps(
-                parts + i * LANES, offsets,
-                (job.width.pool - phase + plan.stride - 1) // plan.stride,
-                (pixels if plan.stride == 1 else phases + phase * plan.phases) + i * LANES,
-            )
-    if plan.stride == 2:
-        for i in range(n):
-            pixels[2 * i] = phases[i]
-            pixels[2 * i + 1] = odd[i]
+    cdef Py_ssize_t i
+    memset(img, 0, img_h * img_w * sizeof(real))
+    for i in range(out_size):
+        img[pairs[2 * i] * img_w + pairs[2 * i + 1]] += poolout_grad[i]
 
 
-cdef inline void sum_rows(
-    const real *rows,             # (..., n)     IN
-    const Py_ssize_t *offsets,    # (n_rows,)    IN
-    Py_ssize_t n_rows,
-    real *img,                    # (img_size,)  OUT
-    Py_ssize_t start, Py_ssize_t n, Py_ssize_t img_size,
-) noexcept nogil:
-    """Write n pixels of an image. What spills over is overwritten by the rows that follow."""
-    cdef real tail[LANES]
-    cdef Py_ssize_t i = 0
-    while i < n:
-        if start + i + LANES <= img_size:
-            sum_taps(rows + i, offsets, n_rows, img + start + i)
-        else:
-            sum_taps(rows + i, offsets, n_rows, tail)
-            memcpy(img + start + i, tail, (n - i) * sizeof(real))
-        i += LANES
-
-
-cdef inline Py_ssize_t repeat_row(
-    real *img, Py_ssize_t n, Py_ssize_t y, Py_ssize_t img_h,
-    const Py_ssize_t *top, const Py_ssize_t *n_rows,
-) noexcept nogil:
-    """Copy row y to those that follow and see the same outputs. Returns the first that does not."""
-    cdef Py_ssize_t done = 1, todo = 1
-    while y + todo < img_h and top[y + todo] == top[y] and n_rows[y + todo] == n_rows[y]:
-        todo += 1
-    while done < todo:
-        memcpy(img + (y + done) * n, img + y * n, min(done, todo - done) * n * sizeof(real))
-        done *= 2
-    return y + todo
-
-
-cdef void spread_planes(
+cdef void unpool_planes(
     const real *poolout_grad,     # (n_planes, out_h, out_w)  IN
+    const Switches *switches,     # IN
     real *imgs_grad,              # (n_planes, img_h, img_w)  OUT
-    Py_ssize_t first, Py_ssize_t last, const Pooling *job, const Spread *plan,
-    real *buffer,                 # (plan.total,)
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_planes,
+    Pooling job_, Reach plan_, bint take, real *buffer,
 ) noexcept nogil:
-    """First along rows, then along columns."""
+    cdef const Pooling *job = &job_     # copies: see pool_planes
+    cdef const Reach *plan = &plan_
+    cdef Py_ssize_t img_w = job.width.size, img_size = job.height.size * img_w
+    cdef Py_ssize_t out_size = job.height.out * job.width.out
+    cdef Py_ssize_t offsets[256]
+    cdef Py_ssize_t i
+    if switches.places != NULL and are_twos(job):
+        unpool_2x2_planes(poolout_grad, switches.places, imgs_grad, first, last, job_)
+        return
+    for i in range(256 if switches.places != NULL else 0):
+        offsets[i] = i // job.width.pool * img_w + i % job.width.pool
+    if take:
+        for i in range(0, plan.total - LANES, 4):
+            fill_int(buffer + i, -1)
+    for i in range(first, last):
+        if switches.pairs != NULL:
+            scatter_pairs(poolout_grad + i * out_size, switches.pairs + 2 * i * out_size,
+                          imgs_grad + i * img_size, out_size, job.height.size, img_w)
+        elif take:
+            reach_plane(poolout_grad + i * out_size, switches.places + i * out_size,
+                        (n_planes - i) * out_size, imgs_grad + i * img_size,
+                        (last - i) * img_size, job, plan, buffer, is_edge(i, last, job))
+        else:
+            scatter_places(poolout_grad + i * out_size, switches.places + i * out_size,
+                           offsets, imgs_grad + i * img_size, job)
+
+
+cdef bint any_outside(const Switches *switches, Py_ssize_t n_planes, Pooling job,
+                      int n_threads) noexcept:
+    """Whether any switch is outside the images, or a place outside its window."""
+    cdef Py_ssize_t t, first, last
+    cdef int wrong = 0
+    for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
+        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
+        if switches.pairs != NULL:
+            wrong |= pairs_are_outside(switches.pairs, first, last, &job)
+        else:
+            wrong |= places_are_outside(switches.places, first, last, job)
+    return wrong != 0
+
+
+cdef bint find_all_places(const cnp.npy_intp *pairs, uint8_t *places, Py_ssize_t n_planes,
+                          Pooling job, int n_threads) except -1:
+    """See find_places."""
+    cdef Py_ssize_t t, first, last, n_cols = 3 * round_up(job.width.out)
+    cdef cnp.ndarray memory = real_array(n_threads * n_cols, <float *>NULL)
+    cdef float *cols = <float *>aligned(memory)
+    cdef int outside = 0
+    for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
+        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
+        outside |= not find_places(pairs, places, first, last, job, cols + t * n_cols)
+    return outside == 0
+
+
+cdef bint run_unpool(
+    const real *poolout_grad,     # (n_planes, out_h, out_w)     IN
+    const Switches *switches,     # IN
+    uint8_t *work,                # (n_planes, out_h, out_w)     for places of pairs, or NULL
+    real *imgs_grad,              # (n_planes, img_h, img_w)     OUT
+    Py_ssize_t n_planes, Pooling job, int n_threads,
+) except -1:
+    """Gradients to maxima, unless one is outside the images: then True, and nothing is written."""
+    cdef Reach plan = plan_backward(&job, sizeof(real))
+    cdef Switches found = switches[0]
+    cdef Py_ssize_t t, first, last
+    if work != NULL and find_all_places(switches.pairs, work, n_planes, job, n_threads):
+        found.pairs, found.places = NULL, work
+    elif any_outside(switches, n_planes, job, n_threads):
+        return True
+    cdef bint take = found.places != NULL and are_threes(&job)
+    if not take:
+        plan.total = 0
+    cdef cnp.ndarray memory = real_array(n_threads * plan.total, imgs_grad)
+    cdef real *buffers = <real *>aligned(memory)
+    for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
+        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
+        unpool_planes(poolout_grad, &found, imgs_grad, first, last, n_planes, job, plan, take,
+                      buffers + t * plan.total)
+    return False
+
+
+# --- averages ------------------------------------------------------------------------------
+
+cdef inline void read_parts(
+    const real *poolout_grad,     # (out_w,)   IN
+    const real *counts,           # (out_w,)   IN   of columns in a window
+    real rows,                    # in a window
+    Py_ssize_t n_out,             # that may be read
+    real *parts,                  # (cells,)   OUT
+    const Pooling *job, const Reach *plan, bint edge,
+) noexcept nogil:
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t x = 0
+    cdef real spare[LANES]
+    cdef real part[LANES]
+    cdef real divisors[LANES]
+    parts += plan.taps - 1
+    while x < job.width.out:
+        copy(part, readable(poolout_grad + x, lanes, poolout_grad + n_out, spare,
+                                      edge))
+        fill(divisors, rows)
+        multiply(divisors, counts + x)
+        divide(part, divisors)
+        copy(parts + x, part)
+        x = next_vector(x, job.width.out, lanes)
+    if job.width.out < lanes:     # elsewhere nothing has spilled over
+        fill_run(parts + job.width.out, <real>0, plan.cells - job.width.out)
+
+
+cdef inline void sum_rows(const real *parts, Py_ssize_t n_rows, real *sums,
+                          Py_ssize_t cells) noexcept nogil:
+    cdef Py_ssize_t x = 0, i
+    cdef real total[LANES]
+    while x < cells:
+        fill(total, <real>0)
+        for i in range(n_rows):
+            add(total, parts + i * cells + x)
+        copy(sums + x, total)
+        x += VECTOR_BYTES // sizeof(real)
+
+
+cdef inline void sum_along_row(
+    const real *sums,             # (cells,)  IN
+    real *img,                    # (img_w,)  OUT
+    Py_ssize_t room, const Pooling *job, const Reach *plan, Py_ssize_t pool_w, Py_ssize_t phases,
+    bint edge,
+) noexcept nogil:
+    """`pool_w` and `phases` may be constants."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t lead = -job.width.start, x = 0, at, t
+    cdef Py_ssize_t even = lead & (phases - 1), odd = even ^ 1    # their phases
+    cdef Py_ssize_t n = job.width.size + (job.width.size & (phases - 1))
+    cdef real low[LANES]
+    cdef real high[LANES]
+    fill(high, <real>0)       # unused for one phase
+    while x < n:
+        at = plan.taps - 1 + ((lead + x) >> (phases - 1))
+        fill(low, <real>0)
+        for t in range((pool_w - even + phases - 1) >> (phases - 1)):
+            add(low, sums + at - t)
+        if phases == 2:
+            at = plan.taps - 1 + ((lead + x + 1) >> 1)
+            fill(high, <real>0)
+            for t in range((pool_w - odd + 1) >> 1):
+                add(high, sums + at - t)
+        write_pixels(img + x, low, high, phases, room - x, edge)
+        x = next_vector(x, n, phases * lanes)
+
+
+cdef inline void spread_windows(const real *sums, real *img, const Axis *width) noexcept nogil:
+    cdef Py_ssize_t x, i
+    memset(img, 0, width.size * sizeof(real))
+    for x in range(width.out):
+        for i in range(first_pixel(width, x), end_pixel(width, x)):
+            img[i] += sums[x]
+
+
+cdef inline void spread_plane(
+    const real *poolout_grad, Py_ssize_t n_out, real *img, Py_ssize_t room,
+    const Pooling *job, const Reach *plan, real *buffer, bint edge,
+) noexcept nogil:
     cdef const Axis *height = &job.height
-    cdef Py_ssize_t img_w = job.width.size, img_size = height.size * img_w
-    cdef Py_ssize_t out_size = height.out * job.width.out
-    cdef real *phases = buffer + plan.parts
-    cdef real *pixels = phases + plan.stride * plan.phases
-    cdef real *divisors = pixels + plan.pixels
-    cdef Py_ssize_t *offsets = <Py_ssize_t *>(divisors + plan.divisors)
-    cdef Py_ssize_t *row_offsets = offsets + plan.taps
-    cdef Py_ssize_t *top = row_offsets + height.out
-    cdef Py_ssize_t *n_rows = top + height.size
-    cdef Py_ssize_t i, y
-    cdef real *img
-    memset(buffer, 0, plan.total * sizeof(real))
-    for i in range(job.width.out):
-        divisors[i] = <real>divisor(&job.width, i, job.include_pad)
-    for i in range(plan.taps):
-        offsets[i] = plan.taps - 1 - i
-    for y in range(height.out):
-        row_offsets[y] = y * plan.pitch - (job.width.start if plan.stride else 0)
-    for y in range(height.size):
-        top[y] = max(0, (y - height.start - height.pool + height.stride) // height.stride)
-        n_rows[y] = max(0, min(height.out, (y - height.start) // height.stride + 1) - top[y])
-    for i in range(first, last):
-        if plan.stride:
-            spread_lanes(poolout_grad + i * out_size, divisors, buffer, phases, pixels, offsets,
-                         job, plan)
-        else:
-            spread_windows(poolout_grad + i * out_size, divisors, pixels, job)
-        img = imgs_grad + i * img_size
-        y = 0
-        while y < height.size:
-            sum_rows(pixels, row_offsets + top[y], n_rows[y], img, y * img_w, img_w, img_size)
-            y = repeat_row(img, img_w, y, height.size, top, n_rows)
-
-
-cdef void spread_2x2_planes(
-    const real *poolout_grad,     # (n_planes, out_h, out_w)  IN
-    real *imgs_grad,              # (n_planes, img_h, img_w)  OUT
-    Py_ssize_t first, Py_ssize_t last, const Pooling *job,
-) noexcept nogil:
-    """The commonest windows: 2x2, side by side."""
     cdef Py_ssize_t img_w = job.width.size, out_w = job.width.out
-    cdef Py_ssize_t i, x, y, n, done = 2 * job.height.out * img_w
-    cdef real part
-    cdef real *img
-    cdef real *row
-    cdef const real *grad
-    for i in range(first, last):
-        img = imgs_grad + i * job.height.size * img_w
-        for y in range(job.height.out):
-            row, grad = img + 2 * y * img_w, poolout_grad + (i * job.height.out + y) * out_w
-            n = whole_vectors(out_w, out_w, (job.height.out - y) * out_w)    # see pool_2x2_planes
-            for x in range(n):
-                part = grad[x] / 4
-                row[2 * x] = part
-                row[2 * x + 1] = part
-            memset(row + 2 * out_w, 0, (img_w - 2 * out_w) * sizeof(real))
-            memcpy(row + img_w, row, img_w * sizeof(real))
-        memset(img + done, 0, (job.height.size * img_w - done) * sizeof(real))
+    cdef real *sums = buffer + plan.room
+    cdef real *counts = sums + plan.room
+    cdef Py_ssize_t first = 0, done, y, o, top
+    while first < height.size:
+        done = min(first + plan.block, height.size)
+        top = first_output(height, first)
+        for o in range(top, end_output(height, done - 1)):
+            read_parts(poolout_grad + o * out_w, counts, <real>divisor(height, o, job.include_pad),
+                       n_out - o * out_w,
+                       buffer + (o - top) * plan.cells, job, plan, edge)
+        for y in range(first, done):
+            o = first_output(height, y)
+            sum_rows(buffer + (o - top) * plan.cells, end_output(height, y) - o,
+                     sums + (y - first) * plan.cells, plan.cells)
+        for y in range(first, done):
+            if plan.by_windows:
+                spread_windows(sums + (y - first) * plan.cells, img + y * img_w, &job.width)
+            else:
+                sum_along_row(sums + (y - first) * plan.cells, img + y * img_w, room - y * img_w,
+                              job, plan, job.width.pool, plan.phases, edge)
+        first = done
 
 
 cdef void run_spread(
@@ -290,15 +327,54 @@ cdef void run_spread(
     real *imgs_grad,              # (n_planes, img_h, img_w)  OUT
     Py_ssize_t n_planes, Pooling job, int n_threads,
 ) except *:
-    cdef bint twos = are_twos(&job.height) and are_twos(&job.width)
-    cdef Spread plan = plan_spread(&job)
-    cdef cnp.ndarray memory = real_array(0 if twos else n_threads * plan.total, imgs_grad)
+    cdef bint twos = are_twos(&job), whole = is_global(&job)
+    cdef Reach plan = plan_backward(&job, sizeof(real))
+    cdef cnp.ndarray memory = real_array(0 if twos or whole else n_threads * plan.total, imgs_grad)
     cdef real *buffers = <real *>aligned(memory)
     cdef Py_ssize_t t, first, last
     for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
         first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
         if twos:
-            spread_2x2_planes(poolout_grad, imgs_grad, first, last, &job)
+            unpool_2x2_planes(poolout_grad, <const uint8_t *>NULL, imgs_grad, first, last,
+                              job)
+        elif whole:
+            spread_whole_planes(poolout_grad, imgs_grad, first, last, &job)
         else:
-            spread_planes(poolout_grad, imgs_grad, first, last, &job, &plan,
+            spread_planes(poolout_grad, imgs_grad, first, last, n_planes, job, plan,
                           buffers + t * plan.total)
+
+
+cdef void spread_planes(
+    const real *poolout_grad, real *imgs_grad, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t n_planes, Pooling job_, Reach plan_, real *buffer,
+) noexcept nogil:
+    cdef const Pooling *job = &job_     # copies: see pool_planes
+    cdef const Reach *plan = &plan_
+    cdef Py_ssize_t img_size = job.height.size * job.width.size
+    cdef Py_ssize_t out_size = job.height.out * job.width.out, i
+    cdef real *counts = buffer + 2 * plan.room
+    fill_run(buffer, <real>0, plan.total - LANES)
+    for i in range(job.width.out):
+        counts[i] = <real>divisor(&job.width, i, job.include_pad)
+    for i in range(first, last):
+        reach_plane(poolout_grad + i * out_size, <const uint8_t *>NULL, (n_planes - i) * out_size,
+                    imgs_grad + i * img_size, (last - i) * img_size, job, plan, buffer,
+                    is_edge(i, last, job))
+
+
+cdef inline void reach_plane(
+    const real *grads, const uint8_t *places, Py_ssize_t n_out, real *img, Py_ssize_t room,
+    const Pooling *job, const Reach *plan, real *buffer, bint edge,
+) noexcept nogil:
+    cdef Py_ssize_t even = job.width.start & (plan.phases - 1)    # the phase of the first pixel
+    if not are_threes(job):
+        spread_plane(grads, n_out, img, room, job, plan, buffer, edge)
+    elif edge:
+        reach_3x3_plane(grads, places, n_out, img, room, job, plan, buffer, plan.phases, even,
+                        True)
+    elif plan.phases == 1:    # constants are worth code of its own
+        reach_3x3_plane(grads, places, n_out, img, room, job, plan, buffer, 1, 0, False)
+    elif even == 1:
+        reach_3x3_plane(grads, places, n_out, img, room, job, plan, buffer, 2, 1, False)
+    else:
+        reach_3x3_plane(grads, places, n_out, img, room, job, plan, buffer, 2, 0, False)

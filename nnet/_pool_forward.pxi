@@ -1,427 +1,358 @@
-# The forward pass. Pooling is separable: the largest (or the sum) of a window is the
-# largest of its columns' largest. A block of outputs of one image plane at a time:
+# The forward pass, row by row of an image plane. Pooling is separable. For maxima:
 #
-# 1. the pixels that the block sees are copied to a buffer, with padding around, sorted by
-#    stride phase: pixel p is in phase p % stride, cell p // stride, so that one tap of
-#    neighbouring outputs is always a run of neighbouring cells;
-# 2. the rows of each window are folded into one;
-# 3. the columns of that one row are folded;
-# 4. the results are written to the output arrays.
+# 1. the rows that a block of outputs sees are copied to a buffer, with padding around; for
+#    stride 2 even and odd columns lie apart, so that one tap of neighbouring outputs is
+#    always a run of neighbouring cells;
+# 2. each row's windows are folded along the row, all rows in one run;
+# 3. the rows of each window are folded, and written to the output arrays.
+#
+# In this order the first maximum of a row, and then the first row, is the first in
+# row-major order. Averages fold rows while they copy them (1), then fold along the row and
+# write (2, 3). For wide strides, 2 is done window by window.
 
 from libc.math cimport INFINITY
 
 cdef enum:
-    BLOCK = 1024              # outputs of a block: its buffers then fit in 32 KB of L1 cache
+    BLOCK_BYTES = 24 * 1024   # of a thread's buffer, where that is possible: L1 cache has 32
 
-cdef struct Axis:
-    Py_ssize_t size           # of the image
-    Py_ssize_t out            # number of outputs
-    Py_ssize_t block          # outputs of a block
-    Py_ssize_t pool, stride
-    Py_ssize_t start          # where the first window starts; negative in padding
-
-cdef struct Pooling:
-    Axis height, width
-    bint include_pad          # an average divides by the window, not by its real pixels
-    # Room in a thread's buffer, in units of the images' type
-    Py_ssize_t linear, phases, rows, columns, total
-
-cdef struct Span:             # a block, along one axis
-    Py_ssize_t first, count   # outputs
-    Py_ssize_t start          # where its first window starts
-    Py_ssize_t taps, stride
-    Py_ssize_t cells          # of each stride phase
-
-cdef struct Block:
-    Span rows, cols
+cdef struct Plan:
+    bint by_windows           # along rows, not by vectors
+    Py_ssize_t phases         # 2 for stride 2
+    Py_ssize_t skipped, taps  # along a row, without those that meet nothing but padding
+    Py_ssize_t lead           # cells of padding before a row's first pixel
+    Py_ssize_t cells          # of a row of each phase
+    Py_ssize_t block          # output rows of a block
+    Py_ssize_t room           # of each part of a thread's buffer, in reals
+    Py_ssize_t total
 
 
-# --- what a block of outputs sees ------------------------------------------------
-
-cdef Axis axis_of(Py_ssize_t size, Py_ssize_t out, Py_ssize_t pool, Py_ssize_t stride,
-                  Py_ssize_t before) noexcept nogil:
-    cdef Axis axis
-    axis.size, axis.out, axis.pool, axis.stride, axis.start = size, out, pool, stride, -before
-    # Strides far larger than the image would otherwise need buffers far larger than it.
-    axis.block = min(out, 2 * size // stride + 1)
-    return axis
-
-
-cdef Span span_of(const Axis *axis, Py_ssize_t first) noexcept nogil:
-    """The outputs from `first` on, without the taps that meet nothing but padding."""
-    cdef Span span
-    cdef Py_ssize_t skip
-    span.first, span.count = first, min(axis.block, axis.out - first)
-    span.start = axis.start + first * axis.stride
-    skip = max(0, -(span.start + (span.count - 1) * axis.stride))
-    span.taps = min(axis.pool, axis.size - span.start) - skip
-    span.start += skip
-    span.stride = axis.stride if axis.block > 1 else 1
-    span.cells = span.count + (span.taps - 1) // span.stride
-    return span
-
-
-cdef void plan_blocks(Pooling *job) noexcept nogil:
-    """Choose the rows of a block, and the room that the largest block needs."""
-    cdef Axis *height = &job.height
-    cdef Axis *width = &job.width
-    cdef Py_ssize_t taps_y, taps_x, cells_y, cells_x, stride_y, stride_x
-    taps_x = min(width.pool, width.size + (width.block - 1) * width.stride)
-    stride_x = width.stride if width.block > 1 else 1
-    cells_x = width.block + (taps_x - 1) // stride_x
-    # Not fewer rows than overlap from block to block, which are copied twice.
-    height.block = min(height.block, max(BLOCK // cells_x, 2 * height.pool // height.stride, 1))
-    taps_y = min(height.pool, height.size + (height.block - 1) * height.stride)
-    stride_y = height.stride if height.block > 1 else 1
-    cells_y = height.block + (taps_y - 1) // stride_y
-    job.linear = round_up(stride_y * stride_x * cells_y * cells_x + LANES)
-    job.phases = job.linear if stride_x > 1 else 0
-    job.columns = round_up(height.block * cells_x) + LANES
-    job.rows = stride_x * job.columns + round_up(cells_x)
-    # Value and row of `rows`; value, row and column of `columns`; divisors; tap offsets.
-    job.total = (
-        job.linear + job.phases + 2 * job.rows + 3 * job.columns + round_up(width.block)
-        + 2 * round_up(taps_y + taps_x)
-    )
-
-
-cdef inline Py_ssize_t divisor(const Axis *axis, Py_ssize_t output,
-                               bint include_pad) noexcept nogil:
-    """The pixels that count in an average, along one axis."""
-    cdef Py_ssize_t start = axis.start + output * axis.stride
-    return axis.pool if include_pad else min(start + axis.pool, axis.size) - max(start, 0)
-
-
-# --- copying in -------------------------------------------------------------------
-
-cdef void copy_plane(
-    const real *img,              # (img_h, img_w)                                IN
-    real *linear,                 # (stride_y, rows.cells, cols.cells * stride_x) OUT
-    const Pooling *job, const Block *block,
-) noexcept nogil:
-    """Copy the pixels that a block sees. The padding around them is there already."""
-    cdef const Span *rows = &block.rows
-    cdef Py_ssize_t pitch = block.cols.cells * block.cols.stride
-    cdef Py_ssize_t x = max(0, block.cols.start), y = max(0, rows.start)
-    cdef Py_ssize_t n = min(job.width.size, block.cols.start + pitch) - x
-    cdef Py_ssize_t end = min(job.height.size, rows.start + rows.cells * rows.stride)
-    cdef Py_ssize_t cell = (y - rows.start) // rows.stride
-    cdef Py_ssize_t phase = (y - rows.start) - cell * rows.stride
-    linear += x - block.cols.start
-    for y in range(y, end):
-        memcpy(
-            linear + (phase * rows.cells + cell) * pitch, img + y * job.width.size + x,
-            n * sizeof(real),
-        )
-        phase += 1
-        if phase == rows.stride:
-            phase, cell = 0, cell + 1
-
-
-cdef void split_columns(
-    const real *linear,           # (n, stride)  IN
-    real *phases,                 # (stride, n)  OUT
-    Py_ssize_t n, Py_ssize_t stride,
-) noexcept nogil:
-    """Sort pixels by their stride phase."""
-    cdef Py_ssize_t i, phase
-    cdef real *odd = phases + n
-    if stride == 2:               # the compiler knows a shuffle for this one
-        for i in range(n):
-            phases[i] = linear[2 * i]
-            odd[i] = linear[2 * i + 1]
-        return
-    for phase in range(stride):
-        for i in range(n):
-            phases[phase * n + i] = linear[i * stride + phase]
-
-
-cdef void tap_offsets(const Block *block, Py_ssize_t columns,
-                      Py_ssize_t *row_offsets, Py_ssize_t *col_offsets) noexcept nogil:
-    """Where the taps of the first output stand; those of the others are as far from it."""
-    cdef const Span *rows = &block.rows
-    cdef Py_ssize_t i
-    for i in range(rows.taps):
-        row_offsets[i] = (i % rows.stride * rows.cells + i // rows.stride) * block.cols.cells
-    for i in range(block.cols.taps):
-        col_offsets[i] = i % block.cols.stride * columns + i // block.cols.stride
-
-
-# --- writing out -------------------------------------------------------------------
-
-cdef inline Py_ssize_t whole_vectors(Py_ssize_t n, Py_ssize_t out_w,
-                                     Py_ssize_t left) noexcept nogil:
-    """How many outputs to write so that a row of n of them leaves no vector partly filled.
-
-    What spills over is overwritten by the rows that follow, as long as any are left.
-    """
-    cdef Py_ssize_t whole = (n + 7) // 8 * 8
-    return n if n <= 4 or n < out_w or whole > left else whole
-
-
-cdef inline void write_switches(
-    const int32_t *row,           # (n,)    IN
-    const int32_t *column,        # (n,)    IN
-    cnp.npy_intp *switches,       # (n, 2)  OUT
-    Py_ssize_t n, int32_t top, int32_t left, int32_t stride,
-) noexcept nogil:
-    """From places in windows to places in the image.
-
-    A window of nothing but -inf keeps its first tap, which may be padding: then the
-    pixel nearest to it is the window's first real one.
-    """
-    cdef Py_ssize_t i
-    cdef int32_t y, x
-    for i in range(n):
-        y = row[i] + top
-        x = column[i] + (<int32_t>i * stride + left)
-        switches[2 * i] = y if y > 0 else 0
-        switches[2 * i + 1] = x if x > 0 else 0
-
-
-cdef void write_maxima(
-    const real *best, const int32_t *row, const int32_t *column,    # (rows.count, cols.cells) IN
-    real *poolout,                # (out_h, out_w)     OUT
-    cnp.npy_intp *switches,       # (out_h, out_w, 2)  OUT
-    const Pooling *job, const Block *block,
-) noexcept nogil:
-    cdef Py_ssize_t y, i, n, at, place, out_size = job.height.out * job.width.out
-    for y in range(block.rows.count):
-        at = y * block.cols.cells
-        place = (block.rows.first + y) * job.width.out + block.cols.first
-        n = whole_vectors(block.cols.count, job.width.out, out_size - place)
-        for i in range(n):
-            poolout[place + i] = best[at + i]
-        write_switches(
-            row + at, column + at, switches + 2 * place, n,
-            <int32_t>(block.rows.start + y * block.rows.stride),
-            <int32_t>block.cols.start, <int32_t>block.cols.stride,
-        )
-
-
-cdef void write_averages(
-    const real *total,            # (rows.count, cols.cells)  IN
-    const real *divisors,         # (cols.count,)             IN
-    real *poolout,                # (out_h, out_w)            OUT
-    const Pooling *job, const Block *block,
-) noexcept nogil:
-    cdef Py_ssize_t y, i, n, at, place, out_size = job.height.out * job.width.out
-    cdef real rows
-    for y in range(block.rows.count):
-        at = y * block.cols.cells
-        place = (block.rows.first + y) * job.width.out + block.cols.first
-        n = whole_vectors(block.cols.count, job.width.out, out_size - place)
-        rows = <real>divisor(&job.height, block.rows.first + y, job.include_pad)
-        for i in range(n):
-            poolout[place + i] = total[at + i] / (rows * divisors[i])
-
-
-# --- blocks and planes --------------------------------------------------------------
-
-cdef void pool_block(
-    const real *pixels,           # (stride_x, stride_y, rows.cells, cols.cells)  IN
-    real *poolout,                # (out_h, out_w)     OUT
-    cnp.npy_intp *switches,       # (out_h, out_w, 2)  OUT, NULL for averages
-    const Pooling *job, const Block *block,
-    real *buffer,                 # what is left of it
-) noexcept nogil:
-    cdef real *rows_best = buffer
-    cdef real *best = buffer + 2 * job.rows
-    cdef real *divisors = best + 3 * job.columns
-    cdef int32_t *rows_row = <int32_t *>(rows_best + job.rows)
-    cdef int32_t *row = <int32_t *>(best + job.columns)
-    cdef int32_t *column = <int32_t *>(best + 2 * job.columns)
-    cdef Py_ssize_t *row_offsets = <Py_ssize_t *>(divisors + round_up(job.width.block))
-    cdef Py_ssize_t *col_offsets = row_offsets + block.rows.taps
-    cdef Py_ssize_t taps_y = block.rows.taps, taps_x = block.cols.taps, cells = block.cols.cells
-    cdef Py_ssize_t n_runs = round_up(block.rows.count * cells) // LANES
-    cdef Py_ssize_t phase, i, x, at
-    for phase in range(block.cols.stride):
-        for i in range(n_runs):
-            x = phase * block.rows.stride * block.rows.cells * cells + i * LANES
-            at = phase * job.columns + i * LANES
-            if switches != NULL:
-                max_rows(pixels + x, row_offsets, taps_y, rows_best + at, rows_row + at)
-            else:
-                sum_taps(pixels + x, row_offsets, taps_y, rows_best + at)
-    if switches == NULL:
-        for i in range(n_runs):
-            sum_taps(rows_best + i * LANES, col_offsets, taps_x, best + i * LANES)
-        write_averages(best, divisors, poolout, job, block)
-        return
-    if block.cols.count <= 2:     # one by one is cheaper than LANES at once
-        for i in range(block.rows.count):
-            for at in range(i * cells, i * cells + block.cols.count):
-                max_columns_of_one(rows_best + at, rows_row + at, col_offsets, taps_x,
-                                   best + at, row + at, column + at)
+cdef Plan plan_forward(const Pooling *job, bint is_max, Py_ssize_t size) noexcept nogil:
+    """`size` is that of a real."""
+    cdef const Axis *width = &job.width
+    cdef const Axis *height = &job.height
+    cdef Py_ssize_t rows
+    cdef Plan plan
+    plan.by_windows = width.stride > 2 or width.out <= 2
+    if plan.by_windows:
+        plan.phases, plan.skipped, plan.taps, plan.lead = 1, 0, 1, 0
+        plan.cells = width.out if is_max else width.size
     else:
-        for i in range(n_runs):
-            at = i * LANES
-            max_columns(rows_best + at, rows_row + at, col_offsets, taps_x,
-                        best + at, row + at, column + at)
-    write_maxima(best, row, column, poolout, switches, job, block)
+        plan.phases = width.stride
+        plan.skipped = max(0, -(width.start + (width.out - 1) * width.stride))
+        plan.taps = min(width.pool, width.size - width.start) - plan.skipped
+        plan.lead = -width.start - plan.skipped
+        plan.cells = width.out - 1 + (plan.taps + plan.phases - 1) // plan.phases
+    rows = BLOCK_BYTES // (size * plan.cells * (plan.phases + (2 if is_max else 0)))
+    if is_max or are_threes(job):     # not fewer rows than overlap from block to block
+        rows = max(rows - height.pool, height.pool) // height.stride
+    plan.block = max(1, min(rows, height.out))
+    plan.block = (height.out - 1) // ((height.out - 1) // plan.block + 1) + 1    # all alike
+    rows = plan.block
+    if are_threes(job):
+        rows = (rows - 1) * height.stride + 3
+    elif is_max:
+        rows = min(height.size, (rows - 1) * height.stride + height.pool)
+    plan.room = round_up(rows * plan.cells + plan.taps) + 2 * LANES
+    plan.total = (plan.phases + 2) * plan.room + 2 * round_up(width.out)
+    return plan
 
 
-cdef void prepare_block(const Pooling *job, const Block *block, bint is_max,
-                        real *buffer) noexcept nogil:
-    """What all planes share: padding, divisors and offsets."""
-    cdef real *divisors = buffer + job.linear + job.phases + 2 * job.rows + 3 * job.columns
-    cdef Py_ssize_t *offsets = <Py_ssize_t *>(divisors + round_up(job.width.block))
-    cdef real padding = <real>(-INFINITY if is_max else 0)
-    cdef Py_ssize_t i
-    for i in range(job.linear):
-        buffer[i] = padding
-    for i in range(block.cols.count):
-        divisors[i] = <real>divisor(&job.width, block.cols.first + i, job.include_pad)
-    tap_offsets(block, job.columns, offsets, offsets + block.rows.taps)
+# --- copying in -----------------------------------------------------------------------
 
+cdef inline void read_row(
+    const real *img,              # (n_rows, img_w)   IN
+    Py_ssize_t n_rows,
+    real *cells,                  # (phases, cells)   OUT
+    real padding, const Pooling *job, const Plan *plan, const real *end,
+    Py_ssize_t phases, bint edge,
+) noexcept nogil:
+    """The sum of some rows. The padding on the left is there already.
 
-cdef inline Py_ssize_t planes_to_read_in_place(const Pooling *job, const Block *block,
-                                               Py_ssize_t n_planes) noexcept nogil:
-    """Without padding and strides there is nothing to copy.
-
-    Only the last planes: there the last run of LANES would pass the end of the images.
+    `phases` may be a constant.
     """
-    if (block.rows.stride > 1 or block.rows.start < 0
-            or block.rows.start + block.rows.cells > job.height.size
-            or block.cols.stride > 1 or block.cols.start != 0
-            or block.cols.cells != job.width.size):
-        return 0
-    return n_planes - 1 - (LANES - 1) // (job.height.size * job.width.size)
-
-
-cdef void pool_planes(
-    const real *imgs,             # (n_planes, img_h, img_w)     IN
-    real *poolout,                # (n_planes, out_h, out_w)     OUT
-    cnp.npy_intp *switches,       # (n_planes, out_h, out_w, 2)  OUT, NULL for averages
-    Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_planes,
-    const Pooling *job,
-    real *buffer,                 # (job.total,)
-) noexcept nogil:
-    """Planes first to last, block by block: every plane has the same blocks."""
-    cdef Py_ssize_t img_size = job.height.size * job.width.size
-    cdef Py_ssize_t out_size = job.height.out * job.width.out
-    cdef Py_ssize_t y, x, i, in_place
-    cdef real *phases = buffer + job.linear
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t n = min(job.width.size, plan.cells * phases - plan.lead)
+    cdef Py_ssize_t whole = n + (n & (phases - 1))
+    cdef Py_ssize_t step = phases * lanes, lead = plan.lead // phases
+    cdef Py_ssize_t x = 0, i
+    cdef real low[LANES]
+    cdef real high[LANES]
+    cdef real pair[2 * LANES]
+    cdef real spare[2 * LANES]
     cdef const real *pixels
-    cdef Block block
-    memset(buffer, 0, job.total * sizeof(real))
-    for y in range((job.height.out + job.height.block - 1) // job.height.block):
-        for x in range((job.width.out + job.width.block - 1) // job.width.block):
-            block.rows = span_of(&job.height, y * job.height.block)
-            block.cols = span_of(&job.width, x * job.width.block)
-            prepare_block(job, &block, switches != NULL, buffer)
-            in_place = planes_to_read_in_place(job, &block, n_planes)
-            for i in range(first, last):
-                if i < in_place:
-                    pixels = imgs + i * img_size + block.rows.start * job.width.size
-                else:
-                    copy_plane(imgs + i * img_size, buffer, job, &block)
-                    pixels = buffer
-                if block.cols.stride > 1:
-                    split_columns(buffer, phases,
-                                  block.rows.stride * block.rows.cells * block.cols.cells,
-                                  block.cols.stride)
-                    pixels = phases
-                pool_block(
-                    pixels, poolout + i * out_size,
-                    switches + 2 * i * out_size if switches != NULL else NULL,
-                    job, &block, phases + job.phases,
-                )
+    cdef real *even = cells + lead
+    cdef real *odd = cells + plan.room + lead
+    if plan.lead % phases:
+        even, odd = odd, even + 1
+    fill(high, <real>0)
+    while x < whole:
+        pixels = readable(img + x, step, end, spare, edge)
+        copy(low, pixels)
+        if phases == 2:
+            copy(high, pixels + lanes)
+        for i in range(1, n_rows):
+            pixels = readable(img + i * job.width.size + x, step, end, spare, edge)
+            add(low, pixels)
+            if phases == 2:
+                add(high, pixels + lanes)
+        if phases == 2:
+            copy(pair, low)
+            copy(pair + lanes, high)
+            deinterleave(even + (x >> 1), odd + (x >> 1), pair)
+        else:
+            copy(even + x, low)
+        x = next_vector(x, whole, step)
+    if n < step or n < whole:     # this row's padding on the right, and the next one's on the left
+        fill_run(even + whole // phases, padding, plan.cells - whole // phases)
+        if phases == 2:
+            fill_run(odd + n // 2, padding, plan.cells - n // 2)
 
 
-# --- 2x2 windows, the commonest ----------------------------------------------------------
-
-cdef bint are_twos(const Axis *axis) noexcept nogil:
-    """Windows of two pixels side by side, without padding."""
-    return (
-        axis.pool == 2 and axis.stride == 2 and axis.start == 0 and 2 * axis.out <= axis.size
-    )
+cdef inline Py_ssize_t tap_place(Py_ssize_t tap, const Plan *plan) noexcept nogil:
+    """Where the first window has it."""
+    return (tap & (plan.phases - 1)) * plan.room + (tap >> (plan.phases - 1))
 
 
-cdef inline void max_2x2(
-    const real *top,              # (2 * n,)  IN
-    const real *bottom,           # (2 * n,)  IN
-    real *poolout,                # (n,)      OUT
-    cnp.npy_intp *switches,       # (n, 2)    OUT
-    Py_ssize_t n, int32_t row,
+# --- maxima -----------------------------------------------------------------------------
+
+cdef inline void max_along_rows(
+    const real *cells,            # (phases, n)  IN
+    real *best,                   # (n,)         OUT
+    real *cols,                   # (n,)         OUT  their taps
+    Py_ssize_t n, const Plan *plan,
 ) noexcept nogil:
-    """A row of outputs."""
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i = 0, tap
+    cdef real b[LANES]
+    cdef real c[LANES]
+    cdef real its_col[LANES]
+    cdef real unused[LANES]
+    fill(unused, <real>0)
+    while i < n:
+        copy(b, cells + i)
+        fill_int(c, 0)
+        for tap in range(1, plan.taps):
+            fill_int(its_col, tap)
+            take_larger(b, unused, c, cells + tap_place(tap, plan) + i, unused, its_col)
+        copy(best + i, b)
+        copy(cols + i, c)
+        i += VECTOR_BYTES // sizeof(real)
+
+
+cdef inline void max_by_windows(
+    const real *img,              # (img_w,)  IN
+    real *best,                   # (out_w,)  OUT
+    real *cols,                   # (out_w,)  OUT  their taps
+    const Axis *width,
+) noexcept nogil:
+    cdef Py_ssize_t x, i, start, col
     cdef real v, b
-    cdef int32_t c
-    cdef bint better
-    for i in range(n):
-        b = top[2 * i]
-        v = top[2 * i + 1]
-        better = (v > b) | (v != v)
-        b = v if better else b
-        c = 1 if better else 0
-        v = bottom[2 * i]
-        better = (v > b) | (v != v)
-        b = v if better else b
-        c = 2 if better else c
-        v = bottom[2 * i + 1]
-        better = (v > b) | (v != v)
-        b = v if better else b
-        c = 3 if better else c
-        poolout[i] = b
-        switches[2 * i] = row + (c >> 1)
-        switches[2 * i + 1] = 2 * <int32_t>i + (c & 1)
+    for x in range(width.out):
+        start = first_pixel(width, x)
+        b, col = img[start], start
+        for i in range(start + 1, end_pixel(width, x)):
+            v = img[i]
+            if (v > b) | (v != v):
+                b, col = v, i
+        best[x] = b
+        set_int(cols + x, col - width.start - x * width.stride)
 
 
-cdef inline void mean_2x2(
-    const real *top,              # (2 * n,)  IN
-    const real *bottom,           # (2 * n,)  IN
-    real *poolout,                # (n,)      OUT
-    Py_ssize_t n,
+cdef inline void write_maxima(
+    const real *best,             # (n_rows, cells)  IN
+    const real *cols,             # (n_rows, cells)  IN
+    Py_ssize_t n_rows, Py_ssize_t first_row,
+    const real *shift,            # (out_w,)         IN  from taps to columns in the output
+    const real *least,            # (out_w,)         IN  the first pixel's column
+    real *poolout, const Switches *switches, Py_ssize_t at, Py_ssize_t room,
+    const Pooling *job, Py_ssize_t cells, bint edge,
+) noexcept nogil:
+    """A row of outputs. A window of nothing but -inf has its maximum in the first real pixel."""
+    cdef Py_ssize_t x = 0, i
+    cdef real b[LANES]
+    cdef real r[LANES]
+    cdef real c[LANES]
+    cdef real its_row[LANES]
+    while x < job.width.out:
+        copy(b, best + x)
+        copy(c, cols + x)
+        fill_int(r, first_row)
+        for i in range(1, n_rows):
+            fill_int(its_row, first_row + i)
+            take_larger(b, r, c, best + i * cells + x, its_row, cols + i * cells + x)
+        move_right(c, shift + x, least + x)
+        put(poolout + at + x, b, room - x, edge)
+        put_switches(switches, at + x, r, c, job.width.pool, room - x, edge)
+        x = next_vector(x, job.width.out, VECTOR_BYTES // sizeof(real))
+
+
+cdef void prepare_columns(real *shift, real *least, const Pooling *job, const Plan *plan,
+                          bint in_image) noexcept nogil:
+    cdef const Axis *width = &job.width
+    cdef Py_ssize_t x, start
+    for x in range(width.out):
+        start = width.start + x * width.stride
+        set_int(shift + x, plan.skipped + (start if in_image else 0))
+        set_int(least + x, first_pixel(width, x) - (0 if in_image else start))
+
+
+cdef inline void max_plane(
+    const real *img, const real *end, real *poolout, const Switches *switches, Py_ssize_t at,
+    Py_ssize_t room, const Pooling *job, const Plan *plan, real *buffer, bint edge,
+) noexcept nogil:
+    cdef const Axis *height = &job.height
+    cdef Py_ssize_t img_w = job.width.size, out_w = job.width.out
+    cdef real *best = buffer + plan.phases * plan.room
+    cdef real *cols = best + plan.room
+    cdef real *shift = cols + plan.room
+    cdef real *least = shift + round_up(out_w)
+    cdef Py_ssize_t first = 0, y, row, top, bottom, done
+    while first < height.out:
+        done = min(first + plan.block, height.out)
+        top, bottom = first_pixel(height, first), end_pixel(height, done - 1)
+        for y in range(top, bottom):
+            if plan.by_windows:
+                max_by_windows(img + y * img_w, best + (y - top) * plan.cells,
+                               cols + (y - top) * plan.cells, &job.width)
+            else:
+                read_row(img + y * img_w, 1, buffer + (y - top) * plan.cells, <real>-INFINITY,
+                         job, plan, end, plan.phases, edge)
+        if not plan.by_windows:
+            max_along_rows(buffer, best, cols, (bottom - top) * plan.cells, plan)
+        for y in range(first, done):
+            row = first_pixel(height, y)
+            write_maxima(
+                best + (row - top) * plan.cells, cols + (row - top) * plan.cells,
+                end_pixel(height, y) - row,
+                row if switches.pairs != NULL else row - height.start - y * height.stride,
+                shift, least, poolout, switches, at + y * out_w,
+                room - y * out_w, job, plan.cells, edge,
+            )
+        first = done
+
+
+# --- averages ---------------------------------------------------------------------------
+
+cdef inline void write_averages(
+    const real *sums,             # (phases, cells)  IN
+    const real *counts,           # (out_w,)         IN   of columns in a window
+    real rows,                    # in a window
+    real *poolout,                # (out_w,)         OUT
+    Py_ssize_t room, const Pooling *job, const Plan *plan, bint edge,
 ) noexcept nogil:
     """A row of outputs."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        poolout[i] = (top[2 * i] + top[2 * i + 1] + bottom[2 * i] + bottom[2 * i + 1]) / 4
+    cdef const Axis *width = &job.width
+    cdef Py_ssize_t x = 0, i
+    cdef real total[LANES]
+    cdef real divisors[LANES]
+    while x < width.out:
+        copy(total, sums + x)
+        for i in range(1, plan.taps):
+            add(total, sums + tap_place(i, plan) + x)
+        fill(divisors, rows)
+        multiply(divisors, counts + x)
+        divide(total, divisors)
+        put(poolout + x, total, room - x, edge)
+        x = next_vector(x, width.out, VECTOR_BYTES // sizeof(real))
 
 
-cdef void pool_2x2_planes(
-    const real *imgs,             # (n_planes, img_h, img_w)     IN
-    real *poolout,                # (n_planes, out_h, out_w)     OUT
-    cnp.npy_intp *switches,       # (n_planes, out_h, out_w, 2)  OUT, NULL for averages
-    Py_ssize_t first, Py_ssize_t last, const Pooling *job,
+cdef inline void average_windows(const real *sums, const real *counts, real rows, real *poolout,
+                                 const Axis *width) noexcept nogil:
+    cdef Py_ssize_t x, i
+    cdef real total
+    for x in range(width.out):
+        total = 0
+        for i in range(first_pixel(width, x), end_pixel(width, x)):
+            total += sums[i]
+        poolout[x] = total / (rows * counts[x])
+
+
+cdef inline void average_plane(
+    const real *img, const real *end, real *poolout, Py_ssize_t room,
+    const Pooling *job, const Plan *plan, real *buffer, bint edge,
 ) noexcept nogil:
-    cdef Py_ssize_t img_w = job.width.size, out_w = job.width.out, out_h = job.height.out
-    cdef Py_ssize_t img_size = job.height.size * img_w, out_size = out_h * out_w
-    cdef Py_ssize_t i, y, n
-    cdef const real *top
-    cdef real *out
-    for i in range(first, last):
-        top, out = imgs + i * img_size, poolout + i * out_size
-        for y in range(out_h):
-            # What spills over reads no further than the image: two rows for each that follows.
-            n = whole_vectors(out_w, out_w, out_size - y * out_w)
-            if switches == NULL:
-                mean_2x2(top, top + img_w, out, n)
+    cdef const Axis *height = &job.height
+    cdef Py_ssize_t img_w = job.width.size, out_w = job.width.out
+    cdef real *counts = buffer + (plan.phases + 2) * plan.room + round_up(out_w)
+    cdef real *cells
+    cdef Py_ssize_t first = 0, y, row, done
+    cdef real rows
+    while first < height.out:
+        done = min(first + plan.block, height.out)
+        for y in range(first, done):
+            row = first_pixel(height, y)
+            read_row(img + row * img_w, end_pixel(height, y) - row,
+                     buffer + (y - first) * plan.cells, <real>0, job, plan, end, plan.phases, edge)
+        for y in range(first, done):
+            rows = <real>divisor(height, y, job.include_pad)
+            cells = buffer + (y - first) * plan.cells
+            if plan.by_windows:
+                average_windows(cells, counts, rows, poolout + y * out_w, &job.width)
             else:
-                max_2x2(top, top + img_w, out, switches + 2 * (out - poolout), n, <int32_t>(2 * y))
-            top, out = top + 2 * img_w, out + out_w
+                write_averages(cells, counts, rows, poolout + y * out_w, room - y * out_w,
+                               job, plan, edge)
+        first = done
 
 
 # --- threads ------------------------------------------------------------------------
 
+cdef void pool_planes(
+    const real *imgs, real *poolout, const Switches *switches,
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_planes, Pooling job_, Plan plan_,
+    real *buffer,
+) noexcept nogil:
+    """Planes first to last; `switches` is NULL for averages."""
+    cdef const Pooling *job = &job_     # copies: C then knows that no vector overwrites them
+    cdef const Plan *plan = &plan_
+    cdef Py_ssize_t img_size = job.height.size * job.width.size
+    cdef Py_ssize_t out_size = job.height.out * job.width.out
+    cdef const real *end = imgs + n_planes * img_size
+    cdef real *columns = buffer + (plan.phases + 2) * plan.room
+    cdef Py_ssize_t i
+    fill_run(buffer, <real>(0 if switches == NULL else -INFINITY), plan.total - LANES)
+    if switches != NULL:
+        prepare_columns(columns, columns + round_up(job.width.out), job, plan,
+                        switches.pairs != NULL)
+    else:
+        for i in range(job.width.out):
+            columns[round_up(job.width.out) + i] = <real>divisor(&job.width, i, job.include_pad)
+    for i in range(first, last):
+        pool_plane(imgs + i * img_size, end, poolout, switches, i * out_size,
+                   (last - i) * out_size, job, plan, buffer, is_edge(i, last, job))
+
+
+cdef inline void pool_plane(
+    const real *img, const real *end, real *poolout, const Switches *switches, Py_ssize_t at,
+    Py_ssize_t room, const Pooling *job, const Plan *plan, real *buffer, bint edge,
+) noexcept nogil:
+    if are_threes(job) and edge:
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, plan.phases, True)
+    elif are_threes(job) and plan.phases == 1:    # constants are worth code of its own
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 1, False)
+    elif are_threes(job):
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 2, False)
+    elif switches != NULL:
+        max_plane(img, end, poolout, switches, at, room, job, plan, buffer, edge)
+    else:
+        average_plane(img, end, poolout + at, room, job, plan, buffer, edge)
+
+
 cdef void run_forward(
     const real *imgs,             # (n_planes, img_h, img_w)     IN
     real *poolout,                # (n_planes, out_h, out_w)     OUT
-    cnp.npy_intp *switches,       # (n_planes, out_h, out_w, 2)  OUT, NULL for averages
+    const Switches *switches,     # OUT, NULL for averages
     Py_ssize_t n_planes, Pooling job, int n_threads,
 ) except *:
-    cdef bint twos = are_twos(&job.height) and are_twos(&job.width)
-    plan_blocks(&job)
-    cdef cnp.ndarray memory = real_array(0 if twos else n_threads * job.total, imgs)
+    cdef bint twos = are_twos(&job), whole = is_global(&job)
+    cdef Plan plan = plan_forward(&job, switches != NULL, sizeof(real))
+    cdef cnp.ndarray memory = real_array(0 if twos or whole else n_threads * plan.total, imgs)
     cdef real *buffers = <real *>aligned(memory)
     cdef Py_ssize_t t, first, last
     for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
         first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
         if twos:
-            pool_2x2_planes(imgs, poolout, switches, first, last, &job)
+            pool_2x2_planes(imgs, poolout, switches, first, last, n_planes, job)
+        elif whole:
+            pool_whole_planes(imgs, poolout, switches, first, last, &job)
         else:
-            pool_planes(imgs, poolout, switches, first, last, n_planes, &job,
-                        buffers + t * job.total)
+            pool_planes(imgs, poolout, switches, first, last, n_planes, job, plan,
+                        buffers + t * plan.total)

@@ -256,7 +256,7 @@ def bprop_conv_bc01(
 def pool_bc01(
     imgs,  # (n_imgs, n_channels, img_h, img_w) IN
     poolout,  # (n_imgs, n_channels, out_h, out_w) OUT, or None
-    switches,  # (n_imgs, n_channels, out_h, out_w, 2) intp OUT, or None
+    switches,  # (n_imgs, n_channels, out_h, out_w, 2) intp OUT, or without the 2 uint8, or None
     pool_h,
     pool_w,
     stride_y,
@@ -283,7 +283,8 @@ def pool_bc01(
     -------
     poolout : ndarray
     switches : ndarray, or None for averages
-        Row and column, in the image, of each maximum.
+        Row and column, in the image, of each maximum; in an array of uint8 its place
+        in the window, row * pool_w + column.
 
     Raises
     ------
@@ -296,7 +297,10 @@ def pool_bc01(
     shape = (n_imgs, n_channels, geometry.out_h, geometry.out_w)
     poolout = output_array(poolout, "poolout", shape, imgs.dtype)
     if mode == "max":
-        switches = output_array(switches, "switches", shape + (2,), np.intp)
+        if _are_places(switches):
+            check_shape(switches, "switches", shape)
+        else:
+            switches = output_array(switches, "switches", shape + (2,), np.intp)
 
     for y in range(geometry.out_h):
         for x in range(geometry.out_w):
@@ -306,7 +310,11 @@ def pool_bc01(
                     if mode == "max":
                         row, col = _argmax(imgs[n, c], taps)
                         poolout[n, c, y, x] = imgs[n, c, row, col]
-                        switches[n, c, y, x] = row, col
+                        if _are_places(switches):
+                            top, left = y * stride_y - geometry.top, x * stride_x - geometry.left
+                            switches[n, c, y, x] = (row - top) * pool_w + col - left
+                        else:
+                            switches[n, c, y, x] = row, col
                     else:
                         count = pool_h * pool_w if count_include_pad else len(taps)
                         poolout[n, c, y, x] = _sum(imgs[n, c], taps) / count
@@ -335,7 +343,7 @@ def _sum(plane, taps):
 @quiet
 def bprop_pool_bc01(
     poolout_grad,  # (n_imgs, n_channels, out_h, out_w) IN
-    switches,  # (n_imgs, n_channels, out_h, out_w, 2) IN, or None
+    switches,  # (n_imgs, n_channels, out_h, out_w, 2) IN, or without the 2, or None
     imgs_grad,  # (n_imgs, n_channels, img_h, img_w) OUT
     pool_h=None,
     pool_w=None,
@@ -349,7 +357,8 @@ def bprop_pool_bc01(
     """Gradient of `pool_bc01`: to the maximum, or in equal parts to the window's pixels.
 
     Where windows overlap, their gradients add up. Maxima are where `switches`
-    says: for them, sizes of window and stride only serve to check the shapes.
+    says: unless these are places in windows, sizes of window and stride only serve
+    to check the shapes.
 
     Returns
     -------
@@ -371,7 +380,8 @@ def bprop_pool_bc01(
         shape = imgs_grad.shape[:2] + (geometry.out_h, geometry.out_w)
         check_shape(poolout_grad, "poolout_grad", shape)
     if mode == "max":
-        check_shape(switches, "switches", poolout_grad.shape + (2,))
+        axes = () if _are_places(switches) else (2,)
+        check_shape(switches, "switches", poolout_grad.shape + axes)
     imgs_sum = np.zeros(imgs_grad.shape)
 
     for y in range(out_h):
@@ -384,13 +394,23 @@ def bprop_pool_bc01(
                 for c in range(n_channels):
                     grad = float(poolout_grad[n, c, y, x])
                     if mode == "max":
-                        row, col = switches[n, c, y, x]
+                        if _are_places(switches):
+                            row, col = divmod(int(switches[n, c, y, x]), pool_w)
+                            row += y * stride_y - geometry.top
+                            col += x * stride_x - geometry.left
+                        else:
+                            row, col = switches[n, c, y, x]
                         imgs_sum[n, c, row, col] += grad
                     else:
                         for _, _, row, col in taps:
                             imgs_sum[n, c, row, col] += grad / count
     imgs_grad[...] = imgs_sum
     return imgs_grad
+
+
+def _are_places(switches):
+    """Whether switches are places in windows, not rows and columns in images."""
+    return switches is not None and switches.dtype == np.uint8
 
 
 def _pool_setup(img_shape, sizes, mode, padding_mode, switches):

@@ -29,12 +29,20 @@ CASES = {
     "3x3 stride 1 valid": ((2, 2, 5, 36), (3, 3, 1, 1), "valid"),
     "3x3 stride 1 full": ((2, 2, 5, 6), (3, 3, 1, 1), "full"),
     "3x3 stride 1 of 65 columns": ((1, 1, 3, 65), (3, 3, 1, 1), "centered"),
+    "3x3 stride 1 of few columns": ((3, 2, 4, 3), (3, 3, 1, 1), "same"),
     "3x3 stride 2": ((2, 2, 9, 8), (3, 3, 2, 2), "centered"),
     "3x3 stride 2 same": ((2, 2, 8, 9), (3, 3, 2, 2), "same"),
     "3x3 stride 2 of 70 columns": ((1, 2, 7, 70), (3, 3, 2, 2), 1),
+    "3x3 stride 2 of 71 columns": ((2, 1, 5, 71), (3, 3, 2, 2), "valid"),
+    "3x3 stride 2 full": ((2, 2, 6, 37), (3, 3, 2, 2), "full"),
+    "3x3 stride 2 of few columns": ((3, 2, 7, 7), (3, 3, 2, 2), "same"),
+    "3x3 stride 2 of many rows": ((2, 1, 120, 33), (3, 3, 2, 2), "centered"),
+    "3x3 stride 2x1": ((2, 2, 9, 20), (3, 3, 2, 1), "same"),
     "3x3 stride 3": ((1, 2, 9, 70), (3, 3, 3, 3), "valid"),
     "3x3 stride 3 clipped": ((1, 2, 8, 16), (3, 3, 3, 3), "full"),
     "4x5 stride 3x2": ((2, 1, 11, 12), (4, 5, 3, 2), "centered"),
+    "5x5 stride 1": ((2, 2, 9, 21), (5, 5, 1, 1), "same"),
+    "5x5 stride 2": ((2, 2, 11, 34), (5, 5, 2, 2), "centered"),
     "5x5 stride 4": ((1, 2, 12, 23), (5, 5, 4, 4), "same"),
     "7x1": ((1, 2, 9, 5), (7, 1, 1, 1), "centered"),
     "1x7 stride 1x2": ((1, 2, 3, 21), (1, 7, 1, 2), "same"),
@@ -80,10 +88,11 @@ def draw(shape, kind, rng):
     return values
 
 
-def run(functions, imgs, poolout_grad, sizes, **options):
-    """poolout, switches and imgs_grad of one implementation."""
+def run(functions, imgs, poolout_grad, sizes, places=False, **options):
+    """poolout, switches (as places in windows, if asked for) and imgs_grad of an implementation."""
     pool, bprop = functions
-    poolout, switches = pool(imgs, None, None, *sizes, **options)
+    switches = np.full(poolout_grad.shape, 255, np.uint8) if places else None
+    poolout, switches = pool(imgs, None, switches, *sizes, **options)
     imgs_grad = np.full(imgs.shape, np.nan, imgs.dtype)
     assert bprop(poolout_grad, switches, imgs_grad, *sizes, **options) is imgs_grad
     return poolout, switches, imgs_grad
@@ -119,6 +128,25 @@ def test_maxima(kernels, dtype, name, kind):
     assert_array_equal(imgs_grad, found[2])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [name for name in CASES if np.prod(CASES[name][1][:2]) <= 256])
+def test_maxima_by_their_places_in_windows(kernels, dtype, name, kind):
+    imgs, grad, sizes, options, found = expected(name, kind, "max", False, dtype)
+    poolout, places, imgs_grad = run(compiled(kernels), imgs, grad, sizes, places=True, **options)
+    assert places.dtype == np.uint8
+    assert_array_equal(places, places_of(found[1], imgs.shape, sizes, options["padding_mode"]))
+    assert_array_equal(poolout, found[0])
+    assert_array_equal(imgs_grad, found[2])
+
+
+def places_of(switches, img_shape, sizes, padding_mode):
+    """Rows and columns in the image as places in the window."""
+    where = pool_geometry(*img_shape[2:], *sizes, padding_mode)
+    tops = np.arange(where.out_h) * where.stride_y - where.top
+    lefts = np.arange(where.out_w) * where.stride_x - where.left
+    return (switches[..., 0] - tops[:, None]) * sizes[1] + switches[..., 1] - lefts
+
+
 @pytest.mark.parametrize("include_pad", [False, True])
 @pytest.mark.parametrize("kind", ["whole", "real"])
 @pytest.mark.parametrize("name", CASES)
@@ -151,7 +179,8 @@ sizes = st.integers(1, 6)
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     shape=st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 9), st.integers(1, 45)),
-    windows=st.tuples(sizes, sizes, sizes, sizes),
+    windows=st.tuples(sizes, sizes, sizes, sizes)
+    | st.sampled_from([(2, 2, 2, 2), (3, 3, 1, 1), (3, 3, 2, 2)]),
     padding_mode=st.sampled_from(["centered", "valid", "same", "full"])
     | st.tuples(st.tuples(*[st.integers(0, 3)] * 2), st.tuples(*[st.integers(0, 3)] * 2)),
     mode=st.sampled_from(["max", "avg"]),
@@ -177,11 +206,18 @@ def test_any_geometry(kernels, shape, windows, padding_mode, mode, kind, include
         "count_include_pad": include_pad and mode == "avg",
     }
     loops = run(LOOPS, imgs, grad, windows, **options)
-    found = run(compiled(kernels), imgs, grad, windows, **options, n_threads=1 + seed % 3)
+    options["n_threads"] = 1 + seed % 3
+    found = run(compiled(kernels), imgs, grad, windows, **options)
     assert_array_equal(found[0], loops[0])
     assert_allclose(found[2], loops[2], rtol=1e-6, atol=1e-5)
     if mode == "max":
         assert_array_equal(found[1], loops[1])
+        poolout, places, imgs_grad = run(
+            compiled(kernels), imgs, grad, windows, places=True, **options
+        )
+        assert_array_equal(poolout, found[0])
+        assert_array_equal(places, places_of(found[1], shape, windows, padding_mode))
+        assert_allclose(imgs_grad, found[2], rtol=1e-6, atol=1e-5)
 
 
 # --- what the conventions promise -------------------------------------------------
@@ -198,6 +234,14 @@ def test_known_numbers(kernels, dtype):
     assert corner[0, 0, 0, 0] == np.mean([0, 1, 4, 5]).astype(dtype)
     corner, _ = kernels.pool_bc01(imgs, None, None, 3, 3, 1, 1, mode="avg", count_include_pad=True)
     assert corner[0, 0, 0, 0] == dtype.type(10) / dtype.type(9)
+
+
+def test_places_of_the_specification(dtype):
+    imgs, grad, sizes, options, found = expected("3x3 stride 2 full", "ties", "max", False, dtype)
+    poolout, places, imgs_grad = run(LOOPS, imgs, grad, sizes, places=True, **options)
+    assert_array_equal(poolout, found[0])
+    assert_array_equal(places, places_of(found[1], imgs.shape, sizes, "full"))
+    assert_array_equal(imgs_grad, found[2])
 
 
 def test_gradients_add_up_where_windows_overlap(kernels, dtype):
@@ -217,12 +261,14 @@ def test_thread_counts_give_the_same_bits(kernels, dtype, rng, windows, shape, m
     imgs = rng.standard_normal(shape).astype(dtype)
     where = pool_geometry(*shape[2:], *windows)
     grad = rng.standard_normal((*shape[:2], where.out_h, where.out_w)).astype(dtype)
-    found = [
-        run(compiled(kernels), imgs, grad, windows, mode=mode, n_threads=n) for n in (1, 2, 3, None)
-    ]
-    for other in found[1:]:
-        for one, two in zip(found[0], other):
-            assert (one is None and two is None) or one.tobytes() == two.tobytes()
+    for places in (False, True)[: 1 + (mode == "max")]:
+        found = [
+            run(compiled(kernels), imgs, grad, windows, places=places, mode=mode, n_threads=n)
+            for n in (1, 2, 3, None)
+        ]
+        for other in found[1:]:
+            for one, two in zip(found[0], other):
+                assert (one is None and two is None) or one.tobytes() == two.tobytes()
 
 
 def test_float64_gradients_are_differences(kernels, rng):
@@ -303,14 +349,16 @@ def read_only(array):
     return array
 
 
-@pytest.mark.parametrize("mode", ["max", "avg"])
+@pytest.mark.parametrize("mode, places", [("max", False), ("max", True), ("avg", False)])
 @pytest.mark.parametrize("view", VIEWS)
-def test_strange_arrays(kernels, dtype, rng, view, mode):
+def test_strange_arrays(kernels, dtype, rng, view, mode, places):
     view = VIEWS[view]
     imgs = rng.integers(-9, 10, (2, 3, 6, 8)).astype(dtype)
     grad = rng.integers(-9, 10, (2, 3, 3, 4)).astype(dtype)
     windows = (2, 3, 2, 2)
-    poolout, switches, imgs_grad = run(compiled(kernels), imgs, grad, windows, mode=mode)
+    poolout, switches, imgs_grad = run(
+        compiled(kernels), imgs, grad, windows, places=places, mode=mode
+    )
 
     given_out = view(np.zeros_like(poolout))
     given_switches = None if mode == "avg" else view(np.zeros_like(switches))
@@ -353,12 +401,15 @@ def test_numbers_of_any_integer_type(kernels, dtype):
 
 def test_nothing_around_the_outputs_is_written(kernels, dtype, rng):
     """Rows are written in whole vectors: they must not pass the end of a plane."""
-    for h, w, *windows in [(4, 10, 2, 2, 2, 2), (5, 9, 3, 3, 1, 1), (3, 11, 3, 2, 1, 2)]:
+    for h, w, *windows in [
+        (4, 10, 2, 2, 2, 2), (5, 9, 3, 3, 1, 1), (5, 9, 3, 3, 2, 2), (4, 35, 3, 3, 2, 2),
+        (3, 11, 3, 2, 1, 2), (4, 9, 4, 9, 4, 9),
+    ]:  # fmt: skip
         imgs = rng.standard_normal((3, 2, h, w)).astype(dtype)
-        for mode in ("max", "avg"):
+        for mode, places in (("max", False), ("max", True), ("avg", False)):
             out, switches, _ = outputs = run(
                 compiled(kernels), imgs, np.ones_like(nnet.pool_bc01(imgs, None, None, *windows)[0]),
-                windows, mode=mode,
+                windows, places=places, mode=mode,
             )  # fmt: skip
             guarded = [a if a is None else with_guards(a.shape, a.dtype) for a in outputs]
             inner = [a if a is None else a[1:-1] for a in guarded]

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import nnet
+
 F32, F64 = np.float32, np.float64
 IMGS, OUT = (2, 3, 6, 8), (2, 3, 3, 4)
 SENTINEL = -7
@@ -171,6 +173,13 @@ def test_switches_are_pairs(kernels, call):
             call(kernels, switches=np.ones(shape, np.intp))
 
 
+@BOTH
+def test_places_are_one_number(kernels, call):
+    for shape in ((*OUT, 2), (*OUT, 1), OUT[1:], (2, 3, 3, 5)):
+        with pytest.raises(ValueError, match=r"switches has shape .*, expected \(2, 3, 3, 4\)$"):
+            call(kernels, switches=np.ones(shape, np.uint8))
+
+
 @pytest.mark.parametrize("axis", range(4))
 def test_images_gradient_of_another_shape(kernels, axis):
     wrong = list(IMGS)
@@ -210,6 +219,24 @@ def test_missing_sizes(kernels, name):
     for missing in ({name: None}, dict.fromkeys(SIZES)):
         with pytest.raises(TypeError, match=r"stride_x\) is \(.*None.*\), expected four ints$"):
             backward(kernels, mode="avg", switches=None, **missing)
+
+
+def test_places_need_the_windows(kernels):
+    places = np.full(OUT, 4, np.uint8)
+    for missing in ({"stride_x": None}, dict.fromkeys(SIZES)):
+        with pytest.raises(TypeError, match=r"stride_x\) is \(.*None.*\), expected four ints$"):
+            backward(kernels, switches=places, **missing)
+
+
+@BOTH
+def test_places_of_large_windows(kernels, call):
+    places = np.ones((2, 3, 22, 12), np.uint8)
+    changes = {"pool_h": 17, "pool_w": 16, "stride_y": 1, "stride_x": 2, "padding_mode": "full"}
+    with pytest.raises(ValueError, match="more than 256 pixels, which 17x16 have"):
+        call(
+            kernels, switches=places, **changes,
+            **{"poolout" if call is forward else "poolout_grad": filled((2, 3, 22, 12))},
+        )  # fmt: skip
 
 
 @BOTH
@@ -284,6 +311,7 @@ def test_read_only_outputs(kernels):
     for call, name, array in (
         (forward, "poolout", filled(OUT)),
         (forward, "switches", filled((*OUT, 2), np.intp)),
+        (forward, "switches", np.ones(OUT, np.uint8)),
         (backward, "imgs_grad", filled(IMGS)),
     ):
         with pytest.raises(ValueError, match=f"{name} is read-only, expected a writable array"):
@@ -294,9 +322,10 @@ def test_outputs_whose_elements_overlap(kernels):
     for call, name, shape, dtype in (
         (forward, "poolout", OUT, F32),
         (forward, "switches", (*OUT, 2), np.intp),
+        (forward, "switches", OUT, np.uint8),
         (backward, "imgs_grad", IMGS, F32),
     ):
-        one = np.full(1, SENTINEL, dtype)
+        one = np.ones(1, dtype)
         array = np.lib.stride_tricks.as_strided(one, shape, (0,) * len(shape))
         with pytest.raises(ValueError, match=f"{name} has elements that share memory"):
             call(kernels, **{name: array})
@@ -306,6 +335,7 @@ def test_outputs_that_share_memory(kernels):
     memory = np.zeros(4096, np.uint8)
     imgs = memory[: 4 * np.prod(IMGS)].view(F32).reshape(IMGS)
     part = memory[800 : 800 + 4 * np.prod(OUT)].view(F32).reshape(OUT)
+    places = memory[900 : 900 + np.prod(OUT)].reshape(OUT)
     pairs = memory[1024 : 1024 + 16 * np.prod(OUT)].view(np.intp).reshape(*OUT, 2)
     for call, match, changes in (
         (kernels.pool_bc01, "poolout overlaps imgs", (imgs, part, None)),
@@ -314,6 +344,9 @@ def test_outputs_that_share_memory(kernels):
         (kernels.bprop_pool_bc01, "imgs_grad overlaps poolout_grad",
          (part, np.zeros((*OUT, 2), np.intp), imgs)),
         (kernels.bprop_pool_bc01, "imgs_grad overlaps switches", (ones(*OUT), pairs, imgs)),
+        (kernels.pool_bc01, "switches overlaps imgs", (imgs, None, places)),
+        (kernels.pool_bc01, "switches overlaps poolout", (ones(*IMGS), part, places)),
+        (kernels.bprop_pool_bc01, "imgs_grad overlaps switches", (ones(*OUT), places, imgs)),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=match):
             call(*changes, **SIZES)
@@ -340,6 +373,63 @@ def test_switches_outside_the_images(kernels, dtype, bad, n_threads):
                     kernels, poolout_grad=ones(*OUT, dtype=dtype), imgs_grad=filled(IMGS, dtype),
                     switches=switches, n_threads=n_threads, **sizes,
                 )  # fmt: skip
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize(
+    "place, bad",
+    [
+        ((0, 0, 0, 0), 9), ((1, 2, 1, 1), 255), ((1, 2, 2, 3), 9),   # beyond the window
+        ((0, 1, 0, 2), 2), ((0, 1, 1, 0), 3), ((1, 0, 0, 0), 0),     # in the padding
+    ],
+)  # fmt: skip
+def test_places_outside_the_windows(kernels, dtype, place, bad, n_threads):
+    places = np.full(OUT, 4, np.uint8)
+    places[place] = bad
+    message = rf"switches\[{', '.join(map(str, place))}\] is {bad}, expected the place of a pixel"
+    with pytest.raises(ValueError, match=message + " in a window of 3x3"):
+        backward(
+            kernels, poolout_grad=ones(*OUT, dtype=dtype), imgs_grad=filled(IMGS, dtype),
+            switches=places, n_threads=n_threads,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("padding", [1, ((2, 1), (1, 2)), "valid"])
+@pytest.mark.parametrize("shape", [(3, 9, 9), (2, 6, 20)])
+def test_every_place_in_a_window_and_no_other(kernels, shape, padding):
+    """Of each window, all 256 numbers."""
+    imgs = np.zeros((1, *shape), F32)
+    where = nnet.geometry.pool_geometry(*shape[1:], 3, 3, 2, 2, padding)
+    pixels, found = kernels.pool_bc01(
+        imgs, None, np.empty((1, shape[0], where.out_h, where.out_w), np.uint8),
+        3, 3, 2, 2, padding_mode=padding,
+    )  # fmt: skip
+    for y, x in np.ndindex(where.out_h, where.out_w):
+        right = []
+        for place in range(256):
+            places = found.copy()
+            places[0, -1, y, x] = place
+            try:
+                kernels.bprop_pool_bc01(pixels, places, imgs, 3, 3, 2, 2, padding_mode=padding)
+            except ValueError:
+                continue
+            right.append(divmod(place, 3))
+        rows, cols = y * 2 - where.top, x * 2 - where.left
+        assert right == [
+            (i, j) for i in range(3) for j in range(3)
+            if 0 <= rows + i < shape[1] and 0 <= cols + j < shape[2]
+        ]  # fmt: skip
+
+
+def test_switches_in_the_image_but_not_in_their_windows(kernels, dtype):
+    """They are as right as others: gradients go where they say."""
+    switches = np.ones((*OUT, 2), np.intp)
+    switches[1, 2, 2, 3] = 0, 7
+    imgs_grad = backward(
+        kernels, poolout_grad=ones(*OUT, dtype=dtype), imgs_grad=filled(IMGS, dtype),
+        switches=switches,
+    )  # fmt: skip
+    assert imgs_grad[1, 2, 0, 7] == 1 and imgs_grad[1, 2, 1, 1] == 11 and imgs_grad.sum() == 72
 
 
 def test_switches_outside_the_images_with_threads(kernels):

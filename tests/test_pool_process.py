@@ -15,7 +15,7 @@ from nnet.kernels import load
 WIDTHS = [
     ((1, 2, 3, w), windows, padding_mode)
     for w in range(3, 36)
-    for windows in ((2, 2, 2, 2), (3, 3, 1, 1), (3, w, 3, w))
+    for windows in ((2, 2, 2, 2), (3, 3, 1, 1), (3, 3, 2, 2), (3, w, 3, w))
     for padding_mode in ("centered", "valid")
 ]
 
@@ -31,7 +31,11 @@ def run_guarded(target):
                 imgs, imgs_grad = (guarded(np.ones(shape, dtype), at_end) for _ in "12")
                 out, grad = (guarded(np.ones(out_shape, dtype), at_end) for _ in "12")
                 switches = guarded(np.zeros((*out_shape, 2), np.intp), at_end)
-                for mode, given in (("max", switches), ("avg", None)):
+                places = guarded(np.zeros(out_shape, np.uint8), at_end)
+                calls = [("max", switches), ("avg", None)]
+                if windows[0] * windows[1] <= 256:
+                    calls.append(("max", places))
+                for mode, given in calls:
                     options = {"mode": mode, "padding_mode": padding_mode}
                     pool(imgs, out, given, *windows, **options)
                     bprop(grad, given, imgs_grad, *windows, **options)

@@ -8,6 +8,9 @@ from nnet.geometry import as_pair, pool_geometry
 from nnet.layers.base import Layer, as_bool, check_axes
 
 
+MAX_PLACES = 256  # pixels of a window: the kernels keep a place among them in a byte
+
+
 class Pool(Layer):
     """Maximum or average of windows.
 
@@ -49,7 +52,7 @@ class Pool(Layer):
     def fprop(self, input):
         output, switches = self._output(input), None
         if self.mode == "max":
-            switches = self._array("switches", (*output.shape, 2), np.intp)
+            switches = self._switches(output.shape)
         pool_bc01(input, output, switches, *self.pool_shape, *self.strides, **self._options())
         if self.training:
             self._kept = input.shape, output, switches
@@ -69,6 +72,12 @@ class Pool(Layer):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
         where = pool_geometry(*input_shape[2:], *self.pool_shape, *self.strides, self.padding_mode)
         return *input_shape[:2], where.out_h, where.out_w
+
+    def _switches(self, out_shape):
+        """Places in windows, or for large windows rows and columns in images."""
+        if self.pool_shape[0] * self.pool_shape[1] > MAX_PLACES:
+            return self._array("switches", (*out_shape, 2), np.intp)
+        return self._array("switches", out_shape, np.uint8)
 
     def _options(self):
         return {

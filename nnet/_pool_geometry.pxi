@@ -1,0 +1,125 @@
+# What a pooling is, and where its results go.
+
+cdef struct Axis:
+    Py_ssize_t size           # of the image
+    Py_ssize_t out            # number of outputs
+    Py_ssize_t pool, stride
+    Py_ssize_t start          # where the first window starts; negative in padding
+
+cdef struct Pooling:
+    Axis height, width
+    bint include_pad          # an average divides by the window, not by its real pixels
+
+cdef struct Switches:         # where the maxima are; the form that is not in use is NULL
+    cnp.npy_intp *pairs       # (n_planes, out_h, out_w, 2): row and column in the image
+    uint8_t *places           # (n_planes, out_h, out_w): row * pool_w + column in the window
+
+
+cdef Axis axis_of(Py_ssize_t size, Py_ssize_t out, Py_ssize_t pool, Py_ssize_t stride,
+                  Py_ssize_t before) noexcept nogil:
+    cdef Axis axis
+    axis.size, axis.out, axis.pool, axis.stride, axis.start = size, out, pool, stride, -before
+    return axis
+
+
+cdef inline Py_ssize_t first_pixel(const Axis *axis, Py_ssize_t output) noexcept nogil:
+    """The first real pixel of a window, along one axis."""
+    return max(axis.start + output * axis.stride, 0)
+
+
+cdef inline Py_ssize_t end_pixel(const Axis *axis, Py_ssize_t output) noexcept nogil:
+    """The one after its last."""
+    return min(axis.start + output * axis.stride + axis.pool, axis.size)
+
+
+cdef inline Py_ssize_t divisor(const Axis *axis, Py_ssize_t output,
+                               bint include_pad) noexcept nogil:
+    """The pixels that count in an average, along one axis."""
+    return axis.pool if include_pad else end_pixel(axis, output) - first_pixel(axis, output)
+
+
+cdef bint are_twos(const Pooling *job) noexcept nogil:
+    """Windows of 2x2 pixels side by side, without padding."""
+    cdef const Axis *height = &job.height
+    cdef const Axis *width = &job.width
+    return (
+        height.pool == 2 and height.stride == 2 and height.start == 0
+        and 2 * height.out <= height.size
+        and width.pool == 2 and width.stride == 2 and width.start == 0
+        and 2 * width.out <= width.size
+    )
+
+
+cdef bint is_global(const Pooling *job) noexcept nogil:
+    """A single window, of all pixels."""
+    return (
+        job.height.out == 1 and end_pixel(&job.height, 0) - first_pixel(&job.height, 0)
+        == job.height.size
+        and job.width.out == 1 and end_pixel(&job.width, 0) - first_pixel(&job.width, 0)
+        == job.width.size
+    )
+
+
+# --- rows of vectors ---------------------------------------------------------------
+#
+# The last vector of a row ends where the row does, and overlaps the one before. Only rows
+# shorter than a vector spill over into the row that follows: what is read of that is not
+# used, and what is written there is overwritten later, as rows are written in order. In
+# the last planes, where the arrays or a thread's part of them may end, there is a detour:
+# they are called with `edge`.
+
+cdef inline Py_ssize_t next_vector(Py_ssize_t x, Py_ssize_t n, Py_ssize_t step) noexcept nogil:
+    """Where the vector after that at x begins, in a row of n."""
+    x += step
+    return n - step if x < n < x + step else x
+
+
+cdef inline bint is_edge(Py_ssize_t plane, Py_ssize_t last, const Pooling *job) noexcept nogil:
+    """Whether the planes that follow, before the last, are less than what spills over."""
+    cdef Py_ssize_t least = min(job.height.size * job.width.size, job.height.out * job.width.out)
+    return (last - 1 - plane) * least < 2 * LANES
+
+
+cdef inline const real *readable(const real *pixels, Py_ssize_t n, const real *end,
+                                 real *spare, bint edge) noexcept nogil:
+    """n pixels, or what there is of them before the end, with room for n."""
+    if not edge or pixels + n <= end:
+        return pixels
+    memcpy(spare, pixels, (end - pixels) * sizeof(real))
+    return spare
+
+
+cdef inline void put(real *out, const real *vector, Py_ssize_t room, bint edge) noexcept nogil:
+    """Write a vector, but no more than there is room for."""
+    if not edge or room >= VECTOR_BYTES // <Py_ssize_t>sizeof(real):
+        copy(out, vector)
+    else:
+        memcpy(out, vector, room * sizeof(real))
+
+
+cdef inline void put_switches(
+    const Switches *switches, Py_ssize_t at,
+    real *row,                    # (lanes,)  of each maximum, where `switches` wants them
+    real *col,                    # (lanes,)
+    int pool_w, Py_ssize_t room, bint edge,
+) noexcept nogil:
+    cdef cnp.npy_intp pairs[2 * LANES]
+    cdef uint8_t places[LANES]
+    edge = edge and room < VECTOR_BYTES // <Py_ssize_t>sizeof(real)
+    if switches.pairs != NULL:
+        to_pairs(<cnp.npy_intp *>pairs if edge else switches.pairs + 2 * at, row, col)
+        if edge:
+            memcpy(switches.pairs + 2 * at, pairs, 2 * room * sizeof(cnp.npy_intp))
+    else:
+        to_places(<uint8_t *>places if edge else switches.places + at, row, col, pool_w)
+        if edge:
+            memcpy(switches.places + at, places, room)
+
+
+cdef inline void move_down(real *row, Py_ssize_t by, Py_ssize_t least) noexcept nogil:
+    """row = max(row + by, least), in integers."""
+    cdef real bys[LANES]
+    cdef real leasts[LANES]
+    fill_int(bys, by)
+    fill_int(leasts, least)
+    move_right(row, bys, leasts)

@@ -1,0 +1,257 @@
+# What the inner loops of pooling are made of: one vector at a time.
+#
+# Vectors are 32 bytes: small images fill no longer ones, and where there are vectors of
+# 64 bytes, two of 32 are as fast. Rows, columns and places are integers as wide as the
+# reals; they lie in arrays of reals, and are only ever touched as whole vectors. GNU C
+# vectors become the target's instructions with gcc and clang alike, which loops over
+# lanes do not.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.string cimport memcpy, memset
+
+cdef extern from *:
+    """
+    #define INLINE static inline __attribute__((always_inline))
+    #define VECTOR(type, n) type __attribute__((vector_size(n), aligned(1), may_alias))
+    #ifdef __clang__
+    #define SHUFFLE(bits, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+    #else
+    #define SHUFFLE(bits, a, b, ...) __builtin_shuffle(a, b, (ints##bits){__VA_ARGS__})
+    #endif
+    #define EVEN32 0, 2, 4, 6, 8, 10, 12, 14
+    #define ODD32 1, 3, 5, 7, 9, 11, 13, 15
+    #define LOW32 0, 8, 1, 9, 2, 10, 3, 11
+    #define HIGH32 4, 12, 5, 13, 6, 14, 7, 15
+    #define EVEN64 0, 2, 4, 6
+    #define ODD64 1, 3, 5, 7
+    #define LOW64 0, 4, 1, 5
+    #define HIGH64 2, 6, 3, 7
+    #define REALS(bits, p) (*(reals##bits *)(p))
+    #define INTS(bits, p) (*(ints##bits *)(p))
+
+    /* Of a choice between two vectors gcc 12 makes three instructions where there is one. */
+    #ifdef __AVX2__
+    #include <immintrin.h>
+    #define ANY(mask) (!_mm256_testz_si256((__m256i)(mask), (__m256i)(mask)))
+    #define MAXIMUM_OF(bits, ps, a, b) \\
+        REALS(bits, a) = _mm256_max_##ps(REALS(bits, b), REALS(bits, a))
+    #else
+    typedef VECTOR(long long, 32) longs;
+    #define ANY(mask) any_bit((longs)(mask))
+    INLINE int any_bit(longs a) { return (a[0] | a[1] | a[2] | a[3]) != 0; }
+    #define MAXIMUM_OF(bits, ps, a, b) SELECT(bits, ps, a, REALS(bits, b) > REALS(bits, a), b)
+    #endif
+    #ifdef __AVX512VL__
+    #define MASK(bits) __mmask8
+    #define LARGER_OR_NAN(v, best, ps) \\
+        (_mm256_cmp_##ps##_mask(v, best, _CMP_GT_OQ) | _mm256_cmp_##ps##_mask(v, v, _CMP_UNORD_Q))
+    #define SELECT(bits, ps, out, mask, a) \\
+        REALS(bits, out) = _mm256_mask_blend_##ps(mask, REALS(bits, out), REALS(bits, a))
+    #else
+    #define MASK(bits) ints##bits
+    #define LARGER_OR_NAN(v, best, ps) (v > best) | (v != v)
+    #ifdef __AVX2__
+    #define SELECT(bits, ps, out, mask, a) \\
+        REALS(bits, out) = _mm256_blendv_##ps(REALS(bits, out), REALS(bits, a), (reals##bits)mask)
+    #else
+    #define SELECT(bits, ps, out, mask, a) \\
+        INTS(bits, out) = (INTS(bits, a) & (mask)) | (INTS(bits, out) & ~(mask))
+    #endif
+    #endif
+
+    #define PRIMITIVES(real, bits, integer, ps)                                                  \\
+    typedef VECTOR(real, 32) reals##bits;                                                        \\
+    typedef VECTOR(integer, 32) ints##bits;                                                      \\
+    typedef VECTOR(Py_intptr_t, 256 / bits * sizeof(Py_intptr_t)) pairs##bits;                   \\
+    INLINE void copy##bits(real *out, const real *a) { REALS(bits, out) = REALS(bits, a); }      \\
+    INLINE void fill##bits(real *out, real value) {                                              \\
+        REALS(bits, out) = value - (reals##bits){0}; }                                           \\
+    INLINE void fill_int##bits(real *out, integer value) {                                       \\
+        INTS(bits, out) = value + (ints##bits){0}; }                                             \\
+    INLINE void add##bits(real *sum, const real *a) { REALS(bits, sum) += REALS(bits, a); }      \\
+    INLINE void multiply##bits(real *a, const real *b) { REALS(bits, a) *= REALS(bits, b); }     \\
+    INLINE void add_int##bits(real *sum, const real *a) { INTS(bits, sum) += INTS(bits, a); }    \\
+    INLINE void divide##bits(real *a, const real *b) { REALS(bits, a) /= REALS(bits, b); }       \\
+    INLINE void deinterleave##bits(real *even, real *odd, const real *a) {                       \\
+        reals##bits low = REALS(bits, a), high = REALS(bits, a + 256 / bits);                    \\
+        REALS(bits, even) = SHUFFLE(bits, low, high, EVEN##bits);                                \\
+        REALS(bits, odd) = SHUFFLE(bits, low, high, ODD##bits); }                                \\
+    INLINE void interleave##bits(real *out, const real *even, const real *odd) {                 \\
+        reals##bits e = REALS(bits, even), o = REALS(bits, odd);                                 \\
+        REALS(bits, out) = SHUFFLE(bits, e, o, LOW##bits);                                       \\
+        REALS(bits, out + 256 / bits) = SHUFFLE(bits, e, o, HIGH##bits); }                       \\
+    INLINE void take_larger##bits(real *best, real *row, real *col,                              \\
+                                  const real *value, const real *its_row, const real *its_col) { \\
+        reals##bits v = REALS(bits, value);                                                      \\
+        MASK(bits) larger = LARGER_OR_NAN(v, REALS(bits, best), ps);                             \\
+        SELECT(bits, ps, best, larger, value);                                                   \\
+        SELECT(bits, ps, row, larger, its_row);                                                  \\
+        SELECT(bits, ps, col, larger, its_col); }                                                \\
+    INLINE void keep_if##bits(real *out, const real *places, integer place, const real *a) {     \\
+        INTS(bits, out) = (INTS(bits, places) == place) & INTS(bits, a); }                       \\
+    INLINE void move_right##bits(real *col, const real *by, const real *least) {                 \\
+        ints##bits x = INTS(bits, col) + INTS(bits, by), inside = x > INTS(bits, least);         \\
+        INTS(bits, col) = (x & inside) | (INTS(bits, least) & ~inside); }                        \\
+    INLINE void to_pairs##bits(Py_intptr_t *out, const real *row, const real *col) {             \\
+        ints##bits low = SHUFFLE(bits, INTS(bits, row), INTS(bits, col), LOW##bits);             \\
+        ints##bits high = SHUFFLE(bits, INTS(bits, row), INTS(bits, col), HIGH##bits);           \\
+        ((pairs##bits *)out)[0] = __builtin_convertvector(low, pairs##bits);                     \\
+        ((pairs##bits *)out)[1] = __builtin_convertvector(high, pairs##bits); }                  \\
+    INLINE void from_pairs##bits(real *row, real *col, Py_intptr_t *all, const Py_intptr_t *a) { \\
+        pairs##bits low = ((const pairs##bits *)a)[0], high = ((const pairs##bits *)a)[1];       \\
+        *(pairs##bits *)all |= low | high;                                                       \\
+        ints##bits l = __builtin_convertvector(low, ints##bits);                                 \\
+        ints##bits h = __builtin_convertvector(high, ints##bits);                                \\
+        INTS(bits, row) = SHUFFLE(bits, l, h, EVEN##bits);                                       \\
+        INTS(bits, col) = SHUFFLE(bits, l, h, ODD##bits); }                                      \\
+    INLINE void note_outside##bits(real *outside, const real *a, const real *least,              \\
+                                   const real *most) {                                           \\
+        INTS(bits, outside) |= (INTS(bits, a) - INTS(bits, least))                               \\
+                               | (INTS(bits, most) - INTS(bits, a)); }                           \\
+    INLINE void maximum##bits(real *a, const real *b) { MAXIMUM_OF(bits, ps, a, b); }            \\
+    INLINE int any_equal##bits(const real *a, const real *b, real value) {                       \\
+        return ANY((REALS(bits, a) == value) | (REALS(bits, b) == value)); }                     \\
+    INLINE real lane_max##bits(const real *a) {                                                  \\
+        real lane[256 / bits];                                                                   \\
+        REALS(bits, lane) = REALS(bits, a);                                                      \\
+        for (int half = 128 / bits; half; half /= 2)                                             \\
+            for (int i = 0; i < half; i++)                                                       \\
+                lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];                   \\
+        return lane[0]; }                                                                        \\
+    INLINE real lane_sum##bits(const real *a) {                                                  \\
+        real lane[256 / bits];                                                                   \\
+        REALS(bits, lane) = REALS(bits, a);                                                      \\
+        for (int half = 128 / bits; half; half /= 2)                                             \\
+            for (int i = 0; i < half; i++) lane[i] += lane[i + half];                            \\
+        return lane[0]; }
+    PRIMITIVES(float, 32, int, ps)
+    PRIMITIVES(double, 64, long long, pd)
+
+    /* gcc 12 makes scalar code of conversions between bytes and integers. */
+    #ifdef __AVX2__
+    INLINE void from_places32(float *out, const unsigned char *places) {
+        INTS(32, out) = (ints32)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)places)); }
+    INLINE void from_places64(double *out, const unsigned char *places) {
+        int four;
+        memcpy(&four, places, 4);
+        INTS(64, out) = (ints64)_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four)); }
+    INLINE __m128i narrow(ints32 a) {
+        __m256i b = (__m256i)a;
+        __m128i c = _mm_packs_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+        return _mm_packus_epi16(c, c); }
+    INLINE void to_places32(unsigned char *out, const float *row, const float *col, int width) {
+        _mm_storel_epi64((void *)out, narrow(INTS(32, row) * width + INTS(32, col))); }
+    INLINE void to_places64(unsigned char *out, const double *row, const double *col, int width) {
+        ints32 place = INTS(32, row) * width + INTS(32, col);
+        int four = _mm_cvtsi128_si32(narrow(SHUFFLE(32, place, place, EVEN32)));
+        memcpy(out, &four, 4); }
+    #else
+    #define PLACES(real, bits, integer)                                                          \\
+    typedef VECTOR(unsigned char, 256 / bits) bytes##bits;                                       \\
+    INLINE void from_places##bits(real *out, const unsigned char *places) {                      \\
+        INTS(bits, out) = __builtin_convertvector(*(const bytes##bits *)places, ints##bits); }   \\
+    INLINE void to_places##bits(unsigned char *out, const real *row, const real *col,            \\
+                                integer width) {                                                 \\
+        ints##bits place = INTS(bits, row) * width + INTS(bits, col);                            \\
+        *(bytes##bits *)out = __builtin_convertvector(place, bytes##bits); }
+    PLACES(float, 32, int)
+    PLACES(double, 64, long long)
+    #endif
+
+    #define FOR(a, name) _Generic((a), float *: name##32, const float *: name##32, \\
+                                       double *: name##64, const double *: name##64)
+    #define COPY(out, a) FOR(out, copy)(out, a)
+    #define FILL(out, value) FOR(out, fill)(out, value)
+    #define FILL_INT(out, value) FOR(out, fill_int)(out, value)
+    #define ADD(sum, a) FOR(sum, add)(sum, a)
+    #define ADD_INT(sum, a) FOR(sum, add_int)(sum, a)
+    #define MULTIPLY(a, by) FOR(a, multiply)(a, by)
+    #define DIVIDE(a, by) FOR(a, divide)(a, by)
+    #define DEINTERLEAVE(even, odd, pixels) FOR(even, deinterleave)(even, odd, pixels)
+    #define INTERLEAVE(pixels, even, odd) FOR(pixels, interleave)(pixels, even, odd)
+    #define TAKE_LARGER(best, ...) FOR(best, take_larger)(best, __VA_ARGS__)
+    #define KEEP_IF(out, ...) FOR(out, keep_if)(out, __VA_ARGS__)
+    #define MOVE_RIGHT(col, by, least) FOR(col, move_right)(col, by, least)
+    #define TO_PLACES(out, row, col, width) FOR(row, to_places)(out, row, col, width)
+    #define FROM_PLACES(out, places) FOR(out, from_places)(out, places)
+    #define TO_PAIRS(out, row, col) FOR(row, to_pairs)(out, row, col)
+    #define FROM_PAIRS(row, ...) FOR(row, from_pairs)(row, __VA_ARGS__)
+    #define NOTE_OUTSIDE(outside, ...) FOR(outside, note_outside)(outside, __VA_ARGS__)
+    #define MAXIMUM(a, b) FOR(a, maximum)(a, b)
+    #define ANY_EQUAL(a, b, value) FOR(a, any_equal)(a, b, value)
+    #define LANE_MAX(a) FOR(a, lane_max)(a)
+    #define LANE_SUM(a) FOR(a, lane_sum)(a)
+    """
+    # Every argument is one vector (of reals, or of integers in an array of reals) unless
+    # it says otherwise. C picks the function for its type.
+    void copy "COPY"(...) noexcept nogil            # (out, a)
+    void fill "FILL"(...) noexcept nogil            # (out, value: a number)
+    void fill_int "FILL_INT"(...) noexcept nogil    # (out, value: a number)
+    void add "ADD"(...) noexcept nogil              # (sum, a): sum += a
+    void add_int "ADD_INT"(...) noexcept nogil      # (sum, a)
+    void multiply "MULTIPLY"(...) noexcept nogil    # (a, by)
+    void divide "DIVIDE"(...) noexcept nogil        # (a, by): a /= by
+    # (even, odd, pixels: two vectors), (pixels, even, odd): by the lanes' parity
+    void deinterleave "DEINTERLEAVE"(...) noexcept nogil
+    void interleave "INTERLEAVE"(...) noexcept nogil
+    # (best, row, col, value, its_row, its_col): take a value that is larger, and every NaN
+    void take_larger "TAKE_LARGER"(...) noexcept nogil
+    # (out, places, place: a number, a): a where the places are that one, 0 elsewhere
+    void keep_if "KEEP_IF"(...) noexcept nogil
+    # (col, by, least): col = max(col + by, least)
+    void move_right "MOVE_RIGHT"(...) noexcept nogil
+    # (out: bytes, row, col, width: a number): row * width + col; and from bytes: (out, bytes)
+    void to_places "TO_PLACES"(...) noexcept nogil
+    void from_places "FROM_PLACES"(...) noexcept nogil
+    # (pairs, row, col), and (row, col, all, pairs); `all` |= pairs, 8 of them
+    void to_pairs "TO_PAIRS"(...) noexcept nogil
+    void from_pairs "FROM_PAIRS"(...) noexcept nogil
+    # (outside, a, least, most): lanes of `outside` get negative unless least <= a <= most
+    void note_outside "NOTE_OUTSIDE"(...) noexcept nogil
+    # (a, b): a = max(a, b) but for NaN; (a, b, value: a number); (a): a number
+    void maximum "MAXIMUM"(...) noexcept nogil
+    int any_equal "ANY_EQUAL"(...) noexcept nogil
+    double lane_max "LANE_MAX"(...) noexcept nogil
+    double lane_sum "LANE_SUM"(...) noexcept nogil
+
+ctypedef fused real:
+    float
+    double
+
+cdef enum:
+    VECTOR_BYTES = 32
+    LANES = 8                 # at most: of the narrowest reals
+
+
+cdef inline Py_ssize_t round_up(Py_ssize_t n) noexcept nogil:
+    """To whole vectors."""
+    return (n + LANES - 1) // LANES * LANES
+
+
+cdef inline void set_int(real *place, Py_ssize_t value) noexcept nogil:
+    """One integer of a vector."""
+    if real is float:
+        (<int32_t *>place)[0] = <int32_t>value
+    else:
+        (<int64_t *>place)[0] = value
+
+
+cdef inline void fill_run(real *cells, real value, Py_ssize_t n) noexcept nogil:
+    """And what whole vectors spill over."""
+    cdef Py_ssize_t i = VECTOR_BYTES // sizeof(real)
+    if n > 0:                 # most runs are short: no call of memset for them
+        fill(cells, value)
+    while i < n:
+        fill(cells + i, value)
+        i += VECTOR_BYTES // sizeof(real)
+
+
+cdef inline void fill_pixels(real *img, real value, Py_ssize_t n) noexcept nogil:
+    """And nothing else."""
+    cdef Py_ssize_t i = 0, lanes = VECTOR_BYTES // sizeof(real)
+    while i + lanes <= n:
+        fill(img + i, value)
+        i += lanes
+    while i < n:
+        img[i] = value
+        i += 1
