@@ -59,7 +59,10 @@ def numpy_pool(
     best = windows.reshape(*windows.shape[:4], -1).argmax(-1)
     rows = best // pool_w + np.arange(g.out_h)[:, None] * stride_y - g.top
     cols = best % pool_w + np.arange(g.out_w) * stride_x - g.left
-    np.stack((rows, cols), axis=-1, out=switches)
+    if switches.dtype == np.uint8:
+        switches[...] = best
+    else:
+        np.stack((rows, cols), axis=-1, out=switches)
     n, c = np.ogrid[: imgs.shape[0], : imgs.shape[1]]
     poolout[...] = imgs[n[..., None, None], c[..., None, None], rows, cols]
     return poolout, switches
@@ -77,6 +80,8 @@ def numpy_bprop_pool(
     """`nnet.bprop_pool_bc01`: a sum over the switches, or over the pixels of the windows."""
     n_imgs, n_channels, img_h, img_w = imgs_grad.shape
     if mode == "max":
+        if switches.dtype == np.uint8:
+            switches = _pairs(switches, pool_geometry(img_h, img_w, *window, padding_mode), window)
         plane = np.arange(n_imgs * n_channels).reshape(n_imgs, n_channels, 1, 1)
         places = (plane * img_h + switches[..., 0]) * img_w + switches[..., 1]
         sums = np.bincount(places.ravel(), poolout_grad.ravel(), imgs_grad.size)
@@ -95,6 +100,13 @@ def numpy_bprop_pool(
             padded[:, :, rows, cols] += part
     imgs_grad[...] = padded[:, :, g.top : g.top + img_h, g.left : g.left + img_w]
     return imgs_grad
+
+
+def _pairs(places, g, window):
+    """Rows and columns in the image of places in windows."""
+    tops, lefts = np.arange(g.out_h) * g.stride_y - g.top, np.arange(g.out_w) * g.stride_x - g.left
+    rows, cols = np.divmod(places.astype(np.intp), window[1])
+    return np.stack((rows + tops[:, None], cols + lefts), axis=-1)
 
 
 def _windows(imgs, g, window, filling):

@@ -7,7 +7,6 @@ from nnet._pool import bprop_pool_bc01, pool_bc01
 from nnet.geometry import as_pair, pool_geometry
 from nnet.layers.base import Layer, as_bool, check_axes
 
-
 MAX_PLACES = 256  # pixels of a window: the kernels keep a place among them in a byte
 
 
