@@ -12,30 +12,18 @@ from nnet.geometry import PADDING_WORDS, as_padding, pool_geometry
 include "_arrays.pxi"
 include "_pool_vectors.pxi"
 include "_pool_geometry.pxi"
-
-
-cdef cnp.ndarray real_array(Py_ssize_t size, const real *like):
-    """Uninitialised memory, with room to align it."""
-    return np.empty(size + 16, np.float32 if real is float else np.float64)
-
-
-cdef void *aligned(cnp.ndarray memory) noexcept:
-    """Its first place from where on no vector straddles a cache line."""
-    return <void *>((<size_t>cnp.PyArray_DATA(memory) + 63) // 64 * 64)
-
-
 include "_pool_common.pxi"
 include "_pool_forward.pxi"
 include "_pool_switches.pxi"
 include "_pool_backward.pxi"
 include "_pool_3x3.pxi"
+include "_pool_threads.pxi"
 
 
 # --- checks --------------------------------------------------------------------------
 
 cdef enum:
     SMALL_WORK = 50_000   # pixels of the images below which a second thread saves nothing
-
     MAX_PLACES = 256      # pixels of a window, whose numbers fit in a byte
 
 cdef object INTP = np.dtype(np.intp)
@@ -79,6 +67,15 @@ cdef Pooling unknown_pooling(tuple img_shape, tuple out_shape) except *:
     job.width = axis_of(img_shape[3], out_shape[3], 1, 1, 0)
     job.include_pad = False
     return job
+
+
+cdef PoolWork work_of(cnp.ndarray like, Py_ssize_t n_planes, Pooling job, bint is_max):
+    """A call for reals of one type, without its arrays."""
+    cdef PoolWork work
+    memset(&work, 0, sizeof(work))
+    work.n_planes, work.job, work.is_max = n_planes, job, is_max
+    work.is_float = cnp.PyArray_TYPE(like) == cnp.NPY_FLOAT
+    return work
 
 
 cdef int threads_for(object n_threads, Py_ssize_t n_planes, double work) except 0:
@@ -221,29 +218,21 @@ def pool_bc01(
     cdef int threads = threads_for(n_threads, n_planes, cnp.PyArray_SIZE(imgs_))
     cdef cnp.ndarray out = check_output(poolout, "poolout", shape, imgs_.dtype)
     cdef cnp.ndarray where = None, where_work = None
-    cdef Switches data
+    cdef PoolWork call = work_of(imgs_, n_planes, job, is_max)
     if is_max:
         where_shape, where_dtype = switches_like(switches, shape, pool_h, pool_w)
         where = check_output(switches, "switches", where_shape, where_dtype)
         refuse_overlap(where, "switches", imgs, "imgs")
         refuse_overlap(where, "switches", out, "poolout")
         where_work = work_array(where)
-        data = switches_data(where_work)
+        call.switches = switches_data(where_work)
     refuse_overlap(out, "poolout", imgs, "imgs")
     if n_planes == 0:
         return out, where
     imgs_ = contiguous(imgs_)
     cdef cnp.ndarray work = work_array(out)
-    if cnp.PyArray_TYPE(imgs_) == cnp.NPY_FLOAT:
-        run_forward[float](
-            <const float *>cnp.PyArray_DATA(imgs_), <float *>cnp.PyArray_DATA(work),
-            &data if is_max else NULL, n_planes, job, threads,
-        )
-    else:
-        run_forward[double](
-            <const double *>cnp.PyArray_DATA(imgs_), <double *>cnp.PyArray_DATA(work),
-            &data if is_max else NULL, n_planes, job, threads,
-        )
+    call.source, call.out = cnp.PyArray_DATA(imgs_), cnp.PyArray_DATA(work)
+    run_forward(&call, threads)
     deliver(out, work)
     if is_max:
         deliver(where, where_work)
@@ -314,50 +303,24 @@ def bprop_pool_bc01(
         where = contiguous(where)
     if n_planes == 0:
         return out
-    cdef cnp.ndarray work = work_array(out)
+    cdef cnp.ndarray work = work_array(out), places = None
     cdef Pooling job
     if geometry:
         job = pooling_of(img_shape, geometry, pool_h, pool_w, count_include_pad)
     else:
         job = unknown_pooling(img_shape, shape_of(grad))
     grad = contiguous(grad)
+    cdef PoolWork call = work_of(grad, n_planes, job, is_max)
+    call.source, call.out = cnp.PyArray_DATA(grad), cnp.PyArray_DATA(work)
     if is_max:
-        if carry_to_maxima(grad, where, work, n_planes, job, geometry is not None, threads):
-            refuse_outside(where, img_shape[2:], geometry, sizes)
-    elif cnp.PyArray_TYPE(grad) == cnp.NPY_FLOAT:
-        run_spread[float](
-            <const float *>cnp.PyArray_DATA(grad), <float *>cnp.PyArray_DATA(work), n_planes,
-            job, threads,
-        )
-    else:
-        run_spread[double](
-            <const double *>cnp.PyArray_DATA(grad), <double *>cnp.PyArray_DATA(work), n_planes,
-            job, threads,
-        )
+        call.switches = switches_data(where)
+        if call.switches.pairs != NULL and (are_twos(&job) or are_threes(&job)):
+            places = np.empty(cnp.PyArray_SIZE(grad), PLACES)
+            call.places = <uint8_t *>cnp.PyArray_DATA(places)
+    if run_backward(&call, threads):
+        refuse_outside(where, img_shape[2:], geometry, sizes)
     deliver(out, work)
     return out
-
-
-cdef bint carry_to_maxima(
-    cnp.ndarray grad, cnp.ndarray switches, cnp.ndarray imgs_grad, Py_ssize_t n_planes,
-    Pooling job, bint known, int threads,
-) except -1:
-    """`run_unpool`, with room for places if that makes it faster."""
-    cdef Switches data = switches_data(switches)
-    cdef cnp.ndarray places = None
-    cdef uint8_t *work = NULL
-    if known and data.pairs != NULL and (are_twos(&job) or are_threes(&job)):
-        places = np.empty(cnp.PyArray_SIZE(grad), PLACES)
-        work = <uint8_t *>cnp.PyArray_DATA(places)
-    if cnp.PyArray_TYPE(grad) == cnp.NPY_FLOAT:
-        return run_unpool[float](
-            <const float *>cnp.PyArray_DATA(grad), &data, work,
-            <float *>cnp.PyArray_DATA(imgs_grad), n_planes, job, threads,
-        )
-    return run_unpool[double](
-        <const double *>cnp.PyArray_DATA(grad), &data, work,
-        <double *>cnp.PyArray_DATA(imgs_grad), n_planes, job, threads,
-    )
 
 
 KERNELS = (pool_bc01, bprop_pool_bc01)    # of this very target

@@ -129,92 +129,25 @@ cdef inline void scatter_pairs(
         img[pairs[2 * i] * img_w + pairs[2 * i + 1]] += poolout_grad[i]
 
 
-cdef void unpool_planes(
+cdef void scatter_planes(
     const real *poolout_grad,     # (n_planes, out_h, out_w)  IN
     const Switches *switches,     # IN
     real *imgs_grad,              # (n_planes, img_h, img_w)  OUT
-    Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_planes,
-    Pooling job_, Reach plan_, bint take, real *buffer,
+    Py_ssize_t first, Py_ssize_t last, const Pooling *job,
 ) noexcept nogil:
-    cdef const Pooling *job = &job_     # copies: see pool_planes
-    cdef const Reach *plan = &plan_
     cdef Py_ssize_t img_w = job.width.size, img_size = job.height.size * img_w
     cdef Py_ssize_t out_size = job.height.out * job.width.out
     cdef Py_ssize_t offsets[256]
     cdef Py_ssize_t i
-    if switches.places != NULL and are_twos(job):
-        unpool_2x2_planes(poolout_grad, switches.places, imgs_grad, first, last, job_)
-        return
-    for i in range(256 if switches.places != NULL else 0):
+    for i in range(256):
         offsets[i] = i // job.width.pool * img_w + i % job.width.pool
-    if take:
-        for i in range(0, plan.total - LANES, 4):
-            fill_int(buffer + i, -1)
     for i in range(first, last):
         if switches.pairs != NULL:
             scatter_pairs(poolout_grad + i * out_size, switches.pairs + 2 * i * out_size,
                           imgs_grad + i * img_size, out_size, job.height.size, img_w)
-        elif take:
-            reach_plane(poolout_grad + i * out_size, switches.places + i * out_size,
-                        (n_planes - i) * out_size, imgs_grad + i * img_size,
-                        (last - i) * img_size, job, plan, buffer, is_edge(i, last, job))
         else:
             scatter_places(poolout_grad + i * out_size, switches.places + i * out_size,
                            offsets, imgs_grad + i * img_size, job)
-
-
-cdef bint any_outside(const Switches *switches, Py_ssize_t n_planes, Pooling job,
-                      int n_threads) noexcept:
-    """Whether any switch is outside the images, or a place outside its window."""
-    cdef Py_ssize_t t, first, last
-    cdef int wrong = 0
-    for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
-        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
-        if switches.pairs != NULL:
-            wrong |= pairs_are_outside(switches.pairs, first, last, &job)
-        else:
-            wrong |= places_are_outside(switches.places, first, last, job)
-    return wrong != 0
-
-
-cdef bint find_all_places(const cnp.npy_intp *pairs, uint8_t *places, Py_ssize_t n_planes,
-                          Pooling job, int n_threads) except -1:
-    """See find_places."""
-    cdef Py_ssize_t t, first, last, n_cols = 3 * round_up(job.width.out)
-    cdef cnp.ndarray memory = real_array(n_threads * n_cols, <float *>NULL)
-    cdef float *cols = <float *>aligned(memory)
-    cdef int outside = 0
-    for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
-        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
-        outside |= not find_places(pairs, places, first, last, job, cols + t * n_cols)
-    return outside == 0
-
-
-cdef bint run_unpool(
-    const real *poolout_grad,     # (n_planes, out_h, out_w)     IN
-    const Switches *switches,     # IN
-    uint8_t *work,                # (n_planes, out_h, out_w)     for places of pairs, or NULL
-    real *imgs_grad,              # (n_planes, img_h, img_w)     OUT
-    Py_ssize_t n_planes, Pooling job, int n_threads,
-) except -1:
-    """Gradients to maxima, unless one is outside the images: then True, and nothing is written."""
-    cdef Reach plan = plan_backward(&job, sizeof(real))
-    cdef Switches found = switches[0]
-    cdef Py_ssize_t t, first, last
-    if work != NULL and find_all_places(switches.pairs, work, n_planes, job, n_threads):
-        found.pairs, found.places = NULL, work
-    elif any_outside(switches, n_planes, job, n_threads):
-        return True
-    cdef bint take = found.places != NULL and are_threes(&job)
-    if not take:
-        plan.total = 0
-    cdef cnp.ndarray memory = real_array(n_threads * plan.total, imgs_grad)
-    cdef real *buffers = <real *>aligned(memory)
-    for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
-        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
-        unpool_planes(poolout_grad, &found, imgs_grad, first, last, n_planes, job, plan, take,
-                      buffers + t * plan.total)
-    return False
 
 
 # --- averages ------------------------------------------------------------------------------
@@ -322,42 +255,31 @@ cdef inline void spread_plane(
         first = done
 
 
-cdef void run_spread(
+# --- planes -------------------------------------------------------------------------
+
+cdef void reach_planes(
     const real *poolout_grad,     # (n_planes, out_h, out_w)  IN
+    const uint8_t *places,        # (n_planes, out_h, out_w)  IN, NULL for averages
     real *imgs_grad,              # (n_planes, img_h, img_w)  OUT
-    Py_ssize_t n_planes, Pooling job, int n_threads,
-) except *:
-    cdef bint twos = are_twos(&job), whole = is_global(&job)
-    cdef Reach plan = plan_backward(&job, sizeof(real))
-    cdef cnp.ndarray memory = real_array(0 if twos or whole else n_threads * plan.total, imgs_grad)
-    cdef real *buffers = <real *>aligned(memory)
-    cdef Py_ssize_t t, first, last
-    for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
-        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
-        if twos:
-            unpool_2x2_planes(poolout_grad, <const uint8_t *>NULL, imgs_grad, first, last,
-                              job)
-        elif whole:
-            spread_whole_planes(poolout_grad, imgs_grad, first, last, &job)
-        else:
-            spread_planes(poolout_grad, imgs_grad, first, last, n_planes, job, plan,
-                          buffers + t * plan.total)
-
-
-cdef void spread_planes(
-    const real *poolout_grad, real *imgs_grad, Py_ssize_t first, Py_ssize_t last,
-    Py_ssize_t n_planes, Pooling job_, Reach plan_, real *buffer,
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_planes, Pooling job_, Reach plan_,
+    real *buffer,
 ) noexcept nogil:
+    """Planes first to last."""
     cdef const Pooling *job = &job_     # copies: see pool_planes
     cdef const Reach *plan = &plan_
     cdef Py_ssize_t img_size = job.height.size * job.width.size
     cdef Py_ssize_t out_size = job.height.out * job.width.out, i
     cdef real *counts = buffer + 2 * plan.room
-    fill_run(buffer, <real>0, plan.total - LANES)
+    if places != NULL:            # padding is no place, and its gradient is 0
+        for i in range(0, plan.total - LANES, 4):
+            fill_int(buffer + i, -1)
+    else:
+        fill_run(buffer, <real>0, plan.total - LANES)
     for i in range(job.width.out):
         counts[i] = <real>divisor(&job.width, i, job.include_pad)
     for i in range(first, last):
-        reach_plane(poolout_grad + i * out_size, <const uint8_t *>NULL, (n_planes - i) * out_size,
+        reach_plane(poolout_grad + i * out_size,
+                    places + i * out_size if places != NULL else NULL, (n_planes - i) * out_size,
                     imgs_grad + i * img_size, (last - i) * img_size, job, plan, buffer,
                     is_edge(i, last, job))
 

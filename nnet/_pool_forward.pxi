@@ -293,7 +293,7 @@ cdef inline void average_plane(
         first = done
 
 
-# --- threads ------------------------------------------------------------------------
+# --- planes -------------------------------------------------------------------------
 
 cdef void pool_planes(
     const real *imgs, real *poolout, const Switches *switches,
@@ -334,25 +334,3 @@ cdef inline void pool_plane(
         max_plane(img, end, poolout, switches, at, room, job, plan, buffer, edge)
     else:
         average_plane(img, end, poolout + at, room, job, plan, buffer, edge)
-
-
-cdef void run_forward(
-    const real *imgs,             # (n_planes, img_h, img_w)     IN
-    real *poolout,                # (n_planes, out_h, out_w)     OUT
-    const Switches *switches,     # OUT, NULL for averages
-    Py_ssize_t n_planes, Pooling job, int n_threads,
-) except *:
-    cdef bint twos = are_twos(&job), whole = is_global(&job)
-    cdef Plan plan = plan_forward(&job, switches != NULL, sizeof(real))
-    cdef cnp.ndarray memory = real_array(0 if twos or whole else n_threads * plan.total, imgs)
-    cdef real *buffers = <real *>aligned(memory)
-    cdef Py_ssize_t t, first, last
-    for t in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
-        first, last = t * n_planes // n_threads, (t + 1) * n_planes // n_threads
-        if twos:
-            pool_2x2_planes(imgs, poolout, switches, first, last, n_planes, job)
-        elif whole:
-            pool_whole_planes(imgs, poolout, switches, first, last, &job)
-        else:
-            pool_planes(imgs, poolout, switches, first, last, n_planes, job, plan,
-                        buffers + t * plan.total)

@@ -1,0 +1,145 @@
+# What a call hands to the threads: units of work, each of some planes one after the other.
+
+from nnet._cpu cimport parallel_for, unit_function
+
+cdef struct PoolWork:
+    const void *source            # imgs, or poolout_grad
+    void *out                     # poolout, or imgs_grad
+    bint is_max, is_float
+    Switches switches
+    uint8_t *places               # room for the places of pairs, or NULL
+    Pooling job
+    Plan plan                     # of the forward pass
+    Reach reach                   # of the backward pass
+    Py_ssize_t n_planes, n_units
+    char *buffers                 # of each thread
+    Py_ssize_t buffer_size        # in bytes
+    bint wrong                    # set by any thread: there is a switch that is outside
+
+
+cdef void share(PoolWork *work, unit_function run, Py_ssize_t buffer_size, int n_threads) except *:
+    """Run a function on all units, with a buffer for each thread."""
+    cdef cnp.ndarray memory
+    work.buffer_size = (buffer_size + 63) // 64 * 64     # no vector straddles a cache line
+    memory = np.empty(n_threads * work.buffer_size + 64, np.uint8)
+    work.buffers = <char *>((<size_t>cnp.PyArray_DATA(memory) + 63) // 64 * 64)
+    work.n_units = min(work.n_planes, 4 * n_threads) if n_threads > 1 else 1
+    with nogil:
+        parallel_for(run, work, work.n_units, n_threads)
+
+
+cdef inline void planes_of(const PoolWork *work, Py_ssize_t unit, Py_ssize_t *first,
+                           Py_ssize_t *last) noexcept nogil:
+    first[0] = unit * work.n_planes // work.n_units
+    last[0] = (unit + 1) * work.n_planes // work.n_units
+
+
+# --- forward ------------------------------------------------------------------------
+
+cdef void run_forward(PoolWork *work, int n_threads) except *:
+    cdef Py_ssize_t size = sizeof(float) if work.is_float else sizeof(double)
+    work.plan = plan_forward(&work.job, work.is_max, size)
+    share(
+        work, forward_float if work.is_float else forward_double,
+        0 if are_twos(&work.job) or is_global(&work.job) else work.plan.total * size, n_threads,
+    )
+
+
+cdef void forward_unit(const PoolWork *work, Py_ssize_t unit, const real *imgs, real *poolout,
+                       real *buffer) noexcept nogil:
+    cdef const Switches *switches = &work.switches if work.is_max else NULL
+    cdef Py_ssize_t first, last
+    planes_of(work, unit, &first, &last)
+    if are_twos(&work.job):
+        pool_2x2_planes(imgs, poolout, switches, first, last, work.n_planes, work.job)
+    elif is_global(&work.job):
+        pool_whole_planes(imgs, poolout, switches, first, last, &work.job)
+    else:
+        pool_planes(imgs, poolout, switches, first, last, work.n_planes, work.job, work.plan,
+                    buffer)
+
+
+cdef void forward_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef PoolWork *work = <PoolWork *>context
+    forward_unit(work, unit, <const float *>work.source, <float *>work.out,
+                 <float *>(work.buffers + thread * work.buffer_size))
+
+
+cdef void forward_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef PoolWork *work = <PoolWork *>context
+    forward_unit(work, unit, <const double *>work.source, <double *>work.out,
+                 <double *>(work.buffers + thread * work.buffer_size))
+
+
+# --- backward ------------------------------------------------------------------------
+
+cdef bint run_backward(PoolWork *work, int n_threads) except -1:
+    """True, and nothing is written, if any switch is outside the images."""
+    cdef Py_ssize_t size = sizeof(float) if work.is_float else sizeof(double)
+    cdef bint threes = are_threes(&work.job)
+    if work.is_max:
+        if work.places != NULL:
+            share(work, find_unit, 3 * round_up(work.job.width.out) * sizeof(float), n_threads)
+            if not work.wrong:
+                work.switches.pairs, work.switches.places = NULL, work.places
+        if work.places == NULL or work.wrong:
+            work.wrong = False
+            share(work, check_unit, 0, n_threads)
+            if work.wrong:
+                return True
+    work.reach = plan_backward(&work.job, size)
+    share(
+        work, backward_float if work.is_float else backward_double,
+        0 if are_twos(&work.job) or (work.is_max and not threes) else work.reach.total * size,
+        n_threads,
+    )
+    return False
+
+
+cdef void find_unit(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef PoolWork *work = <PoolWork *>context
+    cdef Py_ssize_t first, last
+    planes_of(work, unit, &first, &last)
+    if not find_places(work.switches.pairs, work.places, first, last, work.job,
+                       <float *>(work.buffers + thread * work.buffer_size)):
+        work.wrong = True
+
+
+cdef void check_unit(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef PoolWork *work = <PoolWork *>context
+    cdef Py_ssize_t first, last
+    planes_of(work, unit, &first, &last)
+    if work.switches.pairs != NULL:
+        if pairs_are_outside(work.switches.pairs, first, last, &work.job):
+            work.wrong = True
+    elif places_are_outside(work.switches.places, first, last, work.job):
+        work.wrong = True
+
+
+cdef void backward_unit(const PoolWork *work, Py_ssize_t unit, const real *poolout_grad,
+                        real *imgs_grad, real *buffer) noexcept nogil:
+    cdef const Switches *switches = &work.switches
+    cdef bint in_places = switches.places != NULL
+    cdef Py_ssize_t first, last
+    planes_of(work, unit, &first, &last)
+    if are_twos(&work.job) and (in_places or not work.is_max):
+        unpool_2x2_planes(poolout_grad, switches.places, imgs_grad, first, last, work.job)
+    elif work.is_max and not (in_places and are_threes(&work.job)):
+        scatter_planes(poolout_grad, switches, imgs_grad, first, last, &work.job)
+    elif is_global(&work.job):
+        spread_whole_planes(poolout_grad, imgs_grad, first, last, &work.job)
+    else:
+        reach_planes(poolout_grad, switches.places, imgs_grad, first, last, work.n_planes,
+                     work.job, work.reach, buffer)
+
+
+cdef void backward_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef PoolWork *work = <PoolWork *>context
+    backward_unit(work, unit, <const float *>work.source, <float *>work.out,
+                  <float *>(work.buffers + thread * work.buffer_size))
+
+
+cdef void backward_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef PoolWork *work = <PoolWork *>context
+    backward_unit(work, unit, <const double *>work.source, <double *>work.out,
+                  <double *>(work.buffers + thread * work.buffer_size))
