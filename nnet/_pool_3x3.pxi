@@ -28,10 +28,8 @@ cdef inline void max_of_row(
     fill_int(unused, 0)
     copy(best, cells)
     fill_int(col, 0)
-    take_larger(best, unused, col, cells + (room if phases == 2 else 1),
-                unused, one)
-    take_larger(best, unused, col, cells + (1 if phases == 2 else 2),
-                unused, two)
+    take_larger(best, unused, col, cells + (room if phases == 2 else 1), unused, one)
+    take_larger(best, unused, col, cells + (1 if phases == 2 else 2), unused, two)
 
 
 cdef inline void max_3x3_strip(

@@ -1,13 +1,15 @@
-# The backward passes, image row by image row: every pixel sums up the gradients of the
-# outputs that it reaches. A block of rows at a time:
+# The backward passes of windows without code of their own.
 #
-# 1. the outputs that reach the block are copied to a buffer, with padding around: their
-#    gradients, and for maxima their places; averages are divided;
-# 2. averages: the outputs that reach a row of pixels are summed along columns;
-# 3. pixels sum up along rows; for stride 2 even and odd ones apart. Of maxima, they take
-#    the gradients whose place in the window is theirs.
+# Averages, a block of image rows at a time: every pixel sums up the parts of the outputs
+# that it reaches.
 #
-# For maxima in large windows it is cheaper to scatter gradients into an image of zeros.
+# 1. the outputs that reach the block are copied to a buffer, divided, with padding around;
+# 2. for each row of pixels, the rows of outputs that reach it are summed;
+# 3. pixels sum up along that row: even and odd ones apart for stride 2, window by window
+#    for wider strides.
+#
+# Maxima: gradients are scattered into an image of zeros. (In _pool_3x3.pxi pixels look for
+# the gradients that are theirs.)
 
 cdef struct Reach:            # outputs that reach pixels, and the buffer for them
     bint by_windows           # along rows, not by vectors
@@ -68,6 +70,8 @@ cdef inline void write_pixels(
         memcpy(img, pair, room * sizeof(real))
 
 
+# --- maxima ---------------------------------------------------------------------------
+
 cdef inline void read_outputs(
     const real *poolout_grad,     # (out_w,)   IN
     const uint8_t *places,        # (out_w,)   IN
@@ -97,8 +101,6 @@ cdef inline void read_outputs(
         fill_int(where + x, -1)
         x += lanes
 
-
-# --- maxima: scattered --------------------------------------------------------------------
 
 cdef inline void scatter_places(
     const real *poolout_grad,     # (out_h, out_w)  IN
@@ -167,8 +169,7 @@ cdef inline void read_parts(
     cdef real divisors[LANES]
     parts += plan.taps - 1
     while x < job.width.out:
-        copy(part, readable(poolout_grad + x, lanes, poolout_grad + n_out, spare,
-                                      edge))
+        copy(part, readable(poolout_grad + x, lanes, poolout_grad + n_out, spare, edge))
         fill(divisors, rows)
         multiply(divisors, counts + x)
         divide(part, divisors)
@@ -193,12 +194,11 @@ cdef inline void sum_rows(const real *parts, Py_ssize_t n_rows, real *sums,
 cdef inline void sum_along_row(
     const real *sums,             # (cells,)  IN
     real *img,                    # (img_w,)  OUT
-    Py_ssize_t room, const Pooling *job, const Reach *plan, Py_ssize_t pool_w, Py_ssize_t phases,
-    bint edge,
+    Py_ssize_t room, const Pooling *job, const Reach *plan, bint edge,
 ) noexcept nogil:
-    """`pool_w` and `phases` may be constants."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t lead = -job.width.start, x = 0, at, t
+    cdef Py_ssize_t phases = plan.phases, pool_w = job.width.pool
     cdef Py_ssize_t even = lead & (phases - 1), odd = even ^ 1    # their phases
     cdef Py_ssize_t n = job.width.size + (job.width.size & (phases - 1))
     cdef real low[LANES]
@@ -240,8 +240,7 @@ cdef inline void spread_plane(
         top = first_output(height, first)
         for o in range(top, end_output(height, done - 1)):
             read_parts(poolout_grad + o * out_w, counts, <real>divisor(height, o, job.include_pad),
-                       n_out - o * out_w,
-                       buffer + (o - top) * plan.cells, job, plan, edge)
+                       n_out - o * out_w, buffer + (o - top) * plan.cells, job, plan, edge)
         for y in range(first, done):
             o = first_output(height, y)
             sum_rows(buffer + (o - top) * plan.cells, end_output(height, y) - o,
@@ -251,7 +250,7 @@ cdef inline void spread_plane(
                 spread_windows(sums + (y - first) * plan.cells, img + y * img_w, &job.width)
             else:
                 sum_along_row(sums + (y - first) * plan.cells, img + y * img_w, room - y * img_w,
-                              job, plan, job.width.pool, plan.phases, edge)
+                              job, plan, edge)
         first = done
 
 

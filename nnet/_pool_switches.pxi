@@ -2,6 +2,16 @@
 # (pairs), or places in the window. Pairs become places on the way, which are a sixteenth of
 # the memory to read again.
 
+cdef void set_columns(float *cols, Py_ssize_t n_cols, const Axis *width) noexcept nogil:
+    """Of each window the first column, the last, and the way from the image to the window."""
+    cdef Py_ssize_t x
+    memset(cols, 0, 3 * n_cols * sizeof(float))
+    for x in range(width.out):
+        set_int(cols + x, first_pixel(width, x))
+        set_int(cols + n_cols + x, end_pixel(width, x) - 1)
+        set_int(cols + 2 * n_cols + x, -(width.start + x * width.stride))
+
+
 cdef bint find_places(
     const cnp.npy_intp *pairs,    # (n_planes, out_h, out_w, 2)  IN
     uint8_t *places,              # (n_planes, out_h, out_w)     OUT
@@ -25,11 +35,7 @@ cdef bint find_places(
     memset(all, 0, sizeof(all))
     memset(outside, 0, sizeof(outside))
     memset(spare, 0, sizeof(spare))
-    memset(cols, 0, 3 * n_cols * sizeof(float))
-    for x in range(out_w):
-        set_int(cols + x, first_pixel(&job.width, x))
-        set_int(cols + n_cols + x, end_pixel(&job.width, x) - 1)
-        set_int(cols + 2 * n_cols + x, -(job.width.start + x * job.width.stride))
+    set_columns(cols, n_cols, &job.width)
     room = (last - first) * out_h * out_w
     pairs, places = pairs + 2 * first * out_h * out_w, places + first * out_h * out_w
     for i in range(first, last):
