@@ -207,4 +207,5 @@ cdef void run_product(Product *job, bint is_float, int n_threads) noexcept nogil
     job.n_parts = 1
     if n_threads > 1:
         job.n_parts = max(<Py_ssize_t>1, min(n_tiles, 4 * n_threads // job.n_blocks))
-    parallel_for(float_unit if is_float else double_unit, job, job.n_blocks * job.n_parts, n_threads)
+    parallel_for(float_unit if is_float else double_unit, job, job.n_blocks * job.n_parts,
+                 n_threads)

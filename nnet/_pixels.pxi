@@ -155,28 +155,28 @@ cdef void unpack_pixels(
 cdef void pack_image(const PixelJob *job, real *dst, const real *img, Py_ssize_t first,
                      Py_ssize_t end) noexcept nogil:
     """Rows [first, end) of a padded image."""
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef const Packing *p = &job.task.packing
     cdef Py_ssize_t row_size = job.cols * job.depth
-    cdef Py_ssize_t y0 = clip(first - job.task.packing.top, 0, job.task.packing.h), y1 = clip(end - job.task.packing.top, 0, job.task.packing.h)
+    cdef Py_ssize_t y0 = clip(first - p.top, 0, p.h), y1 = clip(end - p.top, 0, p.h)
     cdef Py_ssize_t r, x, y
     if y1 > y0:
-        pack_pixels(dst, job.pixel_at + y0 * job.task.packing.w, first * job.cols, job.depth,
-                    img + y0 * job.task.packing.w, job.task.packing.h * job.task.packing.w, job.task.n_channels, (y1 - y0) * job.task.packing.w)
-    if job.task.packing.border == BORDER_ZEROS:
+        pack_pixels(dst, job.pixel_at + y0 * p.w, first * job.cols, job.depth,
+                    img + y0 * p.w, p.h * p.w, job.task.n_channels, (y1 - y0) * p.w)
+    if p.border == BORDER_ZEROS:
         # The columns beside the image stay zero; other strips had pixels in these rows.
         if job.n_strips > 1:
             for r in range(first, end):
-                if r < job.task.packing.top or r >= job.task.packing.top + job.task.packing.h:
+                if r < p.top or r >= p.top + p.h:
                     memset(dst + (r - first) * row_size, 0, row_size * sizeof(real))
         return
     for r in range(first, end):     # all rows: the job has one strip
-        y = border_index(r - job.task.packing.top, job.task.packing.h, job.task.packing.border)
+        y = border_index(r - p.top, p.h, p.border)
         for x in range(job.cols):
-            if r < job.task.packing.top or r >= job.task.packing.top + job.task.packing.h or x < job.task.packing.left or x >= job.task.packing.left + job.task.packing.w:
+            if r < p.top or r >= p.top + p.h or x < p.left or x >= p.left + p.w:
                 memcpy(
                     dst + (r - first) * row_size + x * job.depth,
                     dst + job.depth * job.pixel_at[
-                        y * job.task.packing.w + border_index(x - job.task.packing.left, job.task.packing.w, job.task.packing.border)
+                        y * p.w + border_index(x - p.left, p.w, p.border)
                     ],
                     job.depth * sizeof(real),
                 )
@@ -204,31 +204,31 @@ cdef void pixels_unit(
     real *buffer, real *scratch, real *result,
 ) noexcept nogil:
     """A stack of images, or a strip of one."""
+    cdef const Correlation *task = job.task
+    cdef Py_ssize_t img_size = task.n_channels * task.packing.h * task.packing.w
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t n0 = unit // job.n_strips * job.stack
-    cdef Py_ssize_t n_stacked = min(job.stack, job.task.n_imgs - n0)
+    cdef Py_ssize_t n_stacked = min(job.stack, task.n_imgs - n0)
     cdef Py_ssize_t row = unit % job.n_strips * job.strip
     cdef Py_ssize_t n_rows = min(job.strip, job.pass_rows - row)
     cdef Py_ssize_t first = row * job.in_step
     cdef Py_ssize_t end = min(first + n_rows * job.in_step + job.in_extra, job.rows)
-    cdef Py_ssize_t out_size = job.task.out_h * job.task.out_w
+    cdef Py_ssize_t out_size = task.out_h * task.out_w
     cdef Py_ssize_t y0 = row * job.out_step
-    cdef Py_ssize_t y1 = min((row + n_rows) * job.out_step, job.task.out_h)
-    cdef Py_ssize_t per_group = job.task.n_channels // job.task.groups
+    cdef Py_ssize_t y1 = min((row + n_rows) * job.out_step, task.out_h)
+    cdef Py_ssize_t per_group = task.n_channels // task.groups
     cdef Py_ssize_t b, k, k_end, s, i, rows, width
     cdef int n_vectors
     cdef const real *bias
     cdef real *folded
     cdef const real *src = buffer
     cdef const PixelPass *run
-    imgs += n0 * job.task.n_channels * job.task.packing.h * job.task.packing.w
+    imgs += n0 * img_size
     if job.in_place:
         src = imgs + first * job.cols
     else:
         for s in range(n_stacked):
-            pack_image(job, buffer + s * job.img_pitch * job.depth,
-                       imgs + s * job.task.n_channels * job.task.packing.h * job.task.packing.w,
-                       first, end)
+            pack_image(job, buffer + s * job.img_pitch * job.depth, imgs + s * img_size, first, end)
     if job.winograd != NULL:
         winograd_input(job, scratch, buffer, n_stacked, n_rows)
     for b in range(job.n_blocks):
@@ -248,19 +248,19 @@ cdef void pixels_unit(
                     job.depth,
                     n_stacked * rows * run.cols, run.tap_at,
                     <const real *>run.weights + run.n_taps * padded_features(job, b, lanes),
-                    run.n_taps, bias, job.task.with_relu, n_vectors,
+                    run.n_taps, bias, task.with_relu, n_vectors,
                 )
         for s in range(n_stacked):
-            if job.task.fold != NULL:
+            if task.fold != NULL:
                 folded = result + job.stack * out_size * width
                 fold_pixels(job, folded, result + s * out_size * width, width)
-                i = job.task.fold.h * job.task.fold.w
-                unpack_pixels(out + ((n0 + s) * job.task.n_features + k) * i, i, k_end - k, folded,
+                i = task.fold.h * task.fold.w
+                unpack_pixels(out + ((n0 + s) * task.n_features + k) * i, i, k_end - k, folded,
                               width, i)
             else:
                 unpack_pixels(
-                    out + ((n0 + s) * job.task.n_features + k) * out_size + y0 * job.task.out_w, out_size,
-                    k_end - k, result + s * out_size * width, width, (y1 - y0) * job.task.out_w,
+                    out + ((n0 + s) * task.n_features + k) * out_size + y0 * task.out_w, out_size,
+                    k_end - k, result + s * out_size * width, width, (y1 - y0) * task.out_w,
                 )
 
 
@@ -358,11 +358,12 @@ cdef void plan_units(PixelJob *job, Py_ssize_t row_values, Py_ssize_t itemsize,
 
 
 cdef void plan_pixel_table(PixelJob *job, Workspace space) except *:
+    cdef const Packing *p = &job.task.packing
     cdef Py_ssize_t y, x
-    job.pixel_at = <Py_ssize_t *>space.take(job.task.packing.h * job.task.packing.w * sizeof(Py_ssize_t))
-    for y in range(job.task.packing.h):
-        for x in range(job.task.packing.w):
-            job.pixel_at[y * job.task.packing.w + x] = (y + job.task.packing.top) * job.cols + x + job.task.packing.left
+    job.pixel_at = <Py_ssize_t *>space.take(p.h * p.w * sizeof(Py_ssize_t))
+    for y in range(p.h):
+        for x in range(p.w):
+            job.pixel_at[y * p.w + x] = (y + p.top) * job.cols + x + p.left
 
 
 cdef inline Py_ssize_t filter_at(const PixelJob *job, Py_ssize_t b, Py_ssize_t k,
@@ -440,14 +441,11 @@ cdef void plan_pixel_pass(
     m = 0
     for s in range(job.stack):
         for r in range(rows):
+            k = s * job.img_pitch + (r * job.in_step + first_y) * job.cols + first_x
+            f = (s * job.task.out_h + r * job.out_step + pixel_y) * job.task.out_w + pixel_x
             for x in range(run.cols):
-                run.src_at[m] = (
-                    s * job.img_pitch + (r * job.in_step + first_y) * job.cols + x * step_x + first_x
-                )
-                run.dst_at[m] = (
-                    s * job.task.out_h * job.task.out_w + (r * job.out_step + pixel_y) * job.task.out_w
-                    + x * out_step_x + pixel_x
-                )
+                run.src_at[m] = k + x * step_x
+                run.dst_at[m] = f + x * out_step_x
                 m += 1
 
 

@@ -32,7 +32,8 @@ cdef struct Winograd:
     Py_ssize_t *tap_at[16]
     Py_ssize_t n_all                    # of all 16 elements
     void *weights                       # (blocks) (16) (n_taps, width)
-    Py_ssize_t pitch, sums_pitch        # from one element of the transformed pixels, and sums, to the next
+    Py_ssize_t pitch                    # from one element of the transformed pixels to the next
+    Py_ssize_t sums_pitch               # from one element of their sums to the next
 
 
 cdef inline Py_ssize_t tile_start(Py_ssize_t t, Py_ssize_t dilation) noexcept nogil:
