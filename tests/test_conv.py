@@ -329,8 +329,9 @@ def test_bias_grad_and_filters_grad_alone(kernels, dtype, name):
     assert_array_equal(bias_grad, convout_grad.sum((0, 2, 3)) / len(imgs))
 
 
+@pytest.mark.parametrize("algorithm", ["planes", "pixels"])
 @pytest.mark.parametrize("name", CASES)
-def test_nan_spoils_only_what_sees_it(kernels, dtype, name):
+def test_nan_spoils_only_what_sees_it(kernels, dtype, name, algorithm):
     """A NaN pixel or gradient spoils exactly the pixels it feeds.
 
     Where a NaN meets zero padding, other outputs of its channel or feature may be NaN too.
@@ -351,7 +352,8 @@ def test_nan_spoils_only_what_sees_it(kernels, dtype, name):
         exact, plane = fed(i, where), fed(i, where[:2])
         spoiled = [array.copy() for array in ones]
         spoiled[i][where] = np.nan
-        found = [np.isnan(values) for values in run_all(compiled(kernels), spoiled, case[-1])]
+        results = run_all(compiled(kernels), spoiled, case[-1], algorithm=algorithm)
+        found = [np.isnan(values) for values in results]
         for j, axes in enumerate([(0, 2, 3), (0, 2, 3), (2, 3)]):
             assert found[j][exact[j]].all()
             strict = (i, j) in ((0, 0), (2, 1))
