@@ -165,9 +165,9 @@ def errors(results, expected):
 def test_winograd_is_about_as_accurate(kernels, n_channels, size, rectified):
     """Against float64, both passes.
 
-    A long sum loses more than the transforms: an element sums a pixel's channels, and no
-    taps. Measured root mean squares are at most 0.9 of those of direct sums from
-    WINOGRAD_TAPS on, 1.1 of rectified pixels, and 1.9 with few taps; maxima are lower still.
+    A long sum loses more than the transforms: an element sums the channels of a pixel, and
+    no taps. Measured root mean squares are at most 0.9 of those of direct sums from
+    WINOGRAD_TAPS on, 1.1 with rectified pixels, and 1.7 with few taps.
     """
     rng = np.random.default_rng(5)
     case = (1, n_channels, 13, 13, n_channels, size, size, {})
@@ -181,7 +181,10 @@ def test_winograd_is_about_as_accurate(kernels, n_channels, size, rectified):
         return errors(results[:2], exact)
 
     ratios = errors_of("winograd") / np.minimum(*[errors_of(name) for name in DIRECT])
-    assert (ratios < (1.25 if n_channels * size * size >= WINOGRAD_TAPS else 2.5)).all(), ratios
+    root_mean_square, maximum = ratios.T
+    long = n_channels * size * size >= WINOGRAD_TAPS
+    assert (root_mean_square < (1.15 if long else 2)).all(), ratios
+    assert (maximum < (1.5 if long else 2)).all(), ratios  # one value of thousands: it varies
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 7])
