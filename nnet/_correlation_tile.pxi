@@ -25,13 +25,24 @@ cdef inline void correlation_tile(
         for v in range(n_vectors):
             fill(acc + (i * n_vectors + v) * lanes, bias[i] if bias != NULL else <real>0)
     for t in range(n_taps):
-        for i in range(n_features):
+        # Weights stay in registers and pixels pass by, or the other way round: beside 12
+        # accumulators 16 registers have no room for more than 3 (3 x 4, AVX2: 46 -> 92 GFLOP/s).
+        if MAX_ACCUMULATORS == 12 and n_features < n_vectors:
             for v in range(n_vectors):
-                madd(
-                    acc + (i * n_vectors + v) * lanes,
-                    weights[t * n_features + i],
-                    pixels[v] + tap_at[t],
-                )
+                for i in range(n_features):
+                    madd(
+                        acc + (i * n_vectors + v) * lanes,
+                        weights[t * n_features + i],
+                        pixels[v] + tap_at[t],
+                    )
+        else:
+            for i in range(n_features):
+                for v in range(n_vectors):
+                    madd(
+                        acc + (i * n_vectors + v) * lanes,
+                        weights[t * n_features + i],
+                        pixels[v] + tap_at[t],
+                    )
     if with_relu:
         for i in range(n_features * n_vectors):
             relu(acc + i * lanes)
