@@ -262,7 +262,8 @@ def conv_bc01(
         'planes' keeps pixels in the lanes of vectors, 'pixels' keeps features
         there. 'winograd' is Winograd's minimal filtering F(2x2, 3x3), which
         multiplies half as often; it wants strides of 1 and filters of at least
-        2 x 2. None chooses the one that should be fastest.
+        2 x 2. None chooses the one that should be fastest, and 'winograd' only for
+        sums that are long enough for it to be as accurate as 'direct'.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 
@@ -274,6 +275,13 @@ def conv_bc01(
     ------
     ValueError, TypeError
         Before any work, for shapes and values, and for types, that do not fit.
+
+    Notes
+    -----
+    With 'direct' an infinite or NaN pixel reaches those outputs that read it, and
+    no other. 'winograd' adds and subtracts pixels before it multiplies them: there an
+    infinite pixel, or one so large that sums overflow, may turn these outputs into
+    NaN, and with a filter of even height or width their neighbours as well.
     """
     cdef cnp.ndarray imgs_ = check_array(imgs, "imgs", "n_imgs, n_channels, img_h, img_w", None, "")
     cdef cnp.ndarray filters_ = check_array(
@@ -376,7 +384,8 @@ def bprop_conv_bc01(
     Notes
     -----
     An infinite or NaN pixel may turn more of the filter gradients of its
-    channel into NaN than those that it takes part in.
+    channel into NaN than those that it takes part in. What `conv_bc01` says of
+    infinite and NaN pixels is true of the output gradient and `imgs_grad`.
     """
     cdef cnp.ndarray imgs_ = check_array(imgs, "imgs", "n_imgs, n_channels, img_h, img_w", None, "")
     cdef cnp.ndarray grad = check_array(

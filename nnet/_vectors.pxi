@@ -8,19 +8,20 @@
 
 cdef extern from *:
     """
+    /* A multiply-add waits for the one before it on the same sum: so many sums hide that. */
     #if defined(__AVX512F__)
-    enum { VECTOR_BYTES = 64, MAX_ACCUMULATORS = 24, MAX_FEATURES = 8 };
+    enum { VECTOR_BYTES = 64, MAX_ACCUMULATORS = 24, MAX_FEATURES = 8, LATENCY = 5 };
     #define STAGES_32 STAGES16
     #define STAGES_64 STAGES8
     #elif defined(__AVX__)
-    enum { VECTOR_BYTES = 32, MAX_ACCUMULATORS = 12, MAX_FEATURES = 6 };
+    enum { VECTOR_BYTES = 32, MAX_ACCUMULATORS = 12, MAX_FEATURES = 6, LATENCY = 8 };
     #define STAGES_32 STAGES8
     #define STAGES_64 STAGES4
     #else
     #if defined(__aarch64__)
-    enum { VECTOR_BYTES = 16, MAX_ACCUMULATORS = 24, MAX_FEATURES = 8 };
+    enum { VECTOR_BYTES = 16, MAX_ACCUMULATORS = 24, MAX_FEATURES = 8, LATENCY = 8 };
     #else
-    enum { VECTOR_BYTES = 16, MAX_ACCUMULATORS = 12, MAX_FEATURES = 6 };
+    enum { VECTOR_BYTES = 16, MAX_ACCUMULATORS = 12, MAX_FEATURES = 6, LATENCY = 6 };
     #endif
     #define STAGES_32 STAGES4
     #define STAGES_64 STAGES2
@@ -128,6 +129,7 @@ cdef extern from *:
     enum: VECTOR_BYTES
     enum: MAX_ACCUMULATORS
     enum: MAX_FEATURES
+    enum: LATENCY
     enum: TILE_BYTES
     enum: LANES             # at most: of floats
     enum: LANES_SQUARED

@@ -1,5 +1,7 @@
 """Every wrong call of the convolution kernels: what it raises, what it says, what it leaves alone."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -282,6 +284,36 @@ def test_filter_larger_than_the_image(kernels, call, size):
 def test_unknown_activation(kernels, value):
     with pytest.raises((ValueError, TypeError), match="activation is .*, expected .*relu"):
         forward(kernels, activation=value)
+
+
+@pytest.mark.parametrize("call", [forward, backward])
+def test_algorithm(kernels, call):
+    for value in ("", "Winograd", "fft", "direct ", "None"):
+        with pytest.raises(ValueError, match=f"algorithm is '{value}', expected one of .*planes"):
+            call(kernels, algorithm=value)
+    for value in (0, 1, True, 2.0, b"direct", ["direct"], ("planes",), np.array("pixels")):
+        with pytest.raises(TypeError, match=r"algorithm is .*, expected one of .*planes"):
+            call(kernels, algorithm=value)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("size", [(3, 3), (1, 3), (3, 1)])
+@pytest.mark.parametrize("call", [forward, backward])
+def test_winograd_where_it_does_not_fit(kernels, call, size, strides):
+    out = (2, 3, -(-6 // strides[0]), -(-7 // strides[1]))
+    changes = {"filters": ones(4, 3, *size), "strides": strides, "algorithm": "winograd"}
+    if call is forward:
+        changes["convout"] = filled(out)
+    else:
+        changes |= {"convout_grad": ones(*out), "filters_grad": filled((4, 3, *size))}
+    if strides == (1, 1) and size == (3, 3):
+        call(kernels, **changes)
+        return
+    match = (
+        f"'winograd', expected strides of 1 and filters of at least 2 x 2, got {strides} and {size}"
+    )
+    with pytest.raises(ValueError, match=re.escape(match)):
+        call(kernels, **changes)
 
 
 def test_unknown_keywords_and_too_many_arguments(kernels):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from test_conv import CASES, LARGE, compiled, make_arrays, run_all, whole
+from test_conv_algorithms import algorithms_for
 
 from nnet.kernels import load
 
@@ -31,14 +32,17 @@ def run_guarded(target):
     """Every case with all its arrays beside guard pages: a stray access kills the process."""
     conv, bprop = load("_conv", target)
     large = [case for case in LARGE.values() if case[0] * case[1] <= 100]
-    for case in [*CASES.values(), *large, *((1, 2, 3, w, 3, 3, 3, {}) for w in range(1, 34))]:
+    widths = [(1, c, 3, w, 3, 3, 3, {}) for c in (2, 17) for w in range(1, 34)]
+    for case in [*CASES.values(), *large, *widths]:
         for dtype in (np.float32, np.float64):
             for at_end in (True, False):
                 arrays = make_arrays(case, np.ones, dtype)
                 imgs, filters, grad, bias = (guarded(array, at_end) for array in arrays)
                 out = [guarded(array, at_end) for array in (grad, imgs, filters, bias)]
-                conv(imgs, filters, out[0], bias=bias, activation="relu", **case[-1])
-                bprop(imgs, grad, filters, out[1], out[2], bias_grad=out[3], **case[-1])
+                for algorithm in algorithms_for(case):
+                    options = {**case[-1], "algorithm": algorithm}
+                    conv(imgs, filters, out[0], bias=bias, activation="relu", **options)
+                    bprop(imgs, grad, filters, out[1], out[2], bias_grad=out[3], **options)
     print("in bounds")
 
 
