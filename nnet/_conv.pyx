@@ -95,11 +95,13 @@ cdef inline void *piece_of(const ThreadMemory *memory, int thread) noexcept nogi
     return piece
 
 
+include "_axes.pxi"
 include "_correlation_tile.pxi"
 include "_rows.pxi"
-include "_correlate.pxi"
+include "_planes.pxi"
 include "_pixels.pxi"
 include "_winograd.pxi"
+include "_correlate.pxi"
 include "_gradient_tile.pxi"
 include "_filter_gradient.pxi"
 
