@@ -14,7 +14,7 @@
 
 
 cdef enum:
-    UNIT_BYTES = 262144     # for a unit of work, in an L2 cache of 1 MB
+    UNIT_BYTES = 524288     # for a unit of work: half of an L2 cache of 1 MB
     UNIT_PIXELS = 64        # that it has at least: eight tiles
 
 cdef struct Winograd
@@ -332,6 +332,16 @@ cdef void plan_feature_blocks(PixelJob *job, const real *bias, Workspace space) 
         job.bias = padded
 
 
+cdef Py_ssize_t fullest_stack(Py_ssize_t n_pixels, Py_ssize_t most) noexcept nogil:
+    """How many images, up to `most`, leave the fewest places of their last tile empty."""
+    cdef Py_ssize_t stack, best = 1
+    for stack in range(2, most + 1):
+        if (ceil_div(stack * n_pixels, TILE_PIXELS) * best
+                <= ceil_div(best * n_pixels, TILE_PIXELS) * stack):
+            best = stack
+    return best
+
+
 cdef void plan_units(PixelJob *job, Py_ssize_t row_values, Py_ssize_t itemsize,
                      int n_threads) noexcept nogil:
     """How many images, or how many rows of one, make a unit of work.
@@ -347,6 +357,7 @@ cdef void plan_units(PixelJob *job, Py_ssize_t row_values, Py_ssize_t itemsize,
     if job.pass_rows < enough:
         job.stack = min(max(<Py_ssize_t>1, most // job.pass_rows), enough // job.pass_rows)
         job.stack = max(<Py_ssize_t>1, min(job.stack, ceil_div(job.task.n_imgs, 2 * n_threads)))
+        job.stack = fullest_stack(job.pass_rows * job.pass_cols, job.stack)
     elif job.task.packing.border == BORDER_ZEROS and job.task.fold == NULL:
         job.strip = max(most, enough)
         if n_threads > 1 and job.task.n_imgs < 2 * n_threads:
