@@ -156,7 +156,7 @@ cdef inline void features_tile(
     const Py_ssize_t *tap_at,       # (n_taps,) where each tap is read, from there
     const real *weights,            # (n_taps, n_vectors * lanes)
     Py_ssize_t n_taps,
-    const real *bias,               # (n_vectors * lanes,) or NULL
+    const real *bias,               # (n_vectors * lanes,)
     bint with_relu,
     const int n_pixels,
     const int n_vectors,
@@ -168,11 +168,9 @@ cdef inline void features_tile(
     cdef int p, v
     for p in range(n_pixels):
         pixels[p] = src + src_at[min(<Py_ssize_t>p, n_left - 1)] * depth
-        for v in range(n_vectors):
-            if bias != NULL:
-                store(acc + (p * n_vectors + v) * lanes, bias + v * lanes)
-            else:
-                fill(acc + (p * n_vectors + v) * lanes, <real>0)
+    for v in range(n_vectors):
+        for p in range(n_pixels):
+            store(acc + (p * n_vectors + v) * lanes, bias + v * lanes)
     for t in range(n_taps):
         for p in range(n_pixels):
             for v in range(n_vectors):
@@ -198,7 +196,12 @@ cdef void correlate_features(
     Py_ssize_t n_taps, const real *bias, bint with_relu, int n_vectors,
 ) noexcept nogil:
     """All pixels of one block of 1 to MAX_FEATURE_VECTORS vectors of features."""
+    cdef real zeros[MAX_FEATURE_VECTORS * LANES]
     cdef Py_ssize_t p = 0
+    if bias == NULL:
+        # Choices within the tile, and biases by pixels, make clang keep its sums on the stack.
+        memset(zeros, 0, sizeof(zeros))
+        bias = zeros
     while p < n_at:
         if n_vectors == 1:
             features_tile(out, out_at + p, src, src_at + p, depth, n_at - p, tap_at, weights,

@@ -56,17 +56,35 @@ cdef extern from *:
                 row[i + s] = SHUFFLE(bits, a, b, LIST##n(ODD, n, 0, s));                    \\
             }
 
-    /* A value in a register: gcc would rather load it again for each use. */
+    #if defined(__clang__)
+    #define UNROLL _Pragma("clang loop unroll(full)")
+    #else
+    #define UNROLL _Pragma("GCC unroll 16")
+    #endif
     #if defined(__x86_64__)
     #define KEEP(x) __asm__("" : "+v"(x))
     #else
     #define KEEP(x)
     #endif
-    /* Loops that are too long for the compilers' own ideas of unrolling. */
+
+    /* acc[r] += w[i] * row[r + i]. gcc would load a row again for each use, unless told to keep
+       it in a register; clang unrolls no condition early enough to keep acc in registers. */
     #if defined(__clang__)
-    #define UNROLL _Pragma("unroll")
+    #define ADD_COLUMN(bits)                                                                \\
+        UNROLL for (int r = 0; r < n_rows; r++)                                             \\
+            UNROLL for (int v = 0; v < n_vectors; v++)                                      \\
+                UNROLL for (int i = 0; i < length; i++)                                     \\
+                    *((vec##bits *)acc + r * n_vectors + v) +=                              \\
+                        w[i] * *(const vec##bits *)(row + (r + i) * pitch + v * second);
     #else
-    #define UNROLL _Pragma("GCC unroll 16")
+    #define ADD_COLUMN(bits)                                                                \\
+        UNROLL for (int r = 0; r < n_rows + length - 1; r++, row += pitch)                  \\
+            UNROLL for (int v = 0; v < n_vectors; v++) {                                    \\
+                vec##bits x = *(const vec##bits *)(row + v * second);                       \\
+                KEEP(x);                                                                    \\
+                UNROLL for (int i = 0; i < length; i++)                                     \\
+                    if (0 <= r - i && r - i < n_rows)                                       \\
+                        *((vec##bits *)acc + (r - i) * n_vectors + v) += w[i] * x; }
     #endif
 
     #define INLINE static inline __attribute__((always_inline))
@@ -84,13 +102,7 @@ cdef extern from *:
     INLINE void add_column##bits(real *acc, const real *w, const real *row,                 \\
                                  Py_ssize_t pitch, Py_ssize_t second, const int length,     \\
                                  const int n_rows, const int n_vectors) {                   \\
-        UNROLL for (int r = 0; r < n_rows + length - 1; r++, row += pitch)                  \\
-            UNROLL for (int v = 0; v < n_vectors; v++) {                                    \\
-                vec##bits x = *(const vec##bits *)(row + v * second);                       \\
-                KEEP(x);                                                                    \\
-                UNROLL for (int i = 0; i < length; i++)                                     \\
-                    if (0 <= r - i && r - i < n_rows)                                       \\
-                        *((vec##bits *)acc + (r - i) * n_vectors + v) += w[i] * x; } }      \\
+        ADD_COLUMN(bits) }                                                                  \\
     INLINE void store##bits(real *out, const real *acc) {                                   \\
         *(vec##bits *)out = *(const vec##bits *)acc; }                                      \\
     INLINE void copy##bits(real *dst, const real *src, Py_ssize_t n) {                      \\
