@@ -44,8 +44,9 @@ cdef inline void correlation_tile(
                         pixels[v] + tap_at[t],
                     )
     if with_relu:
-        for i in range(n_features * n_vectors):
-            relu(acc + i * lanes)
+        for i in range(n_features):     # gcc unrolls no loop of more than 16
+            for v in range(n_vectors):
+                relu(acc + (i * n_vectors + v) * lanes)
     for i in range(n_features):
         for v in range(n_vectors):
             store(out + i * out_pitch + out_at[v], acc + (i * n_vectors + v) * lanes)
@@ -180,8 +181,9 @@ cdef inline void features_tile(
                     weights + (t * n_vectors + v) * lanes,
                 )
     if with_relu:
-        for p in range(n_pixels * n_vectors):
-            relu(acc + p * lanes)
+        for p in range(n_pixels):
+            for v in range(n_vectors):
+                relu(acc + (p * n_vectors + v) * lanes)
     for p in range(n_pixels):
         for v in range(n_vectors):
             store(

@@ -118,8 +118,9 @@ cdef inline void dot_tile(
     cdef const real *grads[5]
     cdef Py_ssize_t s, y, x, end
     cdef int i, f
-    for i in range(n_taps * n_features):
-        clear(acc + i * lanes)
+    for i in range(n_taps):             # gcc unrolls no loop of more than 16
+        for f in range(n_features):
+            clear(acc + (i * n_features + f) * lanes)
     end = walk.cols * lanes
     for s in range(walk.n_imgs):
         for y in range(walk.rows):
@@ -228,8 +229,9 @@ cdef inline void outer_tile(
     cdef bint fetching = imgs_step + grad_step > 0
     cdef Py_ssize_t s, y, x
     cdef int i, v
-    for i in range(n_channels * n_vectors):
-        clear(acc + i * lanes)
+    for i in range(n_channels):
+        for v in range(n_vectors):
+            clear(acc + (i * n_vectors + v) * lanes)
     for s in range(walk.n_imgs):
         for y in range(walk.rows):
             pixel = src + s * walk.src_img + y * walk.src_row
