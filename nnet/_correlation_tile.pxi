@@ -192,10 +192,34 @@ cdef inline void features_tile(
             )
 
 
+cdef struct Rows:                   # neighbouring rows of some planes
+    const char *at
+    Py_ssize_t n_bytes, plane_pitch, n_planes
+    Py_ssize_t fetched              # bytes of the first plane
+
+
+cdef struct Ahead:
+    # What the next unit of work reads and writes: it is fetched into the L2 cache while this
+    # one computes, as planes in turn are too many streams for the processor to foresee.
+    Rows src, dst
+    Py_ssize_t src_lines, dst_lines     # for each tile
+
+
+cdef inline void fetch(Rows *rows, Py_ssize_t n_lines) noexcept nogil:
+    while n_lines > 0 and rows.n_planes > 0:
+        prefetch_far(rows.at + rows.fetched)
+        n_lines -= 1
+        rows.fetched += 64
+        if rows.fetched >= rows.n_bytes:
+            rows.fetched = 0
+            rows.at += rows.plane_pitch
+            rows.n_planes -= 1
+
+
 cdef void correlate_features(
     real *out, const Py_ssize_t *out_at, const real *src, const Py_ssize_t *src_at,
     Py_ssize_t depth, Py_ssize_t n_at, const Py_ssize_t *tap_at, const real *weights,
-    Py_ssize_t n_taps, const real *bias, bint with_relu, int n_vectors,
+    Py_ssize_t n_taps, const real *bias, bint with_relu, int n_vectors, Ahead *ahead,
 ) noexcept nogil:
     """All pixels of one block of 1 to MAX_FEATURE_VECTORS vectors of features."""
     cdef real zeros[MAX_FEATURE_VECTORS * LANES]
@@ -205,6 +229,8 @@ cdef void correlate_features(
         memset(zeros, 0, sizeof(zeros))
         bias = zeros
     while p < n_at:
+        fetch(&ahead.src, ahead.src_lines)
+        fetch(&ahead.dst, ahead.dst_lines)
         if n_vectors == 1:
             features_tile(out, out_at + p, src, src_at + p, depth, n_at - p, tap_at, weights,
                           n_taps, bias, with_relu, TILE_PIXELS, 1)
@@ -214,4 +240,7 @@ cdef void correlate_features(
         elif n_vectors == 3 and MAX_FEATURE_VECTORS >= 3:
             features_tile(out, out_at + p, src, src_at + p, depth, n_at - p, tap_at, weights,
                           n_taps, bias, with_relu, TILE_PIXELS, 3)
+        elif n_vectors == 4 and MAX_FEATURE_VECTORS >= 4:
+            features_tile(out, out_at + p, src, src_at + p, depth, n_at - p, tap_at, weights,
+                          n_taps, bias, with_relu, TILE_PIXELS, 4)
         p += TILE_PIXELS

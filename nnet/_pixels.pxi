@@ -44,6 +44,8 @@ cdef struct PixelJob:
     Py_ssize_t in_step, in_extra        # ... which read strip * in_step + in_extra packed rows ...
     Py_ssize_t out_step                 # ... and are strip * out_step rows of the output plane
     Py_ssize_t n_strips, n_units
+    Py_ssize_t unit_tiles               # computed in a unit
+    int n_threads
     # Blocks of features, whole vectors of them
     Py_ssize_t n_blocks, blocks_per_group
     int block_vectors                   # at most, in a block
@@ -52,6 +54,13 @@ cdef struct PixelJob:
     PixelPass *passes
     Winograd *winograd                  # not NULL: instead of the passes
     Py_ssize_t buffer_size, scratch_size, result_size   # values that a thread needs
+
+
+cdef struct Strip:                      # what belongs to a unit of work
+    Py_ssize_t n0, n_stacked            # images
+    Py_ssize_t row, n_rows              # of a pass
+    Py_ssize_t first, end               # packed rows that they read
+    Py_ssize_t y0, y1                   # rows of the output plane
 
 
 cdef inline int vectors_of(const PixelJob *job, Py_ssize_t b, Py_ssize_t lanes) noexcept nogil:
@@ -199,6 +208,43 @@ cdef void fold_pixels(const PixelJob *job, real *dst, const real *src,
 
 # --- the work of the threads ----------------------------------------------------
 
+cdef Strip strip_of(const PixelJob *job, Py_ssize_t unit) noexcept nogil:
+    cdef Strip strip
+    cdef Py_ssize_t row = unit % job.n_strips * job.strip
+    strip.n0 = unit // job.n_strips * job.stack
+    strip.n_stacked = min(job.stack, job.task.n_imgs - strip.n0)
+    strip.row, strip.n_rows = row, min(job.strip, job.pass_rows - row)
+    strip.first = row * job.in_step
+    strip.end = min(strip.first + strip.n_rows * job.in_step + job.in_extra, job.rows)
+    strip.y0 = row * job.out_step
+    strip.y1 = min((row + strip.n_rows) * job.out_step, job.task.out_h)
+    return strip
+
+
+cdef Ahead look_ahead(const PixelJob *job, Py_ssize_t unit, const real *imgs,
+                      const real *out) noexcept nogil:
+    """The rows of images that a unit of work will read, and of outputs that it will write."""
+    cdef const Correlation *task = job.task
+    cdef const Packing *p = &task.packing
+    cdef Strip strip = strip_of(job, unit)
+    cdef Py_ssize_t y0 = clip(strip.first - p.top, 0, p.h), y1 = clip(strip.end - p.top, 0, p.h)
+    cdef Py_ssize_t out_size = task.out_h * task.out_w
+    cdef Ahead ahead
+    if unit >= job.n_units:
+        strip.n_stacked = 0
+    ahead.src = Rows(
+        <const char *>(imgs + strip.n0 * task.n_channels * p.h * p.w + y0 * p.w),
+        (y1 - y0) * p.w * sizeof(real), p.h * p.w * sizeof(real),
+        strip.n_stacked * task.n_channels, 0)
+    ahead.dst = Rows(
+        <const char *>(out + strip.n0 * task.n_features * out_size + strip.y0 * task.out_w),
+        (strip.y1 - strip.y0) * task.out_w * sizeof(real), out_size * sizeof(real),
+        strip.n_stacked * task.n_features if task.fold == NULL else 0, 0)
+    ahead.src_lines = ceil_div(ahead.src.n_planes * ceil_div(ahead.src.n_bytes, 64), job.unit_tiles)
+    ahead.dst_lines = ceil_div(ahead.dst.n_planes * ceil_div(ahead.dst.n_bytes, 64), job.unit_tiles)
+    return ahead
+
+
 cdef void pixels_unit(
     const PixelJob *job, Py_ssize_t unit, const real *imgs, real *out,
     real *buffer, real *scratch, real *result,
@@ -207,15 +253,11 @@ cdef void pixels_unit(
     cdef const Correlation *task = job.task
     cdef Py_ssize_t img_size = task.n_channels * task.packing.h * task.packing.w
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t n0 = unit // job.n_strips * job.stack
-    cdef Py_ssize_t n_stacked = min(job.stack, task.n_imgs - n0)
-    cdef Py_ssize_t row = unit % job.n_strips * job.strip
-    cdef Py_ssize_t n_rows = min(job.strip, job.pass_rows - row)
-    cdef Py_ssize_t first = row * job.in_step
-    cdef Py_ssize_t end = min(first + n_rows * job.in_step + job.in_extra, job.rows)
+    cdef Strip strip = strip_of(job, unit)
+    cdef Py_ssize_t n_rows = strip.n_rows, out_rows = strip.y1 - strip.y0
     cdef Py_ssize_t out_size = task.out_h * task.out_w
-    cdef Py_ssize_t y0 = row * job.out_step
-    cdef Py_ssize_t y1 = min((row + n_rows) * job.out_step, task.out_h)
+    # What this thread takes next, if all threads go on in turn.
+    cdef Ahead ahead = look_ahead(job, unit + job.n_threads, imgs, out)
     cdef Py_ssize_t per_group = task.n_channels // task.groups
     cdef Py_ssize_t b, k, k_end, s, i, rows, width
     cdef int n_vectors
@@ -223,44 +265,47 @@ cdef void pixels_unit(
     cdef real *folded
     cdef const real *src = buffer
     cdef const PixelPass *run
-    imgs += n0 * img_size
+    imgs += strip.n0 * img_size
     if job.in_place:
-        src = imgs + first * job.cols
+        src = imgs + strip.first * job.cols
     else:
-        for s in range(n_stacked):
-            pack_image(job, buffer + s * job.img_pitch * job.depth, imgs + s * img_size, first, end)
+        for s in range(strip.n_stacked):
+            pack_image(job, buffer + s * job.img_pitch * job.depth, imgs + s * img_size,
+                       strip.first, strip.end)
     if job.winograd != NULL:
-        winograd_input(job, scratch, buffer, n_stacked, n_rows)
+        winograd_input(job, scratch, buffer, strip.n_stacked, n_rows)
     for b in range(job.n_blocks):
         n_vectors = vectors_of(job, b, lanes)
         width = n_vectors * lanes
         k, k_end = first_feature(job, b, lanes), first_feature(job, b + 1, lanes)
         bias = <const real *>job.bias + b * job.block_vectors * lanes if job.bias != NULL else NULL
         if job.winograd != NULL:
-            winograd_block(job, b, result, scratch, bias, n_stacked, n_rows, y1 - y0, n_vectors)
+            winograd_block(job, b, result, scratch, bias, strip.n_stacked, n_rows, out_rows,
+                           n_vectors, &ahead)
         else:
             for i in range(job.n_passes):
                 run = job.passes + i
-                rows = clip(run.rows - row, 0, n_rows)
+                rows = clip(run.rows - strip.row, 0, n_rows)
                 correlate_features(
                     result, run.dst_at,
                     src + b // job.blocks_per_group * per_group * job.channel_pitch, run.src_at,
                     job.depth,
-                    n_stacked * rows * run.cols, run.tap_at,
+                    strip.n_stacked * rows * run.cols, run.tap_at,
                     <const real *>run.weights + run.n_taps * padded_features(job, b, lanes),
-                    run.n_taps, bias, task.with_relu, n_vectors,
+                    run.n_taps, bias, task.with_relu, n_vectors, &ahead,
                 )
-        for s in range(n_stacked):
+        for s in range(strip.n_stacked):
             if task.fold != NULL:
                 folded = result + job.stack * out_size * width
                 fold_pixels(job, folded, result + s * out_size * width, width)
                 i = task.fold.h * task.fold.w
-                unpack_pixels(out + ((n0 + s) * task.n_features + k) * i, i, k_end - k, folded,
+                unpack_pixels(out + ((strip.n0 + s) * task.n_features + k) * i, i, k_end - k, folded,
                               width, i)
             else:
                 unpack_pixels(
-                    out + ((n0 + s) * task.n_features + k) * out_size + y0 * task.out_w, out_size,
-                    k_end - k, result + s * out_size * width, width, (y1 - y0) * task.out_w,
+                    out + ((strip.n0 + s) * task.n_features + k) * out_size + strip.y0 * task.out_w,
+                    out_size,
+                    k_end - k, result + s * out_size * width, width, out_rows * task.out_w,
                 )
 
 
@@ -471,7 +516,7 @@ cdef void correlate_by_pixels(
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t step_x = 1 if backward else geometry.stride_x
     cdef Py_ssize_t out_step_x = geometry.stride_x if backward else 1
-    cdef Py_ssize_t n_pixels, row_values
+    cdef Py_ssize_t n_pixels, row_values, i
     cdef Phase phase_y, phase_x
     job.task = task
     job.depth = ceil_div(task.n_channels, lanes) * lanes
@@ -519,6 +564,14 @@ cdef void correlate_by_pixels(
                 plan_pixel_pass(&job, job.passes + job.n_passes, filters, fil_h * fil_w, fil_w,
                                 backward, phase_y, phase_x, step_x, out_step_x, space)
                 job.n_passes += 1
+    job.n_threads = n_threads
+    job.unit_tiles = 0
+    if with_winograd:
+        n_pixels = job.stack * winograd.tile_cols * ceil_div(job.strip, 2)
+        job.unit_tiles = 16 * job.n_blocks * ceil_div(n_pixels, TILE_PIXELS)
+    for i in range(job.n_passes):
+        n_pixels = job.stack * min(job.passes[i].rows, job.strip) * job.passes[i].cols
+        job.unit_tiles += job.n_blocks * ceil_div(n_pixels, TILE_PIXELS)
     n_pixels = job.stack * task.out_h * task.out_w
     if job.n_strips > 1:
         n_pixels = job.strip * job.out_step * task.out_w

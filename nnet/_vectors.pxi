@@ -28,7 +28,8 @@ cdef extern from *:
     #endif
     enum { TILE_BYTES = VECTOR_BYTES * MAX_ACCUMULATORS };
     enum { LANES = VECTOR_BYTES / sizeof(float), LANES_SQUARED = LANES * LANES };
-    enum { TILE_PIXELS = MAX_FEATURES, MAX_FEATURE_VECTORS = MAX_ACCUMULATORS / TILE_PIXELS };
+    /* Eight pixels and three vectors of features: gcc runs out of registers for their addresses. */
+    enum { TILE_PIXELS = 6, MAX_FEATURE_VECTORS = MAX_ACCUMULATORS / TILE_PIXELS };
     enum { ROW_VECTORS = MAX_ACCUMULATORS / 12 };
 
     /* Transposition: for s = 1, 2, 4, ... exchange blocks of s x s lanes across the diagonal of

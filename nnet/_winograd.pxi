@@ -112,7 +112,7 @@ cdef void winograd_input(const PixelJob *job, real *transformed, const real *buf
 
 cdef void winograd_block(
     const PixelJob *job, Py_ssize_t b, real *result, real *scratch, const real *bias,
-    Py_ssize_t n_stacked, Py_ssize_t n_rows, Py_ssize_t out_rows, int n_vectors,
+    Py_ssize_t n_stacked, Py_ssize_t n_rows, Py_ssize_t out_rows, int n_vectors, Ahead *ahead,
 ) noexcept nogil:
     """One block of features of a unit whose pixels are transformed."""
     cdef const Winograd *w = job.winograd
@@ -131,6 +131,7 @@ cdef void winograd_block(
             sums + e * w.sums_pitch, w.dense_at,
             scratch + e * w.pitch + b // job.blocks_per_group * per_group, w.grid_at, job.depth,
             n_tiles, w.tap_at[e], weights, w.n_taps[e], <const real *>NULL, False, n_vectors,
+            ahead,
         )
         weights += w.n_taps[e] * width
     for s in range(n_stacked):
