@@ -23,7 +23,7 @@ datasets.py            digits, .npz files, the test split
 
 __version__ = "0.1.0"
 
-from nnet import kernels  # isort: skip  # before any compiled module: it says how OpenMP is loaded
+from nnet import kernels  # isort: skip  # first: it says what to do where nothing is compiled
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet._pool import bprop_pool_bc01, pool_bc01
 from nnet.images import to_bc01

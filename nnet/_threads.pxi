@@ -12,6 +12,7 @@ cdef extern from *:
     #ifdef _OPENMP  /* a serial build has no need of threads */
     #include <pthread.h>
     #include <stdatomic.h>
+    #include <string.h>
 
     #if defined(__x86_64__)
     #define NNET_PAUSE() __builtin_ia32_pause()
@@ -25,7 +26,7 @@ cdef extern from *:
 
     typedef void (*nnet_unit_function)(void *context, Py_ssize_t unit, int thread);
 
-    static struct {
+    struct nnet_team {
         pthread_mutex_t caller;     /* held during a job: one at a time */
         pthread_mutex_t lock;       /* of all that is not atomic */
         pthread_cond_t wake, done;
@@ -38,10 +39,11 @@ cdef extern from *:
         int joined;
         atomic_int at_work;         /* those that have joined and not left */
         atomic_uint n_jobs;         /* so far: idle threads watch it */
-    } nnet_team = {
-        .caller = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER,
-        .wake = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER,
     };
+    #define NNET_NEW_TEAM {                                                                 \\
+        .caller = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER,             \\
+        .wake = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER }
+    static struct nnet_team nnet_team = NNET_NEW_TEAM;
 
     static void nnet_take_units(int thread) {
         Py_ssize_t unit;
@@ -77,8 +79,17 @@ cdef extern from *:
         return NULL;
     }
 
+    /* A forked child has none of its parent's threads: it starts its own. */
+    static void nnet_new_team(void) {
+        static const struct nnet_team team = NNET_NEW_TEAM;
+        memcpy(&nnet_team, &team, sizeof(team));
+    }
+
     static void nnet_start_workers(int n_workers) {
+        static int watches_forks;
         pthread_t thread;
+        if (!watches_forks)
+            watches_forks = pthread_atfork(NULL, NULL, nnet_new_team) == 0;
         while (nnet_team.n_workers < n_workers
                && pthread_create(&thread, NULL, nnet_worker, NULL) == 0) {
             pthread_detach(thread);

@@ -16,35 +16,17 @@ from operator import index
 from pathlib import Path
 
 
-def _load_openmp():
-    """Load libgomp, the OpenMP library of gcc, with threads that do not spin for long.
-
-    It reads its variables when it is loaded. A thread that waits for another
-    spins for some milliseconds by default: longer than most kernel calls, and
-    where other programs compute too, it takes the time of the thread it waits
-    for. 2000 rounds, about 20 microseconds, made a training beside three busy
-    processes 7 times as fast.
-    """
-    ours = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
-    if ours:
-        os.environ["GOMP_SPINCOUNT"] = "2000"
-    try:
-        return import_module("nnet._cpu")
-    except ModuleNotFoundError:
-        raise ImportError(
-            f"no compiled modules in {Path(__file__).parent}: to use the installed nnet, "
-            "start Python in another folder than that of the sources; to use the sources "
-            "themselves, install them with `pip install -e .`"
-        ) from None
-    finally:
-        if ours:
-            del os.environ["GOMP_SPINCOUNT"]
-
-
-_cpu = _load_openmp()
+try:
+    import nnet._cpu as _cpu
+except ModuleNotFoundError:
+    raise ImportError(
+        f"no compiled modules in {Path(__file__).parent}: to use the installed nnet, "
+        "start Python in another folder than that of the sources; to use the sources "
+        "themselves, install them with `pip install -e .`"
+    ) from None
 
 TARGETS = ("baseline", "avx2", "avx512")  # slowest first
-MAX_THREADS = 1024  # OpenMP ends the process when the system refuses it a thread
+MAX_THREADS = 1024
 
 
 # --- instruction sets ---------------------------------------------------------
@@ -155,8 +137,6 @@ def _default_threads():
 
 _threads, _threads_why = _default_threads()
 _omp_threads_at_start = _cpu.max_threads()
-_parallel_used = False  # a parallel region may have run in this process
-_fork_child = False  # this process was forked after one
 
 
 def get_num_threads():
@@ -164,7 +144,7 @@ def get_num_threads():
 
     Small calls stay on one thread. The results do not depend on it.
     """
-    if not _cpu.OPENMP or _fork_child:
+    if not _cpu.OPENMP:
         return 1
     omp_threads = _cpu.max_threads()
     if omp_threads != _omp_threads_at_start:  # threadpoolctl, or omp_set_num_threads
@@ -180,12 +160,8 @@ def call_threads(n_threads=None):
     ValueError, TypeError
         As `set_num_threads` does.
     """
-    global _parallel_used
     n_threads = get_num_threads() if n_threads is None else _as_count(n_threads)
-    if not _cpu.OPENMP or _fork_child:
-        return 1
-    _parallel_used = _parallel_used or n_threads > 1
-    return n_threads
+    return n_threads if _cpu.OPENMP else 1
 
 
 def _as_count(n_threads):
@@ -207,18 +183,9 @@ def set_num_threads(n_threads):
         If `n_threads` is less than 1 or more than 1024.
     TypeError
         If it is not an integer.
-    RuntimeError
-        If more than one is asked for in a child that was forked after its
-        parent ran threads: OpenMP's threads do not survive a fork.
     """
     global _threads, _threads_why
-    n_threads = _as_count(n_threads)
-    if _fork_child and n_threads > 1:
-        raise RuntimeError(
-            "a process forked after its parent ran threads stays on one thread; "
-            "use multiprocessing's 'spawn' or 'forkserver' start method"
-        )
-    _threads, _threads_why = n_threads, "set_num_threads"
+    _threads, _threads_why = _as_count(n_threads), "set_num_threads"
 
 
 @contextmanager
@@ -233,16 +200,6 @@ def num_threads(n_threads):
         _threads, _threads_why = before
 
 
-def _after_fork():
-    # libgomp's thread pool is gone in a forked child, and waiting for it hangs.
-    global _fork_child
-    _fork_child = _fork_child or _parallel_used
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 # --- report -------------------------------------------------------------------
 
 
@@ -255,8 +212,6 @@ def show_config(file=None):
     threads, why = get_num_threads(), _threads_why
     if not _cpu.OPENMP:
         why = "built without OpenMP"
-    elif _fork_child:
-        why = "forked after the parent ran threads"
     elif threads != _threads:
         why = "OpenMP's limit, set by threadpoolctl or omp_set_num_threads"
     openmp = f"yes ({_cpu.OPENMP})" if _cpu.OPENMP else "no"
