@@ -129,6 +129,7 @@ KERNELS = {
     "loops": (reference.pool_bc01, reference.bprop_pool_bc01),
     "numpy": (numpy_pool, numpy_bprop_pool),
     "nnet": (nnet.pool_bc01, nnet.bprop_pool_bc01),
+    "pairs": (nnet.pool_bc01, nnet.bprop_pool_bc01),
 }
 
 
@@ -152,9 +153,15 @@ def operations(library, case, dtype):
 
 def kernel_runs(library, case, imgs, poolout_grad):
     """(name, run, its result as arrays) of nnet's functions."""
+    if library == "pairs" and case.mode == "avg":
+        return []
     pool, bprop = KERNELS[library]
     poolout, imgs_grad = np.empty_like(poolout_grad), np.empty_like(imgs)
-    switches = np.empty((*poolout.shape, 2), np.intp) if case.mode == "max" else None
+    switches = None
+    if case.mode == "max":
+        switches = np.empty((*poolout.shape, 2), np.intp)
+        if library == "nnet" and np.prod(case.window[:2]) <= 256:  # as the layers choose it
+            switches = np.empty(poolout.shape, np.uint8)
 
     def forward():
         return pool(imgs, poolout, switches, *case.window, **case.options)
@@ -162,9 +169,17 @@ def kernel_runs(library, case, imgs, poolout_grad):
     def backward():
         return bprop(poolout_grad, switches, imgs_grad, *case.window, **case.options)
 
+    def as_arrays(out):
+        poolout, switches = out
+        if switches is None:
+            return [poolout]
+        if switches.dtype == np.uint8:
+            switches = _pairs(switches, case.geometry, case.window)
+        return [poolout, switches]
+
     forward()  # the switches
     return [
-        ("forward", forward, lambda out: [array for array in out if array is not None]),
+        ("forward", forward, as_arrays),
         ("backward", backward, lambda grad: [grad]),
     ]
 
@@ -212,7 +227,7 @@ def torch_runs(library, case, *arrays):
 
 BENCHMARK = Benchmark(
     name="pooling",
-    libraries=("loops", "numpy", "copy", "torch", "torch-channels-last"),
+    libraries=("loops", "numpy", "copy", "pairs", "torch", "torch-channels-last"),
     cases=all_cases(),
     loops_case=("1,8,32,32 max 2x2 stride 2", Case((1, 8, 32, 32), "max", (2,) * 4, "centered")),
     tiny_case=Case((2, 3, 6, 6), "max", (3, 3, 2, 2), "centered"),

@@ -18,6 +18,7 @@ LABELS = {
     "loops": "Python loops",
     "numpy": "NumPy",
     "copy": "copy",
+    "pairs": "pairs",
     "one-thread": "1 thread",
     "torch": "PyTorch",
     "torch-channels-last": "channels_last",

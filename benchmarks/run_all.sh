@@ -18,7 +18,7 @@ bench() {
 
 peers="torch torch-channels-last"
 bench conv conv --compare loops $peers --budget 0.15
-bench pool pool --compare loops copy $peers --budget 0.1
+bench pool pool --compare loops copy pairs $peers --budget 0.1
 bench train train --compare $peers --budget 0.1
 bench predict predict --compare $peers onnxruntime
 bench scaling scaling --budget 0.1
