@@ -365,9 +365,8 @@ def bprop_conv_bc01(
     bias_grad : ndarray (n_feats,), same dtype, optional
         If given, filled with the gradient of the bias, the mean over the images.
     algorithm : {None, 'direct', 'planes', 'pixels', 'winograd'}
-        As in `conv_bc01`. The gradient of the filters is direct, but for 3 x 3 filters without
-        stride and dilation, and borders of zeros: these it transforms if asked for 'winograd',
-        or where that is faster (None).
+        As in `conv_bc01`. The gradient of the filters is transformed if asked for 'winograd',
+        or where that is faster (None); with dilation or borders other than zeros it is direct.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the results.
 

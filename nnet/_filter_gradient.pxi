@@ -102,10 +102,15 @@ cdef int cheapest_form(const FilterGradient *job, int algorithm, Py_ssize_t lane
                          + 8.0 * channels * job.fil_w / lanes)
     # The tile takes turns of at least 5 multiply-adds; 12 cycles transpose a vector.
     cdef double outer = taps * max(channels * vectors, 5.0) + 12 * transposed
-    # 4 products a pixel, and the transforms of its vectors
-    cdef double winograd = (4 * max(channels * vectors, 5.0) + 23 * transposed) * 4 * tiles / size
+    # The products of a tile of 4 pixels, and the transforms of its vectors. With more pieces
+    # than one a walk is as long as a row of tiles.
+    cdef double products = (
+        (job.fil_h // 2 * 3 + job.fil_h % 2) * (job.fil_w // 2 * 3 + job.fil_w % 2)
+        * (1.0 if job.fil_h < 4 and job.fil_w < 4 else 1.3))
+    cdef double winograd = (
+        (products * max(channels * vectors, 5.0) + 92 * transposed) * tiles / size)
     if (
-        job.fil_h == 3 and job.fil_w == 3 and job.stride_y == 1 and job.stride_x == 1
+        job.fil_h > 1 and job.fil_w > 1 and job.stride_y == 1 and job.stride_x == 1
         and job.dilation_y == 1 and job.dilation_x == 1 and job.border == BORDER_ZEROS
         and (algorithm == WINOGRAD
              or algorithm == FASTEST and not few and winograd < min(dense, outer))
@@ -131,7 +136,6 @@ cdef void plan_filters_gradient(FilterGradient *job, int algorithm, int n_thread
         job.part_size = job.n_channels * taps * job.outer.k_pitch
     elif job.form == TRANSFORMED:
         plan_transformed(job, lanes, itemsize)
-        job.part_size = 16 * job.n_channels * job.winograd.k_pitch
     else:
         plan_dot(job, job.form == SHIFTED, lanes)
         job.part_size = job.n_features * job.c_per_group * taps
