@@ -1,6 +1,7 @@
 """Convolution of BC01 images, forward and backward: the compiled kernels.
 
-Read in this order: _packing.pxi (what lies where in memory), _vectors.pxi,
+Read in this order: _reuse.pxi (what calls leave for others), _packing.pxi (what
+lies where in memory), _vectors.pxi,
 _correlation_tile.pxi and _gradient_tile.pxi (the inner loops), _correlate.pxi
 (the forward pass and the backward pass to the images, and the choice between three
 ways to compute them), _pixels.pxi and _winograd.pxi (two of these),
@@ -19,80 +20,9 @@ from nnet._cpu cimport parallel_for
 from nnet.geometry import BORDER_MODES, conv_geometry
 
 include "_arrays.pxi"
+include "_reuse.pxi"
 include "_vectors.pxi"
 include "_packing.pxi"
-
-
-# --- memory that calls share ---------------------------------------------------
-
-cdef list idle_workspaces = []
-
-
-cdef class Workspace:
-    """Memory for one call, kept for the next: fresh pages cost as much as arithmetic."""
-
-    cdef list blocks
-    cdef Py_ssize_t size, used, total
-
-    def __cinit__(self):
-        self.blocks = []
-        self.size = self.used = self.total = 0
-
-    cdef void *take(self, Py_ssize_t n_bytes) except NULL:
-        """n_bytes of uninitialised memory, aligned for vectors."""
-        cdef cnp.ndarray block
-        n_bytes = ceil_div(n_bytes + 1, 64) * 64
-        self.total += n_bytes
-        if self.used + n_bytes > self.size:
-            self.size = n_bytes
-            self.used = 0
-            self.blocks.append(np.empty(n_bytes + 64, np.uint8))
-        block = self.blocks[len(self.blocks) - 1]
-        cdef size_t start = <size_t>cnp.PyArray_DATA(block)
-        cdef void *memory = <void *>((start + 63) // 64 * 64 + self.used)
-        self.used += n_bytes
-        return memory
-
-    cdef void release(self) except *:
-        """Hand the memory to the next call, in one block."""
-        if len(self.blocks) > 1:
-            self.blocks = [np.empty(self.total + 64, np.uint8)]
-            self.size = self.total
-        self.used = self.total = 0
-        idle_workspaces.append(self)
-
-
-cdef Workspace acquire_workspace():
-    # pop and append are atomic, so Python threads that call at once have one each
-    try:
-        return idle_workspaces.pop()
-    except IndexError:
-        return Workspace()
-
-
-cdef struct ThreadMemory:       # a piece of it for each thread of a call
-    char *start
-    Py_ssize_t size, n_zeros    # bytes; how many of them start as zeros
-    char *ready                 # whether they do already
-
-
-cdef ThreadMemory take_for_threads(Workspace space, int n_threads, Py_ssize_t size,
-                                   Py_ssize_t n_zeros) except *:
-    cdef ThreadMemory memory
-    memory.size, memory.n_zeros = ceil_div(size, 64) * 64, n_zeros
-    memory.start = <char *>space.take(n_threads * memory.size)
-    memory.ready = <char *>space.take(n_threads)
-    memset(memory.ready, 0, n_threads)
-    return memory
-
-
-cdef inline void *piece_of(const ThreadMemory *memory, int thread) noexcept nogil:
-    """The piece of one thread, which itself must be the one to ask: it touches the pages."""
-    cdef char *piece = memory.start + thread * memory.size
-    if not memory.ready[thread]:
-        memset(piece, 0, memory.n_zeros)
-        memory.ready[thread] = True
-    return piece
 
 
 include "_axes.pxi"
@@ -111,19 +41,6 @@ include "_filter_gradient.pxi"
 
 cdef object MAX_PADDED = 2**40  # values in a stack of padded channels: no machine holds more
 
-cdef dict recent_plans = {}     # what check_arguments found for the arguments of earlier calls
-cdef int N_RECENT = 1000
-
-
-cdef bint is_plain(object value) noexcept:
-    """Whether it is an int, a string or a tuple of them, and nothing that only equals one."""
-    if type(value) is tuple:
-        for item in <tuple>value:
-            if not is_plain(item):
-                return False
-        return True
-    return type(value) is int or type(value) is str
-
 
 cdef tuple plan_call(cnp.ndarray imgs, cnp.ndarray filters, object groups, object strides,
                      object padding_mode, object border_mode, object dilation):
@@ -132,8 +49,7 @@ cdef tuple plan_call(cnp.ndarray imgs, cnp.ndarray filters, object groups, objec
     cdef tuple key = (
         imgs_shape, filters_shape, groups, strides, padding_mode, border_mode, dilation
     )
-    cdef bint plain = is_plain(key)  # a dict would take 1.0 and True for 1
-    found = recent_plans.get(key) if plain else None
+    found = recent_plan(key)
     if found is not None:
         return found
     groups = as_count(groups, "groups")
@@ -142,10 +58,7 @@ cdef tuple plan_call(cnp.ndarray imgs, cnp.ndarray filters, object groups, objec
     )
     cdef tuple out_shape = (imgs_shape[0], filters_shape[1], geometry.out_h, geometry.out_w)
     cdef tuple plan = (groups, geometry, BORDER_MODES.index(border_mode), out_shape)
-    if plain:
-        if len(recent_plans) >= N_RECENT:
-            recent_plans.clear()
-        recent_plans[key] = plan
+    remember_plan(key, plan)
     return plan
 
 

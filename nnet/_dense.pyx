@@ -1,8 +1,7 @@
 """What the layers besides convolution and pooling compute, compiled.
 
-matmul is the work of a dense layer (its inner loops are in _matmul.pxi),
-bprop_relu and cross_entropy take one pass over memory, and one call, where
-NumPy would take several.
+matmul is the work of a dense layer (its inner loops are in _matmul.pxi); the
+others take one pass over memory, and one call, where NumPy would take several.
 """
 
 from libc.math cimport exp, expf, log
@@ -191,20 +190,71 @@ def bprop_relu(
     return out
 
 
+cdef real softmax_row(const real *scores, real *probs, Py_ssize_t n_classes,
+                      real *highest) noexcept nogil:
+    """The probabilities of one image, the largest score, and the sum they were divided by."""
+    cdef Py_ssize_t k
+    cdef real total = 0, score
+    highest[0] = scores[0]
+    for k in range(1, n_classes):
+        highest[0] = max(highest[0], scores[k])
+    for k in range(n_classes):
+        # Without the maximum, no exponent is positive.
+        score = scores[k] - highest[0]
+        probs[k] = expf(score) if real is float else exp(score)
+        total += probs[k]
+    for k in range(n_classes):
+        probs[k] /= total
+    return total
+
+
+cdef void softmax_rows(const real *scores, real *probs, Py_ssize_t n_imgs,
+                       Py_ssize_t n_classes) noexcept nogil:
+    cdef real highest
+    cdef Py_ssize_t n
+    for n in range(n_imgs):
+        softmax_row(scores + n * n_classes, probs + n * n_classes, n_classes, &highest)
+
+
+def softmax(
+    scores,         # (n_imgs, n_classes)                                   IN
+    probs=None,     # (n_imgs, n_classes)                                   OUT
+):
+    """Probabilities: exp(scores), divided by their sum over the classes.
+
+    Parameters
+    ----------
+    scores : ndarray (n_imgs, n_classes), float32 or float64
+    probs : ndarray (n_imgs, n_classes), same dtype, optional
+        Filled and returned; None allocates it. It may not share memory with scores.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Before any work, for shapes and types that do not fit.
+    """
+    cdef cnp.ndarray scores_ = check_array(scores, "scores", "n_imgs, n_classes", None, "")
+    cdef cnp.ndarray out = check_output(probs, "probs", shape_of(scores_), scores_.dtype)
+    refuse_overlap(out, "probs", scores_, "scores")
+    cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(scores_, 0), n_classes = cnp.PyArray_DIM(scores_, 1)
+    scores_ = contiguous(scores_)
+    cdef cnp.ndarray work = work_array(out)
+    if cnp.PyArray_TYPE(scores_) == cnp.NPY_FLOAT:
+        softmax_rows[float](<const float *>cnp.PyArray_DATA(scores_),
+                            <float *>cnp.PyArray_DATA(work), n_imgs, n_classes)
+    else:
+        softmax_rows[double](<const double *>cnp.PyArray_DATA(scores_),
+                             <double *>cnp.PyArray_DATA(work), n_imgs, n_classes)
+    deliver(out, work)
+    return out
+
+
 cdef double row_entropy(const real *scores, Py_ssize_t target, real *grad, Py_ssize_t n_classes,
                         Py_ssize_t *n_right) noexcept nogil:
     """The loss of one image, and its gradient: softmax minus one at the target."""
     cdef Py_ssize_t k, best = 0
-    cdef real highest = scores[0], total = 0, score
-    for k in range(1, n_classes):
-        highest = max(highest, scores[k])
+    cdef real highest, total = softmax_row(scores, grad, n_classes, &highest)
     for k in range(n_classes):
-        # Without the maximum, no exponent is positive.
-        score = scores[k] - highest
-        grad[k] = expf(score) if real is float else exp(score)
-        total += grad[k]
-    for k in range(n_classes):
-        grad[k] /= total
         if grad[k] > grad[best]:
             best = k
     n_right[0] += best == target
@@ -286,7 +336,27 @@ def cross_entropy(
     return total / n_imgs, n_right
 
 
-KERNELS = (matmul, bprop_relu, cross_entropy)  # of this very target
+cdef bint are_finite(const real *values, Py_ssize_t n) noexcept nogil:
+    """The difference of any of them from itself is 0, but of NaN and infinity it is NaN."""
+    cdef int wrong = 0      # no early exit: the loop takes a vector at a time
+    cdef Py_ssize_t i
+    for i in range(n):
+        wrong |= values[i] - values[i] != 0
+    return not wrong
+
+
+def all_finite(
+    array,          # any shape                                             IN
+):
+    """Whether no value of a float32 or float64 array is NaN or infinite."""
+    cdef cnp.ndarray values = contiguous(check_reals(array, "array", None, ""))
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(values)
+    if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT:
+        return are_finite[float](<const float *>cnp.PyArray_DATA(values), size)
+    return are_finite[double](<const double *>cnp.PyArray_DATA(values), size)
+
+
+KERNELS = (matmul, bprop_relu, softmax, cross_entropy, all_finite)  # of this very target
 if __name__ == "nnet._dense" and kernels.TARGET != "baseline":
     # The public door leads to the chosen target.
-    matmul, bprop_relu, cross_entropy = kernels.load("_dense")
+    matmul, bprop_relu, softmax, cross_entropy, all_finite = kernels.load("_dense")

@@ -1,7 +1,7 @@
 """Pooling of BC01 images, forward and backward: the compiled kernels.
 
-Read in this order: _pool_vectors.pxi (one vector at a time), _pool_geometry.pxi (what a
-pooling is), _pool_common.pxi (windows of 2x2 pixels, and of the whole image),
+Read in this order: _reuse.pxi (what calls leave for others), _pool_vectors.pxi (one
+vector at a time), _pool_geometry.pxi (what a pooling is), _pool_common.pxi (windows of 2x2 pixels, and of the whole image),
 _pool_forward.pxi and _pool_backward.pxi (any windows), _pool_switches.pxi (where maxima
 are, checked), _pool_3x3.pxi, _pool_threads.pxi, and this file: the checks and the public
 functions.
@@ -12,6 +12,7 @@ from nnet import kernels
 from nnet.geometry import PADDING_WORDS, as_padding, pool_geometry
 
 include "_arrays.pxi"
+include "_reuse.pxi"
 include "_pool_vectors.pxi"
 include "_pool_geometry.pxi"
 include "_pool_common.pxi"
@@ -49,17 +50,26 @@ cdef bint check_options(object mode, object count_include_pad, object switches) 
     return mode == "max"
 
 
-cdef Pooling pooling_of(tuple img_shape, object geometry, object pool_h, object pool_w,
-                        object include_pad) except *:
-    cdef Pooling job
-    job.height = axis_of(
-        img_shape[2], geometry.out_h, pool_h, geometry.stride_y, geometry.top
-    )
-    job.width = axis_of(
-        img_shape[3], geometry.out_w, pool_w, geometry.stride_x, geometry.left
-    )
-    job.include_pad = include_pad
-    return job
+cdef class PoolPlan:
+    """What follows from arguments that fit each other."""
+
+    cdef object geometry
+    cdef Pooling job        # but for include_pad
+    cdef tuple out_shape
+
+
+cdef PoolPlan plan_call(tuple img_shape, tuple sizes, object padding_mode):
+    cdef tuple key = (img_shape, sizes, padding_mode)
+    cdef PoolPlan plan = recent_plan(key)
+    if plan is not None:
+        return plan
+    plan = PoolPlan()
+    g = plan.geometry = pool_geometry(*img_shape[2:], *sizes, padding_mode)
+    plan.out_shape = (*img_shape[:2], g.out_h, g.out_w)
+    plan.job.height = axis_of(img_shape[2], g.out_h, sizes[0], g.stride_y, g.top)
+    plan.job.width = axis_of(img_shape[3], g.out_w, sizes[1], g.stride_x, g.left)
+    remember_plan(key, plan)
+    return plan
 
 
 cdef Pooling unknown_pooling(tuple img_shape, tuple out_shape) except *:
@@ -82,14 +92,16 @@ cdef PoolWork work_of(cnp.ndarray like, Py_ssize_t n_planes, Pooling job, bint i
 
 cdef int threads_for(object n_threads, Py_ssize_t n_planes, double work) except 0:
     """The threads of one call: little work stays on one."""
+    if n_threads is None and work < SMALL_WORK:
+        return 1
     cdef int threads = kernels.call_threads(n_threads)
     return 1 if work < SMALL_WORK or n_planes == 0 else <int>min(threads, n_planes)
 
 
-cdef object backward_geometry(tuple img_shape, tuple sizes, object padding_mode, bint optional):
-    """The geometry, or None where it may be missing."""
+cdef PoolPlan plan_backward_call(tuple img_shape, tuple sizes, object padding_mode, bint optional):
+    """The plan, or None where sizes may be missing."""
     if None not in sizes:
-        return pool_geometry(*img_shape[2:], *sizes, padding_mode)
+        return plan_call(img_shape, sizes, padding_mode)
     if not optional or sizes.count(None) < 4:
         raise TypeError(
             f"(pool_h, pool_w, stride_y, stride_x) is {sizes}, expected four ints"
@@ -212,15 +224,16 @@ def pool_bc01(
     """
     cdef cnp.ndarray imgs_ = check_array(imgs, "imgs", IMG_AXES, None, "")
     cdef bint is_max = check_options(mode, count_include_pad, switches)
-    cdef tuple img_shape = shape_of(imgs_)
-    geometry = pool_geometry(*img_shape[2:], pool_h, pool_w, stride_y, stride_x, padding_mode)
-    cdef Pooling job = pooling_of(img_shape, geometry, pool_h, pool_w, count_include_pad)
-    cdef tuple shape = (*img_shape[:2], geometry.out_h, geometry.out_w)
-    cdef Py_ssize_t n_planes = img_shape[0] * img_shape[1]
+    cdef PoolPlan plan = plan_call(
+        shape_of(imgs_), (pool_h, pool_w, stride_y, stride_x), padding_mode
+    )
+    cdef tuple shape = plan.out_shape
+    cdef Py_ssize_t n_planes = cnp.PyArray_DIM(imgs_, 0) * cnp.PyArray_DIM(imgs_, 1)
     cdef int threads = threads_for(n_threads, n_planes, cnp.PyArray_SIZE(imgs_))
     cdef cnp.ndarray out = check_output(poolout, "poolout", shape, imgs_.dtype)
     cdef cnp.ndarray where = None, where_work = None
-    cdef PoolWork call = work_of(imgs_, n_planes, job, is_max)
+    cdef PoolWork call = work_of(imgs_, n_planes, plan.job, is_max)
+    call.job.include_pad = count_include_pad
     if is_max:
         where_shape, where_dtype = switches_like(switches, shape, pool_h, pool_w)
         where = check_output(switches, "switches", where_shape, where_dtype)
@@ -289,12 +302,12 @@ def bprop_pool_bc01(
         raise TypeError("imgs_grad is None, expected an array of the images' shape")
     cdef cnp.ndarray out = check_array(imgs_grad, "imgs_grad", IMG_AXES, grad, "poolout_grad")
     cdef tuple img_shape = shape_of(out), sizes = (pool_h, pool_w, stride_y, stride_x)
-    geometry = backward_geometry(
+    cdef PoolPlan plan = plan_backward_call(
         img_shape, sizes, padding_mode, is_max and not are_places(switches)
     )
-    out_size = (geometry.out_h, geometry.out_w) if geometry else shape_of(grad)[2:]
-    check_shape(grad, "poolout_grad", (*img_shape[:2], *out_size))
-    cdef Py_ssize_t n_planes = img_shape[0] * img_shape[1]
+    check_shape(grad, "poolout_grad",
+                (*img_shape[:2], *shape_of(grad)[2:]) if plan is None else plan.out_shape)
+    cdef Py_ssize_t n_planes = cnp.PyArray_DIM(out, 0) * cnp.PyArray_DIM(out, 1)
     cdef int threads = threads_for(n_threads, n_planes, cnp.PyArray_SIZE(out))
     cdef cnp.ndarray where = None
     check_output(imgs_grad, "imgs_grad", img_shape, grad.dtype)
@@ -306,13 +319,10 @@ def bprop_pool_bc01(
     if n_planes == 0:
         return out
     cdef cnp.ndarray work = work_array(out), places = None
-    cdef Pooling job
-    if geometry:
-        job = pooling_of(img_shape, geometry, pool_h, pool_w, count_include_pad)
-    else:
-        job = unknown_pooling(img_shape, shape_of(grad))
+    cdef Pooling job = unknown_pooling(img_shape, shape_of(grad)) if plan is None else plan.job
     grad = contiguous(grad)
     cdef PoolWork call = work_of(grad, n_planes, job, is_max)
+    call.job.include_pad = count_include_pad
     call.source, call.out = cnp.PyArray_DATA(grad), cnp.PyArray_DATA(work)
     if is_max:
         call.switches = switches_data(where)
@@ -320,7 +330,7 @@ def bprop_pool_bc01(
             places = np.empty(cnp.PyArray_SIZE(grad), PLACES)
             call.places = <uint8_t *>cnp.PyArray_DATA(places)
     if run_backward(&call, threads):
-        refuse_outside(where, img_shape[2:], geometry, sizes)
+        refuse_outside(where, img_shape[2:], None if plan is None else plan.geometry, sizes)
     deliver(out, work)
     return out
 

@@ -12,20 +12,18 @@ cdef struct PoolWork:
     Plan plan                     # of the forward pass
     Reach reach                   # of the backward pass
     Py_ssize_t n_planes, n_units
-    char *buffers                 # of each thread
-    Py_ssize_t buffer_size        # in bytes
+    ThreadMemory buffers
     bint wrong                    # set by any thread: there is a switch that is outside
 
 
 cdef void share(PoolWork *work, unit_function run, Py_ssize_t buffer_size, int n_threads) except *:
-    """Run a function on all units, with a buffer for each thread."""
-    cdef cnp.ndarray memory
-    work.buffer_size = (buffer_size + 63) // 64 * 64     # no vector straddles a cache line
-    memory = np.empty(n_threads * work.buffer_size + 64, np.uint8)
-    work.buffers = <char *>((<size_t>cnp.PyArray_DATA(memory) + 63) // 64 * 64)
+    """Run a function on all units, with a buffer of so many bytes for each thread."""
+    cdef Workspace space = acquire_workspace()
+    work.buffers = take_for_threads(space, n_threads, buffer_size, 0)
     work.n_units = min(work.n_planes, 4 * n_threads) if n_threads > 1 else 1
     with nogil:
         parallel_for(run, work, work.n_units, n_threads)
+    space.release()
 
 
 cdef inline void planes_of(const PoolWork *work, Py_ssize_t unit, Py_ssize_t *first,
@@ -62,13 +60,13 @@ cdef void forward_unit(const PoolWork *work, Py_ssize_t unit, const real *imgs, 
 cdef void forward_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
     cdef PoolWork *work = <PoolWork *>context
     forward_unit(work, unit, <const float *>work.source, <float *>work.out,
-                 <float *>(work.buffers + thread * work.buffer_size))
+                 <float *>piece_of(&work.buffers, thread))
 
 
 cdef void forward_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
     cdef PoolWork *work = <PoolWork *>context
     forward_unit(work, unit, <const double *>work.source, <double *>work.out,
-                 <double *>(work.buffers + thread * work.buffer_size))
+                 <double *>piece_of(&work.buffers, thread))
 
 
 # --- backward ------------------------------------------------------------------------
@@ -101,7 +99,7 @@ cdef void find_unit(void *context, Py_ssize_t unit, int thread) noexcept nogil:
     cdef Py_ssize_t first, last
     planes_of(work, unit, &first, &last)
     if not find_places(work.switches.pairs, work.places, first, last, work.job,
-                       <float *>(work.buffers + thread * work.buffer_size)):
+                       <float *>piece_of(&work.buffers, thread)):
         work.wrong = True
 
 
@@ -136,10 +134,10 @@ cdef void backward_unit(const PoolWork *work, Py_ssize_t unit, const real *poolo
 cdef void backward_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
     cdef PoolWork *work = <PoolWork *>context
     backward_unit(work, unit, <const float *>work.source, <float *>work.out,
-                  <float *>(work.buffers + thread * work.buffer_size))
+                  <float *>piece_of(&work.buffers, thread))
 
 
 cdef void backward_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
     cdef PoolWork *work = <PoolWork *>context
     backward_unit(work, unit, <const double *>work.source, <double *>work.out,
-                  <double *>(work.buffers + thread * work.buffer_size))
+                  <double *>piece_of(&work.buffers, thread))

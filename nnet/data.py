@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from nnet._dense import all_finite
+
 
 def as_images(X, dtype=None):
     """X as an array of finite floats; by default float64 stays, everything else becomes float32."""
@@ -18,7 +20,7 @@ def as_images(X, dtype=None):
     if X.dtype != dtype:
         with np.errstate(over="ignore"):  # what overflows is found below
             X = X.astype(dtype)
-    if not np.isfinite(X).all():
+    if not all_finite(X):
         bad = int(np.argmin(np.isfinite(X).all(axis=tuple(range(1, X.ndim)))))
         raise ValueError(
             f"X[{bad}] has NaN, infinite or too large values, expected finite {X.dtype}"

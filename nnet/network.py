@@ -8,12 +8,13 @@ from threading import RLock
 import numpy as np
 
 from nnet import gradients
+from nnet._dense import all_finite
 from nnet.data import as_images, as_labels, as_values, batch_of, bc01_shape, check_lengths, encode
 from nnet.layers import Layer, LogRegression, LossMixin, ParamMixin
 from nnet.layers.base import as_bool, as_float, as_int
 from nnet.optimizers import SGD
 from nnet.progress import Progress, describe
-from nnet.work import at_work, find_fusions
+from nnet.work import at_work, find_foreign, find_fusions
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
 CACHE_BYTES = 2**20  # with more, 256 images through the MNIST network took twice as long
@@ -63,14 +64,19 @@ class NeuralNetwork:
                 )
         if len(set(map(id, self.layers))) < len(self.layers):
             raise ValueError("layers has the same object twice, expected one object per layer")
-        self._trained = [i for i, a in enumerate(self.layers) if isinstance(a, ParamMixin)]
+        self._sort_layers()
         if not self._trained:
             raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
-        self._fusions = find_fusions(self.layers)
         self.rng = rng
         self._generator()
         self.input_shape_ = None
         self._lock = RLock()
+
+    def _sort_layers(self):
+        """Which layers are what."""
+        self._trained = [i for i, a in enumerate(self.layers) if isinstance(a, ParamMixin)]
+        self._foreign = find_foreign(self.layers)
+        self._fusions = find_fusions(self.layers)
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name != "_lock"}
@@ -210,6 +216,7 @@ class NeuralNetwork:
         return target
 
     def _setup_layers(self, shape, dtype, rng):
+        self._sort_layers()  # the list may have changed since __init__
         self._shapes = [shape[1:]]  # of one image, before each layer and after the last
         for i, layer in enumerate(self.layers):
             layer.dtype = dtype
@@ -261,6 +268,7 @@ class NeuralNetwork:
                 if loss_layer.is_classifier:
                     n_right = int(np.sum(np.argmax(loss_layer.fprop(scores), axis=1) == target))
                 grad = loss_layer.input_grad(scores, target)
+                grad = self._conform(grad, scores.shape, -1, "input_grad")
             if isfinite(loss):
                 self._backward(grad)
                 optimizer.step(self._collect("param_incs"))
@@ -293,18 +301,20 @@ class NeuralNetwork:
 
     def _forward(self, batch):
         """The scores: what the last layer, the loss, takes."""
+        n_imgs = len(batch)
         for i, layer in enumerate(self.layers[:-1]):
-            shape = (len(batch), *self._shapes[i + 1])
-            batch = self._conform(layer.fprop(batch), shape, i, "fprop")
+            batch = layer.fprop(batch)
+            if i in self._foreign:
+                batch = self._conform(batch, (n_imgs, *self._shapes[i + 1]), i, "fprop")
         return batch
 
     def _backward(self, grad):
         """Let the layers compute their parameters' gradients, down to the first that has any."""
         for i in range(len(self.layers) - 2, self._trained[0] - 1, -1):
-            shape = (len(grad), *self._shapes[i])
+            n_imgs = len(grad)
             grad = self.layers[i].bprop(grad)
-            if self.layers[i].need_input_grad:
-                grad = self._conform(grad, shape, i, "bprop")
+            if i in self._foreign and self.layers[i].need_input_grad:
+                grad = self._conform(grad, (n_imgs, *self._shapes[i]), i, "bprop")
 
     def _conform(self, array, shape, i, method):
         """What a layer returned, in the network's dtype; refused if of a wrong shape."""
@@ -415,7 +425,7 @@ class NeuralNetwork:
     def _predictions(self, X, batch_size):
         with self._at_work(training=False):
             scores = self._scores(X, batch_size)
-            if not np.isfinite(scores).all():
+            if not all_finite(scores):
                 raise DivergedError(
                     "the last layer gets NaN or infinite values: the training diverged, or X is "
                     "far larger than in training"

@@ -3,7 +3,10 @@
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from nnet import layers as own
 from nnet.layers import Activation, Conv, Linear, Pool
+
+OWN = {getattr(own, name) for name in own.__all__}
 
 
 class Fusions(NamedTuple):
@@ -11,6 +14,11 @@ class Fusions(NamedTuple):
 
     relu: list  # a Conv or a Linear computes the ReLU after it, while it has its own output
     relu_grad: list  # a max-Pool computes the gradient of the ReLU before it: on fewer values
+
+
+def find_foreign(layers):
+    """Which layers are not of nnet's own classes: what they return is to be checked."""
+    return {i for i, layer in enumerate(layers) if type(layer) not in OWN}
 
 
 def find_fusions(layers):
@@ -35,20 +43,18 @@ def at_work(layers, shapes, fusions, first_trained, training, lock):
     At the end the arrays are taken back, and all activations with them.
     """
     with lock:
-        before = [
-            (a.training, a.need_input_grad, a._lent, a._kept, a._fused_relu, a._fused_relu_grad)
-            for a in layers
-        ]
+        before = [(a.training, a._lent, a._kept) for a in layers]
+        need_input_grad = layers[first_trained].need_input_grad
         try:
             for layer, output_shape in zip(layers, shapes[1:]):
                 layer.training, layer._lent = training, {"output_shape": output_shape}
             for layer in fusions.relu:
-                layer._fused_relu = True
+                layer._lent["fused_relu"] = True
             for layer in fusions.relu_grad:
-                layer._fused_relu_grad = True
+                layer._lent["fused_relu_grad"] = True
             layers[first_trained].need_input_grad = False
             yield
         finally:
-            for a, values in zip(layers, before):
-                a.training, a.need_input_grad, a._lent, a._kept = values[:4]
-                a._fused_relu, a._fused_relu_grad = values[4:]
+            layers[first_trained].need_input_grad = need_input_grad
+            for a, (training, lent, kept) in zip(layers, before):
+                a.training, a._lent, a._kept = training, lent, kept

@@ -25,7 +25,7 @@ def kernels(request):
         pytest.skip(f"this CPU lacks what the {target} target needs")
     conv_bc01, bprop_conv_bc01 = load("_conv", target)
     pool_bc01, bprop_pool_bc01 = load("_pool", target)
-    matmul, bprop_relu, cross_entropy = load("_dense", target)
+    matmul, bprop_relu, softmax, cross_entropy, all_finite = load("_dense", target)
     return SimpleNamespace(
         target=target,
         conv_bc01=conv_bc01,
@@ -34,7 +34,9 @@ def kernels(request):
         bprop_pool_bc01=bprop_pool_bc01,
         matmul=matmul,
         bprop_relu=bprop_relu,
+        softmax=softmax,
         cross_entropy=cross_entropy,
+        all_finite=all_finite,
     )
 
 

@@ -1,4 +1,4 @@
-"""The kernels of dense layers, ReLU gradients and cross-entropy, against NumPy."""
+"""The kernels of dense layers, ReLU gradients and the like, against NumPy."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -142,7 +142,7 @@ def test_empty_products(kernels, dtype):
 
 def run_guarded(target):
     """All arrays beside guard pages: a stray access kills the process."""
-    matmul, bprop_relu, cross_entropy = load("_dense", target)
+    matmul, bprop_relu, softmax, cross_entropy, all_finite = load("_dense", target)
     for dtype in (np.float32, np.float64):
         for at_end in (True, False):
 
@@ -157,6 +157,8 @@ def run_guarded(target):
                 bprop_relu(ones(n_cols), ones(n_cols), ones(n_cols))
                 target = guarded(np.zeros(3, np.intp), at_end)
                 cross_entropy(ones(3, n_cols), target, ones(3, n_cols))
+                softmax(ones(3, n_cols), ones(3, n_cols))
+                assert all_finite(ones(3, n_cols))
     print("in bounds")
 
 
@@ -165,7 +167,7 @@ def test_nothing_outside_the_arrays_is_touched(run_guarded_apart):
     assert done.stdout == "in bounds\n", f"exit code {done.returncode}\n{done.stderr}"
 
 
-# --- ReLU and cross-entropy -----------------------------------------------------------
+# --- passes over memory ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 250_001])
@@ -198,6 +200,34 @@ def test_cross_entropy(kernels, dtype, rng, n_classes, scale):
         assert_allclose(loss, layer.loss(scores, target), rtol=1e-5, atol=1e-6)
         assert n_right == np.sum(np.argmax(layer.fprop(scores), axis=1) == target)
         assert_allclose(grad, layer.input_grad(scores, target), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 10, 17])
+@pytest.mark.parametrize("scale", [1, 1e4])
+def test_softmax(kernels, dtype, rng, n_classes, scale):
+    scores = (rng.normal(size=(20, n_classes)) * scale).astype(dtype)
+    shifted = scores.astype(np.longdouble) - scores.max(axis=1, keepdims=True)
+    expected = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    out = np.full((20, n_classes), np.nan, dtype)
+    for given in (scores, np.asfortranarray(scores)):
+        assert kernels.softmax(given, out) is out
+        assert_allclose(out, expected, rtol=1e-5, atol=1e-30)
+    assert_array_equal(kernels.softmax(scores), out)
+    assert kernels.softmax(scores[:0]).shape == (0, n_classes)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_all_finite_sees_every_place(kernels, dtype, bad):
+    assert kernels.all_finite(np.full(70, np.finfo(dtype).max, dtype))
+    assert kernels.all_finite(np.ones((0, 3), dtype))
+    for size in (1, 7, 16, 33, 70):
+        for place in range(size):
+            values = np.ones(size, dtype)
+            values[place] = bad
+            assert not kernels.all_finite(values)
+    values = np.ones((6, 5), dtype)
+    values[1, 2] = bad
+    assert not kernels.all_finite(values.T) and kernels.all_finite(values[::2])
 
 
 def test_of_equal_scores_the_first_wins(kernels, dtype):
@@ -237,8 +267,22 @@ def entropy(kernels, **changes):
     return kernels.cross_entropy(**call)
 
 
+def probabilities(kernels, **changes):
+    call = {"scores": ones(5, 4), "probs": ones(5, 4), **changes}
+    return kernels.softmax(**call)
+
+
 OVERLAPPING = ones(40)
 WRONG = [
+    (probabilities, {"scores": [[1.0]]}, TypeError, "scores is a list, expected a NumPy array"),
+    (probabilities, {"scores": ones(5, 0)}, ValueError, "expected no empty axis"),
+    (probabilities, {"probs": ones(4, 5)}, ValueError, r"probs has shape \(4, 5\), expected \(5"),
+    (
+        probabilities,
+        {"scores": OVERLAPPING[:20].reshape(5, 4), "probs": OVERLAPPING[19:39].reshape(5, 4)},
+        ValueError,
+        "probs overlaps scores",
+    ),
     (product, {"a": [[1.0]]}, TypeError, "a is a list, expected a NumPy array"),
     (product, {"a": ones(5, 4, dtype="f2")}, TypeError, "a has dtype float16, expected native"),
     (product, {"b": ones(4, 3, dtype="f8")}, TypeError, "b has dtype float64 but a has float32"),

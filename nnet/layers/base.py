@@ -32,13 +32,19 @@ class Layer(ABC):
     need_input_grad = True
 
     _kept = None  # what fprop keeps for bprop; a network drops it after fit
-    # A network lends a dict: the arrays that _array hands out every step, and "output_shape",
-    # that of one image.
+    # A network lends a dict while it works: the arrays that _array hands out every step,
+    # "output_shape", that of one image, and True for "fused_relu" and "fused_relu_grad".
     _lent = None
-    # Set by a network on an Activation('relu') and on the layer before it that computes it.
-    _fused_relu = False
-    # Set by a network on a max-Pool, and on the ReLU before it whose gradient it computes.
-    _fused_relu_grad = False
+
+    @property
+    def _fused_relu(self):
+        """Of an Activation('relu') and of the layer before it that computes it."""
+        return self._lent is not None and "fused_relu" in self._lent
+
+    @property
+    def _fused_relu_grad(self):
+        """Of a max-Pool, and of the ReLU before it whose gradient it computes."""
+        return self._lent is not None and "fused_relu_grad" in self._lent
 
     def _setup(self, input_shape, rng):
         """Check the input's shape and start afresh, with random numbers from `rng`."""
@@ -77,7 +83,7 @@ class Layer(ABC):
         array = self._lent.get(name)
         if array is None or array.shape[1:] != shape[1:] or len(array) < shape[0]:
             array = self._lent[name] = np.empty(shape, dtype)
-        return array[: shape[0]]
+        return array if len(array) == shape[0] else array[: shape[0]]
 
     def _output(self, input):
         """The array for the output of a batch; a network knows its shape."""

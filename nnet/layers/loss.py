@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnet._dense import cross_entropy
+from nnet._dense import cross_entropy, softmax
 from nnet.layers.base import Layer, LossMixin, check_axes
 
 
@@ -15,8 +15,7 @@ class LogRegression(Layer, LossMixin):
         self.output_shape(input_shape)
 
     def fprop(self, input):
-        probs = np.exp(input - np.maximum.reduce(input, axis=1, keepdims=True))
-        probs /= np.add.reduce(probs, axis=1, keepdims=True)
+        probs = softmax(input)
         if self.training:
             self._kept = probs
         return probs

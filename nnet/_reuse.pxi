@@ -1,0 +1,103 @@
+# What a call leaves for those after it: its memory, and what it found out about its arguments.
+
+from libc.string cimport memset
+
+
+# --- plans ----------------------------------------------------------------------
+
+cdef dict recent_plans = {}  # what the checks found for the arguments of earlier calls
+cdef int N_RECENT = 1000
+
+
+cdef bint is_plain(object value) noexcept:
+    """Whether it is an int, a string or a tuple of them, and nothing that only equals one."""
+    if type(value) is tuple:
+        for item in <tuple>value:
+            if not is_plain(item):
+                return False
+        return True
+    return type(value) is int or type(value) is str
+
+
+cdef object recent_plan(tuple key):
+    """What was remembered, or None."""
+    return recent_plans.get(key) if is_plain(key) else None  # a dict takes 1.0 and True for 1
+
+
+cdef void remember_plan(tuple key, object plan) except *:
+    if is_plain(key):
+        if len(recent_plans) >= N_RECENT:
+            recent_plans.clear()
+        recent_plans[key] = plan
+
+
+# --- memory ---------------------------------------------------------------------
+
+cdef list idle_workspaces = []
+
+
+cdef class Workspace:
+    """Memory for one call, kept for the next: fresh pages cost as much as arithmetic."""
+
+    cdef list blocks
+    cdef Py_ssize_t size, used, total
+
+    def __cinit__(self):
+        self.blocks = []
+        self.size = self.used = self.total = 0
+
+    cdef void *take(self, Py_ssize_t n_bytes) except NULL:
+        """n_bytes of uninitialised memory, aligned for vectors."""
+        cdef cnp.ndarray block
+        n_bytes = (n_bytes + 64) // 64 * 64
+        self.total += n_bytes
+        if self.used + n_bytes > self.size:
+            self.size = n_bytes
+            self.used = 0
+            self.blocks.append(np.empty(n_bytes + 64, np.uint8))
+        block = self.blocks[len(self.blocks) - 1]
+        cdef size_t start = <size_t>cnp.PyArray_DATA(block)
+        cdef void *memory = <void *>((start + 63) // 64 * 64 + self.used)
+        self.used += n_bytes
+        return memory
+
+    cdef void release(self) except *:
+        """Hand the memory to the next call, in one block."""
+        if len(self.blocks) > 1:
+            self.blocks = [np.empty(self.total + 64, np.uint8)]
+            self.size = self.total
+        self.used = self.total = 0
+        idle_workspaces.append(self)
+
+
+cdef Workspace acquire_workspace():
+    # pop and append are atomic, so Python threads that call at once have one each
+    try:
+        return idle_workspaces.pop()
+    except IndexError:
+        return Workspace()
+
+
+cdef struct ThreadMemory:       # a piece of it for each thread of a call
+    char *start
+    Py_ssize_t size, n_zeros    # bytes; how many of them start as zeros
+    char *ready                 # whether they do already
+
+
+cdef ThreadMemory take_for_threads(Workspace space, int n_threads, Py_ssize_t size,
+                                   Py_ssize_t n_zeros) except *:
+    cdef ThreadMemory memory
+    memory.size, memory.n_zeros = (size + 63) // 64 * 64, n_zeros
+    memory.start = <char *>space.take(n_threads * memory.size)
+    memory.ready = <char *>space.take(n_threads)
+    memset(memory.ready, 0, n_threads)
+    return memory
+
+
+cdef inline void *piece_of(const ThreadMemory *memory, int thread) noexcept nogil:
+    """The piece of one thread, which itself must be the one to ask: it touches the pages."""
+    cdef char *piece = memory.start + thread * memory.size
+    if not memory.ready[thread]:
+        memset(piece, 0, memory.n_zeros)
+        memory.ready[thread] = True
+    return piece
