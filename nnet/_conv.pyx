@@ -1,13 +1,12 @@
 """Convolution of BC01 images, forward and backward: the compiled kernels.
 
 Read in this order: _reuse.pxi (what calls leave for others), _packing.pxi (what
-lies where in memory), _vectors.pxi,
-_correlation_tile.pxi and _gradient_tile.pxi (the inner loops), _correlate.pxi
-(the forward pass and the backward pass to the images, and the choice between three
-ways to compute them), _pixels.pxi and _winograd.pxi (two of these),
-_filter_gradient.pxi (the backward pass to the filters, and the choice between its
-forms: _gradient_dot.pxi, _gradient_outer.pxi and _gradient_winograd.pxi), and this
-file: the public functions.
+lies where in memory), _vectors.pxi, _correlation_tile.pxi and _gradient_tile.pxi
+(the inner loops), _correlate.pxi (the forward pass and the backward pass to the
+images, and the choice between three ways to compute them), _pixels.pxi and
+_winograd.pxi (two of these), _filter_gradient.pxi (the backward pass to the
+filters, and the choice between its forms: _gradient_dot.pxi, _gradient_outer.pxi
+and _gradient_winograd.pxi), and this file: the public functions.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -44,7 +43,7 @@ cdef object MAX_PADDED = 2**40  # values in a stack of padded channels: no machi
 
 cdef tuple plan_call(cnp.ndarray imgs, cnp.ndarray filters, object groups, object strides,
                      object padding_mode, object border_mode, object dilation):
-    """Of arguments that fit each other: (groups, geometry, border, the output's shape)."""
+    """Of arguments that fit each other: (groups, geometry, border, the three shapes)."""
     cdef tuple imgs_shape = shape_of(imgs), filters_shape = shape_of(filters)
     cdef tuple key = (
         imgs_shape, filters_shape, groups, strides, padding_mode, border_mode, dilation
@@ -57,7 +56,9 @@ cdef tuple plan_call(cnp.ndarray imgs, cnp.ndarray filters, object groups, objec
         imgs_shape, filters_shape, groups, strides, padding_mode, border_mode, dilation
     )
     cdef tuple out_shape = (imgs_shape[0], filters_shape[1], geometry.out_h, geometry.out_w)
-    cdef tuple plan = (groups, geometry, BORDER_MODES.index(border_mode), out_shape)
+    cdef tuple plan = (
+        groups, geometry, BORDER_MODES.index(border_mode), imgs_shape, filters_shape, out_shape
+    )
     remember_plan(key, plan)
     return plan
 
@@ -204,18 +205,19 @@ def conv_bc01(
         filters, "filters", "n_channels // groups, n_feats, fil_h, fil_w", imgs_, "imgs"
     )
     cdef cnp.ndarray bias_ = None
-    groups, geometry, border, out_shape = plan_call(
+    cdef tuple imgs_shape, filters_shape, out_shape
+    groups, geometry, border, imgs_shape, filters_shape, out_shape = plan_call(
         imgs_, filters_, groups, strides, padding_mode, border_mode, dilation
     )
     if bias is not None:
         bias_ = check_array(bias, "bias", "n_feats", imgs_, "imgs")
-        check_shape(bias_, "bias", shape_of(filters_)[1:2])
+        check_shape(bias_, "bias", filters_shape[1:2])
         bias_ = contiguous(bias_)
     if activation is not None and not isinstance(activation, str):
         raise TypeError(f"activation is {activation!r}, expected None or 'relu'")
     if activation is not None and activation != "relu":
         raise ValueError(f"activation is {activation!r}, expected None or 'relu'")
-    cdef int algorithm_ = as_algorithm(algorithm, shape_of(filters_), geometry)
+    cdef int algorithm_ = as_algorithm(algorithm, filters_shape, geometry)
     cdef int threads = threads_for(n_threads, filters_, out_shape)
     cdef cnp.ndarray out = check_output(convout, "convout", out_shape, imgs_.dtype)
     refuse_overlap(out, "convout", imgs_, "imgs")
@@ -230,14 +232,14 @@ def conv_bc01(
         conv_forward[float](
             <const float *>cnp.PyArray_DATA(imgs_), <const float *>cnp.PyArray_DATA(filters_),
             <float *>cnp.PyArray_DATA(work), <const float *>data_of(bias_),
-            activation is not None, shape_of(imgs_), shape_of(filters_), groups, geometry, border,
+            activation is not None, imgs_shape, filters_shape, groups, geometry, border,
             algorithm_, threads, space,
         )
     else:
         conv_forward[double](
             <const double *>cnp.PyArray_DATA(imgs_), <const double *>cnp.PyArray_DATA(filters_),
             <double *>cnp.PyArray_DATA(work), <const double *>data_of(bias_),
-            activation is not None, shape_of(imgs_), shape_of(filters_), groups, geometry, border,
+            activation is not None, imgs_shape, filters_shape, groups, geometry, border,
             algorithm_, threads, space,
         )
     space.release()
@@ -309,20 +311,21 @@ def bprop_conv_bc01(
     cdef cnp.ndarray filters_ = check_array(
         filters, "filters", "n_channels // groups, n_feats, fil_h, fil_w", imgs_, "imgs"
     )
-    groups, geometry, border, out_shape = plan_call(
+    cdef tuple imgs_shape, filters_shape, out_shape
+    groups, geometry, border, imgs_shape, filters_shape, out_shape = plan_call(
         imgs_, filters_, groups, strides, padding_mode, border_mode, dilation
     )
     check_shape(grad, "convout_grad", out_shape)
-    cdef int algorithm_ = as_algorithm(algorithm, shape_of(filters_), geometry)
+    cdef int algorithm_ = as_algorithm(algorithm, filters_shape, geometry)
     cdef int threads = threads_for(n_threads, filters_, out_shape)
     if not need_imgs_grad and imgs_grad is not None:
         raise ValueError("imgs_grad is given, expected None when need_imgs_grad is false")
     cdef cnp.ndarray filters_out, imgs_out = None, bias_out = None
-    filters_out = check_output(filters_grad, "filters_grad", shape_of(filters_), imgs_.dtype)
+    filters_out = check_output(filters_grad, "filters_grad", filters_shape, imgs_.dtype)
     if need_imgs_grad:
-        imgs_out = check_output(imgs_grad, "imgs_grad", shape_of(imgs_), imgs_.dtype)
+        imgs_out = check_output(imgs_grad, "imgs_grad", imgs_shape, imgs_.dtype)
     if bias_grad is not None:
-        bias_out = check_output(bias_grad, "bias_grad", shape_of(filters_)[1:2], imgs_.dtype)
+        bias_out = check_output(bias_grad, "bias_grad", filters_shape[1:2], imgs_.dtype)
     cdef tuple outputs = (
         ("filters_grad", filters_out), ("imgs_grad", imgs_out), ("bias_grad", bias_out)
     )
@@ -346,15 +349,15 @@ def bprop_conv_bc01(
         bprop[float](
             <const float *>cnp.PyArray_DATA(imgs_), <const float *>cnp.PyArray_DATA(grad),
             <const float *>cnp.PyArray_DATA(filters_), <float *>data_of(imgs_work),
-            <float *>data_of(filters_work), <float *>data_of(bias_work), shape_of(imgs_),
-            shape_of(filters_), groups, geometry, border, algorithm_, threads, space,
+            <float *>data_of(filters_work), <float *>data_of(bias_work), imgs_shape,
+            filters_shape, groups, geometry, border, algorithm_, threads, space,
         )
     else:
         bprop[double](
             <const double *>cnp.PyArray_DATA(imgs_), <const double *>cnp.PyArray_DATA(grad),
             <const double *>cnp.PyArray_DATA(filters_), <double *>data_of(imgs_work),
-            <double *>data_of(filters_work), <double *>data_of(bias_work), shape_of(imgs_),
-            shape_of(filters_), groups, geometry, border, algorithm_, threads, space,
+            <double *>data_of(filters_work), <double *>data_of(bias_work), imgs_shape,
+            filters_shape, groups, geometry, border, algorithm_, threads, space,
         )
     space.release()
     deliver(imgs_out, imgs_work)

@@ -7,7 +7,8 @@
 #                                             b[t, j]: lanes hold columns
 #
 # Every element is summed in the order of t, whatever tile it is in and whichever
-# thread has it. Rows of b are read where they are; if its columns do not lie side
+# thread has it; but if a has a single row, several blocks of t are summed at once, as
+# one multiply-add after the other would wait for the one before. Rows of b are read where they are; if its columns do not lie side
 # by side, as in a transposed matrix, a block of it is copied first.
 
 from libc.string cimport memcpy
@@ -15,6 +16,7 @@ from libc.string cimport memcpy
 cdef enum:
     MAX_COLUMNS = MAX_ACCUMULATORS // MAX_FEATURES  # vectors of columns in a tile
     BLOCK = 256             # of the inner axis: that much of b stays in the L2 cache
+    N_CHAINS = 4            # blocks that a single row takes at once: the latency in cycles
     PANEL_SIZE = BLOCK * MAX_COLUMNS * VECTOR_BYTES // 4
     SMALL_WORK = 300_000    # multiply-adds below which a second thread costs more than it saves
 
@@ -98,6 +100,45 @@ cdef void product_panel(
         product_rows(out, out_row, a, a_row, a_inner, b, b_inner, n_inner, go_on, n_rows, 3)
 
 
+cdef inline void product_chains(
+    real *out,                          # (n_vectors * lanes,)                      IN/OUT
+    const real *a, Py_ssize_t a_inner, const real *b, Py_ssize_t b_inner,
+    bint go_on, const int n_vectors,
+) noexcept nogil:
+    """N_CHAINS blocks of a single row."""
+    cdef int lanes = VECTOR_BYTES // sizeof(real)
+    cdef real acc[TILE_BYTES]
+    cdef Py_ssize_t t
+    cdef int i, v
+    for i in range(N_CHAINS * n_vectors):
+        fill(acc + i * lanes, <real>0)
+    for t in range(BLOCK):
+        for i in range(N_CHAINS):
+            for v in range(n_vectors):
+                madd(acc + (i * n_vectors + v) * lanes, a[i * BLOCK * a_inner],
+                     b + i * BLOCK * b_inner + v * lanes)
+        a += a_inner
+        b += b_inner
+    for i in range(N_CHAINS):
+        for v in range(n_vectors):
+            if go_on or i > 0:
+                add(out + v * lanes, out + v * lanes, acc + (i * n_vectors + v) * lanes)
+            else:
+                store(out + v * lanes, acc + (i * n_vectors + v) * lanes)
+
+
+cdef void product_row(
+    real *out, const real *a, Py_ssize_t a_inner, const real *b, Py_ssize_t b_inner, bint go_on,
+    int n_vectors,
+) noexcept nogil:
+    if n_vectors == 1:
+        product_chains(out, a, a_inner, b, b_inner, go_on, 1)
+    elif n_vectors == 2:
+        product_chains(out, a, a_inner, b, b_inner, go_on, 2)
+    elif n_vectors == 3 and MAX_COLUMNS >= 3:
+        product_chains(out, a, a_inner, b, b_inner, go_on, 3)
+
+
 cdef void pack_block(real *panel, Py_ssize_t width, const real *b, const Product *job,
                      Py_ssize_t n_inner, Py_ssize_t n_cols) noexcept nogil:
     """Columns of b side by side, zeros after the last."""
@@ -135,7 +176,7 @@ cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexc
     cdef Py_ssize_t n_rows = (part + 1) * job.n_rows // job.n_parts - first
     cdef Py_ssize_t n_tiles = (n_rows + MAX_FEATURES - 1) // MAX_FEATURES
     cdef Py_ssize_t readable = readable_rows(job, col, width)
-    cdef Py_ssize_t t, t_end, i, n, tile, pitch, row
+    cdef Py_ssize_t t, t_end, i, n, tile, pitch, row, n_chains
     cdef real memory[PANEL_SIZE + VECTOR_BYTES]
     cdef real corner[TILE_BYTES]
     cdef real *panel = <real *>((<size_t>memory + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES)
@@ -144,7 +185,8 @@ cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexc
     t_end = -1
     while t_end < job.n_inner:  # once even if there is nothing to sum
         t = max(t_end, <Py_ssize_t>0)
-        t_end = min(t + BLOCK, readable if t < readable else job.n_inner)
+        n_chains = N_CHAINS if job.n_rows == 1 and t + N_CHAINS * BLOCK <= readable else 1
+        t_end = min(t + n_chains * BLOCK, readable if t < readable else job.n_inner)
         source, pitch = b + t * job.b_inner + col * job.b_col, job.b_inner
         if t >= readable:
             pack_block(panel, width, source, job, t_end - t, n_cols)
@@ -157,8 +199,13 @@ cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexc
                 place, row = corner, width
                 if t > 0:
                     copy_tile(corner, width, out + i * job.n_cols + col, job.n_cols, n, n_cols)
-            product_panel(place, row, a + i * job.a_row + t * job.a_inner, job.a_row, job.a_inner,
-                          source, pitch, t_end - t, t > 0, <int>n, <int>(width // lanes))
+            if n_chains > 1:
+                product_row(place, a + t * job.a_inner, job.a_inner, source, pitch, t > 0,
+                            <int>(width // lanes))
+            else:
+                product_panel(place, row, a + i * job.a_row + t * job.a_inner, job.a_row,
+                              job.a_inner, source, pitch, t_end - t, t > 0, <int>n,
+                              <int>(width // lanes))
             if t_end == job.n_inner:
                 finish_tile(place, row, n, n_cols, width, <real>job.divisor,
                             bias + col if bias != NULL else NULL, job.with_relu)

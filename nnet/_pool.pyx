@@ -1,10 +1,10 @@
 """Pooling of BC01 images, forward and backward: the compiled kernels.
 
 Read in this order: _reuse.pxi (what calls leave for others), _pool_vectors.pxi (one
-vector at a time), _pool_geometry.pxi (what a pooling is), _pool_common.pxi (windows of 2x2 pixels, and of the whole image),
-_pool_forward.pxi and _pool_backward.pxi (any windows), _pool_switches.pxi (where maxima
-are, checked), _pool_3x3.pxi, _pool_threads.pxi, and this file: the checks and the public
-functions.
+vector at a time), _pool_geometry.pxi (what a pooling is), _pool_common.pxi (windows of
+2x2 pixels, and of the whole image), _pool_forward.pxi and _pool_backward.pxi (any
+windows), _pool_switches.pxi (where maxima are, checked), _pool_3x3.pxi,
+_pool_threads.pxi, and this file: the checks and the public functions.
 """
 
 from cython.parallel cimport prange

@@ -14,7 +14,7 @@ from nnet.layers import Layer, LogRegression, LossMixin, ParamMixin
 from nnet.layers.base import as_bool, as_float, as_int
 from nnet.optimizers import SGD
 from nnet.progress import Progress, describe
-from nnet.work import at_work, find_foreign, find_fusions
+from nnet.work import AtWork, find_foreign, find_fusions
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
 CACHE_BYTES = 2**20  # with more, 256 images through the MNIST network took twice as long
@@ -296,8 +296,8 @@ class NeuralNetwork:
 
     def _at_work(self, training):
         """A context for all that layers compute. Another thread that wants to predict waits."""
-        first = self._trained[0]
-        return at_work(self.layers, self._shapes, self._fusions, first, training, self._lock)
+        first = self.layers[self._trained[0]]
+        return AtWork(self.layers, self._shapes, self._fusions, first, training, self._lock)
 
     def _forward(self, batch):
         """The scores: what the last layer, the loss, takes."""

@@ -83,7 +83,11 @@ class Conv(WeightedLayer):
             self._output(input),
             bias=self.b,
             activation="relu" if self._fused_relu else None,
-            **self._geometry(),
+            strides=self.strides,
+            padding_mode=self.padding_mode,
+            border_mode=self.border_mode,
+            dilation=self.dilation,
+            groups=self.groups,
         )
 
     def bprop(self, output_grad):
@@ -99,7 +103,11 @@ class Conv(WeightedLayer):
             self.W_grad,
             need_imgs_grad=self.need_input_grad,
             bias_grad=self.b_grad,
-            **self._geometry(),
+            strides=self.strides,
+            padding_mode=self.padding_mode,
+            border_mode=self.border_mode,
+            dilation=self.dilation,
+            groups=self.groups,
         )[0]
 
     def output_shape(self, input_shape):
@@ -113,12 +121,3 @@ class Conv(WeightedLayer):
             self.dilation,
         )
         return input_shape[0], self.n_feats, where.out_h, where.out_w
-
-    def _geometry(self):
-        return {
-            "strides": self.strides,
-            "padding_mode": self.padding_mode,
-            "border_mode": self.border_mode,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }

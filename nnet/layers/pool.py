@@ -52,7 +52,16 @@ class Pool(Layer):
         output, switches = self._output(input), None
         if self.mode == "max":
             switches = self._switches(output.shape)
-        pool_bc01(input, output, switches, *self.pool_shape, *self.strides, **self._options())
+        pool_bc01(
+            input,
+            output,
+            switches,
+            *self.pool_shape,
+            *self.strides,
+            mode=self.mode,
+            padding_mode=self.padding_mode,
+            count_include_pad=self.count_include_pad,
+        )
         if self.training:
             self._kept = input.shape, output, switches
         return output
@@ -64,7 +73,14 @@ class Pool(Layer):
             masked = self._array("masked", output.shape, output.dtype)
             output_grad = bprop_relu(output, output_grad, masked)
         return bprop_pool_bc01(
-            output_grad, switches, imgs_grad, *self.pool_shape, *self.strides, **self._options()
+            output_grad,
+            switches,
+            imgs_grad,
+            *self.pool_shape,
+            *self.strides,
+            mode=self.mode,
+            padding_mode=self.padding_mode,
+            count_include_pad=self.count_include_pad,
         )
 
     def output_shape(self, input_shape):
@@ -77,13 +93,6 @@ class Pool(Layer):
         if self.pool_shape[0] * self.pool_shape[1] > MAX_PLACES:
             return self._array("switches", (*out_shape, 2), np.intp)
         return self._array("switches", out_shape, np.uint8)
-
-    def _options(self):
-        return {
-            "mode": self.mode,
-            "padding_mode": self.padding_mode,
-            "count_include_pad": self.count_include_pad,
-        }
 
 
 WHOLE = {"mode": "avg", "padding_mode": "valid"}  # with a window of the image's size
