@@ -241,7 +241,7 @@ class NeuralNetwork:
         for first in range(0, len(X), batch_size):
             rows = order[first : first + batch_size]
             # With mode='raise', take would first copy to a buffer of its own.
-            batch = np.take(images, rows, axis=0, out=work[: len(rows)], mode="clip")
+            batch = images.take(rows, 0, work[: len(rows)], "clip")
             loss, right = self._step(batch, target[rows], optimizer)
             if not isfinite(loss):
                 raise DivergedError(

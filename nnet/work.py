@@ -2,6 +2,7 @@
 
 from nnet import layers as own
 from nnet.layers import Activation, Conv, Linear, Pool
+from nnet.layers.base import Buffers
 
 OWN = {getattr(own, name) for name in own.__all__}
 
@@ -46,9 +47,10 @@ class AtWork:
         self.lock.acquire()
         self.before = [(layer.training, layer._lent) for layer in self.layers]
         self.need_input_grad = self.first_trained.need_input_grad
+        buffers = Buffers()
         for layer, output_shape, fused in zip(self.layers, self.shapes[1:], self.fusions):
             layer.training = self.training
-            layer._lent = {"output_shape": output_shape, **fused}
+            layer._lent = {"output_shape": output_shape, "buffers": buffers, **fused}
         self.first_trained.need_input_grad = False
 
     def __exit__(self, *error):

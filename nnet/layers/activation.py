@@ -28,7 +28,7 @@ class Activation(Layer):
         else:
             function, _ = FUNCTIONS[self.type]
             output = self._output(input)
-            function(input, output, self._array("temp", input.shape, input.dtype))
+            function(input, output, self._fleeting(input.shape, input.dtype))
         if self.training:
             self._kept = output
         return output
@@ -37,7 +37,7 @@ class Activation(Layer):
         if self._fused_relu_grad:  # the Pool after this layer has done the work
             return output_grad
         output = self._kept
-        grad = self._array("temp", output.shape, output.dtype)
+        grad = self._fleeting(output.shape, output.dtype)
         if self.type == "relu":
             return bprop_relu(output, output_grad, grad)
         _, slope = FUNCTIONS[self.type]

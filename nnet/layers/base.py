@@ -33,7 +33,8 @@ class Layer(ABC):
 
     _kept = None  # what fprop keeps for bprop; a network drops it after fit
     # A network lends a dict while it works: the arrays that _array hands out every step,
-    # "output_shape", that of one image, and True for "fused_relu" and "fused_relu_grad".
+    # "output_shape", that of one image, "buffers", where _fleeting takes its arrays from, and
+    # True for "fused_relu" and "fused_relu_grad".
     _lent = None
 
     @property
@@ -85,11 +86,31 @@ class Layer(ABC):
             array = self._lent[name] = np.empty(shape, dtype)
         return array if len(array) == shape[0] else array[: shape[0]]
 
+    def _fleeting(self, shape, dtype):
+        """An uninitialised array for what only the next pass reads: the next but one reuses it."""
+        if self._lent is None:
+            return np.empty(shape, dtype)
+        return self._lent["buffers"].next_array(shape, dtype)
+
     def _output(self, input):
         """The array for the output of a batch; a network knows its shape."""
         if self._lent is None:
             return np.empty(self.output_shape(input.shape), input.dtype)
         return self._array("output", (len(input), *self._lent["output_shape"]), input.dtype)
+
+
+class Buffers:
+    """Two pieces of memory that take turns: a pass reads the one and writes the other."""
+
+    def __init__(self):
+        self._next, self._last = np.empty(0, np.uint8), np.empty(0, np.uint8)
+
+    def next_array(self, shape, dtype):
+        n_bytes = math.prod(shape) * dtype.itemsize
+        self._next, self._last = self._last, self._next
+        if self._last.size < n_bytes:
+            self._last = np.empty(n_bytes, np.uint8)
+        return np.ndarray(shape, dtype, self._last)
 
 
 class ParamMixin(ABC):

@@ -94,7 +94,7 @@ class Conv(WeightedLayer):
         imgs = self._kept
         imgs_grad = None
         if self.need_input_grad:
-            imgs_grad = self._array("input_grad", imgs.shape, self.W.dtype)
+            imgs_grad = self._fleeting(imgs.shape, self.W.dtype)
         return bprop_conv_bc01(
             imgs,
             output_grad,

@@ -51,7 +51,7 @@ class Linear(WeightedLayer):
             self.b_grad /= max(len(input), 1)
         if not self.need_input_grad:
             return None
-        return matmul(output_grad, self.W.T, self._array("input_grad", input.shape, self.W.dtype))
+        return matmul(output_grad, self.W.T, self._fleeting(input.shape, self.W.dtype))
 
     def output_shape(self, input_shape):
         advice = (

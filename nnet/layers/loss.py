@@ -35,7 +35,7 @@ class LogRegression(Layer, LossMixin):
 
     def loss_and_grad(self, input, target):
         """`loss`, for how many images `fprop` is right, and `input_grad`: all of one softmax."""
-        grad = self._array("input_grad", input.shape, input.dtype)
+        grad = self._fleeting(input.shape, input.dtype)
         loss, n_right = cross_entropy(input, target, grad)
         return loss, n_right, grad
 

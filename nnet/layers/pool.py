@@ -68,10 +68,10 @@ class Pool(Layer):
 
     def bprop(self, output_grad):
         input_shape, output, switches = self._kept
-        imgs_grad = self._array("input_grad", input_shape, output_grad.dtype)
         if self._fused_relu_grad:  # here there are fewer values than before the pooling
-            masked = self._array("masked", output.shape, output.dtype)
+            masked = self._fleeting(output.shape, output.dtype)
             output_grad = bprop_relu(output, output_grad, masked)
+        imgs_grad = self._fleeting(input_shape, output_grad.dtype)
         return bprop_pool_bc01(
             output_grad,
             switches,
@@ -113,7 +113,7 @@ class GlobalAveragePool(Layer):
 
     def bprop(self, output_grad):
         input_shape = self._kept
-        imgs_grad = self._array("input_grad", input_shape, output_grad.dtype)
+        imgs_grad = self._fleeting(input_shape, output_grad.dtype)
         size = input_shape[2:]
         output_grad = output_grad[:, :, None, None]
         return bprop_pool_bc01(output_grad, None, imgs_grad, *size, *size, **WHOLE)

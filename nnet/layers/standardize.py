@@ -32,7 +32,7 @@ class Standardize(Layer):
         return output
 
     def bprop(self, output_grad):
-        input_grad = self._array("input_grad", output_grad.shape, output_grad.dtype)
+        input_grad = self._fleeting(output_grad.shape, output_grad.dtype)
         return np.divide(output_grad, self.scale, out=input_grad)
 
     def output_shape(self, input_shape):
