@@ -413,6 +413,8 @@ class NeuralNetwork:
         if len(X) > FEW_IMAGES:
             batch_size = min(batch_size, self._images_in_cache())
         images = X.reshape(len(X), *self._shapes[0])
+        if len(X) <= batch_size and not self._foreign:  # another's layer may return its own array
+            return self._forward(images)
         scores = np.empty((len(X), *self._shapes[-2]), self.dtype_)
         for start in range(0, len(X), batch_size):
             scores[start : start + batch_size] = self._forward(images[start : start + batch_size])

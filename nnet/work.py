@@ -17,14 +17,16 @@ def find_fusions(layers):
 
     Only nnet's own classes do: a class derived from one may do something else.
     """
-    found = [{} for _ in layers]
+    found = [set() for _ in layers]
     for i, (layer, after) in enumerate(zip(layers, layers[1:])):
         if type(layer) in (Conv, Linear) and _is_relu(after):
             # The former computes the ReLU, while it has its own output.
-            found[i]["fused_relu"] = found[i + 1]["fused_relu"] = True
+            found[i].add("relu")
+            found[i + 1].add("relu")
         if _is_relu(layer) and type(after) is Pool and after.mode == "max":
             # The latter computes the gradient of the ReLU: on fewer values.
-            found[i]["fused_relu_grad"] = found[i + 1]["fused_relu_grad"] = True
+            found[i].add("relu_grad")
+            found[i + 1].add("relu_grad")
     return found
 
 
@@ -50,7 +52,7 @@ class AtWork:
         buffers = Buffers()
         for layer, output_shape, fused in zip(self.layers, self.shapes[1:], self.fusions):
             layer.training = self.training
-            layer._lent = {"output_shape": output_shape, "buffers": buffers, **fused}
+            layer._lent = {"output_shape": output_shape, "buffers": buffers, "fused": fused}
         self.first_trained.need_input_grad = False
 
     def __exit__(self, *error):

@@ -458,6 +458,34 @@ def test_own_loss_trains(rng):
     check(network.check_gradients(X[:4], y[:4]))
 
 
+def test_own_loss_of_wrong_shape(rng):
+    X, y = stripes(12, rng)
+    loss = Hinge()
+    loss.input_grad = lambda scores, target: scores[:, :1]
+    network = NeuralNetwork([*small_cnn().layers[:-1], loss], rng=0)
+    with pytest.raises(ValueError, match=r"\(Hinge\).input_grad returned shape .*, expected"):
+        network.fit(X, y)
+
+
+def test_predictions_share_no_memory(rng):
+    """Not even if a layer of one's own returns the same array every time."""
+
+    class Same(Flatten):
+        output = np.empty((4, 1), np.float32)
+
+        def fprop(self, input):
+            self.output[: len(input)] = input
+            return self.output[: len(input)]
+
+    X, y = rng.normal(size=(4, 3)).astype(np.float32), np.arange(4.0)
+    for layers in ([Linear(1)], [Linear(1), Same()]):
+        network = NeuralNetwork([*layers, MeanSquaredError()], rng=0).fit(X, y, 0.01, max_iter=1)
+        first = network.predict(X)
+        before = first.copy()
+        network.predict(-X)
+        assert np.array_equal(first, before)
+
+
 @pytest.mark.parametrize("method", ["fprop", "bprop"])
 def test_own_layer_of_wrong_shape(method, rng):
     X, y = stripes(12, rng)

@@ -458,3 +458,18 @@ def test_padding_that_maxima_do_not_need_is_checked_all_the_same(kernels, paddin
     poolout, switches = kernels.pool_bc01(imgs, None, None, 2, 2, 2, 2)
     with pytest.raises((ValueError, TypeError), match="padding_mode is .*, expected"):
         kernels.bprop_pool_bc01(poolout, switches, imgs, padding_mode=padding_mode)
+
+
+def test_an_earlier_call_lets_no_wrong_type_through(kernels):
+    """2 and 2.0 are equal."""
+    forward(kernels)
+    for name, size in SIZES.items():
+        with pytest.raises(TypeError, match=name):
+            forward(kernels, **{name: float(size)})
+
+
+def test_an_earlier_call_decides_no_other_option(kernels):
+    call = {"imgs": ones(*IMGS), "poolout": None, "switches": None, **SIZES, "mode": "avg"}
+    for include_pad in (False, True, False):
+        out, _ = kernels.pool_bc01(**call, count_include_pad=include_pad)
+        assert (out[0, 0, 0, 0] < 1) == include_pad

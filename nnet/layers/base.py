@@ -34,18 +34,18 @@ class Layer(ABC):
     _kept = None  # what fprop keeps for bprop; a network drops it after fit
     # A network lends a dict while it works: the arrays that _array hands out every step,
     # "output_shape", that of one image, "buffers", where _fleeting takes its arrays from, and
-    # True for "fused_relu" and "fused_relu_grad".
+    # "fused", in which fusions the layer takes part.
     _lent = None
 
     @property
     def _fused_relu(self):
         """Of an Activation('relu') and of the layer before it that computes it."""
-        return self._lent is not None and "fused_relu" in self._lent
+        return self._lent is not None and "relu" in self._lent["fused"]
 
     @property
     def _fused_relu_grad(self):
         """Of a max-Pool, and of the ReLU before it whose gradient it computes."""
-        return self._lent is not None and "fused_relu_grad" in self._lent
+        return self._lent is not None and "relu_grad" in self._lent["fused"]
 
     def _setup(self, input_shape, rng):
         """Check the input's shape and start afresh, with random numbers from `rng`."""
@@ -99,11 +99,14 @@ class Layer(ABC):
         return self._array("output", (len(input), *self._lent["output_shape"]), input.dtype)
 
 
+NOTHING = np.empty(0, np.uint8)
+
+
 class Buffers:
     """Two pieces of memory that take turns: a pass reads the one and writes the other."""
 
     def __init__(self):
-        self._next, self._last = np.empty(0, np.uint8), np.empty(0, np.uint8)
+        self._next, self._last = NOTHING, NOTHING
 
     def next_array(self, shape, dtype):
         n_bytes = math.prod(shape) * dtype.itemsize
