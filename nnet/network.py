@@ -2,7 +2,6 @@
 
 import time
 from math import isfinite, prod
-from operator import index
 from threading import RLock
 
 import numpy as np
@@ -11,7 +10,7 @@ from nnet import gradients
 from nnet._dense import all_finite
 from nnet.data import as_images, as_labels, as_values, batch_of, bc01_shape, check_lengths, encode
 from nnet.layers import Layer, LogRegression, LossMixin, ParamMixin
-from nnet.layers.base import as_bool, as_float, as_int
+from nnet.layers.base import as_bool, as_float, as_generator, as_int
 from nnet.optimizers import SGD
 from nnet.progress import Progress, describe
 from nnet.work import AtWork, find_foreign, find_fusions
@@ -73,7 +72,6 @@ class NeuralNetwork:
         self._lock = RLock()
 
     def _sort_layers(self):
-        """Which layers are what."""
         self._trained = [i for i, a in enumerate(self.layers) if isinstance(a, ParamMixin)]
         self._foreign = find_foreign(self.layers)
         self._fusions = find_fusions(self.layers)
@@ -140,8 +138,7 @@ class NeuralNetwork:
             If the loss of a batch, or a parameter after an epoch, is not finite.
             The network then counts as not fitted.
         """
-        n_epochs = as_int(max_iter, "max_iter", 1)
-        batch_size = as_int(batch_size, "batch_size", 1)
+        n_epochs, batch_size = as_int(max_iter, "max_iter", 1), as_int(batch_size, "batch_size", 1)
         shuffle, verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
         rate = learning_rate if callable(learning_rate) else lambda epoch: learning_rate
         SGD([], rate(0), momentum, nesterov)  # refuses bad options before any work
@@ -176,14 +173,7 @@ class NeuralNetwork:
         return self
 
     def _generator(self):
-        if isinstance(self.rng, (np.random.Generator, np.random.RandomState)):
-            return self.rng
-        try:
-            return np.random.default_rng(self.rng if self.rng is None else index(self.rng))
-        except TypeError:
-            raise TypeError(
-                f"rng is {self.rng!r}, expected None, an int, a Generator or a RandomState"
-            ) from None
+        return as_generator(self.rng)
 
     def _setup(self, X, y, batch_size, rng, classes=None):
         """Set up the layers and everything that follows from X and y; return the target."""
@@ -310,8 +300,8 @@ class NeuralNetwork:
 
     def _backward(self, grad):
         """Let the layers compute their parameters' gradients, down to the first that has any."""
+        n_imgs = len(grad)
         for i in range(len(self.layers) - 2, self._trained[0] - 1, -1):
-            n_imgs = len(grad)
             grad = self.layers[i].bprop(grad)
             if i in self._foreign and self.layers[i].need_input_grad:
                 grad = self._conform(grad, (n_imgs, *self._shapes[i]), i, "bprop")

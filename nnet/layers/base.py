@@ -233,3 +233,15 @@ def as_float(value, name, alternatives=""):
     if not (0 <= value < math.inf):
         raise ValueError(f"{name} is {value!r}, {expected}")
     return float(value)
+
+
+def as_generator(rng):
+    """The source of random numbers that an `rng` stands for."""
+    if isinstance(rng, (np.random.Generator, np.random.RandomState)):
+        return rng
+    try:
+        return np.random.default_rng(rng if rng is None else index(rng))
+    except TypeError:
+        raise TypeError(
+            f"rng is {rng!r}, expected None, an int, a Generator or a RandomState"
+        ) from None
