@@ -91,7 +91,7 @@ cdef struct Walk:
     Py_ssize_t n_imgs, rows, cols               # cols: pixels, or whole vectors (dot form)
     Py_ssize_t src_img, src_row, src_col
     Py_ssize_t grad_img, grad_row, grad_col
-    # What comes next is fetched meanwhile, a cache line of each for every pixel (outer form).
+    # What comes next is fetched meanwhile, a cache line for every pixel or vector of pixels.
     const char *next_imgs
     const char *next_grad
     const char *next_imgs_end
@@ -106,7 +106,7 @@ cdef inline void dot_tile(
     const Py_ssize_t *feature_at,       # (n_features,) where each feature's gradient begins
     const real *tails,                  # (n_imgs, ..., lanes) the rest of a row, or NULL
     Py_ssize_t tails_img,
-    const Walk *walk,
+    Walk *walk,
     const int n_taps,
     const int n_features,
 ) noexcept nogil:
@@ -118,6 +118,8 @@ cdef inline void dot_tile(
     cdef const real *grads[5]
     cdef Py_ssize_t s, y, x, end
     cdef int i, f
+    cdef const char *next_grad = walk.next_grad
+    cdef Py_ssize_t grad_step = 64 if walk.next_grad < walk.next_grad_end else 0
     for i in range(n_taps):             # gcc unrolls no loop of more than 16
         for f in range(n_features):
             clear(acc + (i * n_features + f) * lanes)
@@ -130,6 +132,8 @@ cdef inline void dot_tile(
                 grads[f] = grad + feature_at[f] + s * walk.grad_img + y * walk.grad_row
             x = 0
             while x < end:
+                prefetch_far(next_grad)
+                next_grad += grad_step
                 for f in range(n_features):
                     load(values + f * lanes, grads[f] + x)
                 for i in range(n_taps):
@@ -148,12 +152,13 @@ cdef inline void dot_tile(
         for f in range(n_features):
             add(part + i * part_tap + f * part_feature, part + i * part_tap + f * part_feature,
                 acc + (i * n_features + f) * lanes)
+    walk.next_grad = next_grad
 
 
 cdef inline void dot_features(
     real *part, Py_ssize_t part_tap, Py_ssize_t part_feature, const real *src,
     const Py_ssize_t *tap_at, const real *grad, const Py_ssize_t *feature_at, const real *tails,
-    Py_ssize_t tails_img, const Walk *walk, int n_taps, const int n,
+    Py_ssize_t tails_img, Walk *walk, int n_taps, const int n,
 ) noexcept nogil:
     if n_taps == 1:
         dot_tile(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
@@ -189,7 +194,7 @@ cdef inline int dot_taps(int n_features) noexcept nogil:
 cdef void dot_gradient(
     real *part, Py_ssize_t part_tap, Py_ssize_t part_feature, const real *src,
     const Py_ssize_t *tap_at, const real *grad, const Py_ssize_t *feature_at, const real *tails,
-    Py_ssize_t tails_img, const Walk *walk, int n_taps, int n_features,
+    Py_ssize_t tails_img, Walk *walk, int n_taps, int n_features,
 ) noexcept nogil:
     """One tile of 1 to dot_taps(n_features) taps and 1 to DOT_FEATURES features."""
     if n_features == 1:
