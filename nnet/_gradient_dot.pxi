@@ -155,7 +155,7 @@ cdef void plan_dot(FilterGradient *job, bint shifted, Py_ssize_t lanes) noexcept
     d.img = d.copies * d.n_phases_y * d.plane
     vectors = d.rows * d.grad_cols // lanes if shifted else job.out_h * job.out_w // lanes
     # Each tile costs some 100 cycles to enter and leave; the gradients stay in the L2 cache.
-    most = clip(8192 // job.n_features, 64, 256)
+    most = 64 if shifted else clip(8192 // job.n_features, 64, 256)
     job.stack = min(job.n_imgs, ceil_div(most, max(vectors, <Py_ssize_t>1)))
     d.grad_at = job.stack * d.img
     d.sums_at = d.grad_at + job.stack * (d.grad_plane if shifted else job.n_features * lanes)

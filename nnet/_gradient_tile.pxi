@@ -160,7 +160,8 @@ cdef inline void dot_tile(
     cdef Py_ssize_t s, y, x, end
     cdef int i, f
     cdef const char *next_grad = walk.next_grad
-    cdef Py_ssize_t grad_step = 64 if walk.next_grad < walk.next_grad_end else 0
+    # Only for vectors of a whole cache line: shorter tiles wait for their loads.
+    cdef bint fetching = VECTOR_BYTES == 64 and walk.next_grad < walk.next_grad_end
     for i in range(n_taps):             # gcc unrolls no loop of more than 16
         for f in range(n_features):
             clear(acc + (i * n_features + f) * lanes)
@@ -173,8 +174,9 @@ cdef inline void dot_tile(
                 grads[f] = grad + feature_at[f] + s * walk.grad_img + y * walk.grad_row
             x = 0
             while x < end:
-                prefetch_far(next_grad)
-                next_grad += grad_step
+                if fetching:
+                    prefetch_far(next_grad)
+                    next_grad += 64
                 for f in range(n_features):
                     load(values + f * lanes, grads[f] + x)
                 for i in range(n_taps):
