@@ -31,8 +31,10 @@ cdef struct FilterGradient:
     WinogradLayout winograd
     Py_ssize_t stack                    # images that a tile sums over at once
     Py_ssize_t n_stacks, n_chunks
-    Py_ssize_t parts                    # of the features (dot forms) or channels (outer form)
+    Py_ssize_t n_split, parts           # what is cut into parts: features (dot forms), channels
+                                        # or, in runs, rows of taps
     Py_ssize_t part_size                # values of a chunk's partial sums
+    Py_ssize_t n_combined               # pieces in which the parts are added up
     Py_ssize_t buffer_size              # values of a thread's own memory
 
 
@@ -44,10 +46,9 @@ cdef void gradient_unit(
     const FilterGradient *job, Py_ssize_t unit, const real *imgs, const real *grad, real *part,
     real *bias_part, real *buffer,
 ) noexcept nogil:
-    """One chunk of images and one part of the features or channels."""
+    """One chunk of images and one part."""
     cdef Py_ssize_t chunk = unit // job.parts, i = unit % job.parts
-    cdef Py_ssize_t n_split = job.n_channels if job.form >= OUTER else job.n_features
-    cdef Py_ssize_t first = i * n_split // job.parts, end = (i + 1) * n_split // job.parts
+    cdef Py_ssize_t first = i * job.n_split // job.parts, end = (i + 1) * job.n_split // job.parts
     cdef Py_ssize_t size = job.out_h * job.out_w, n, n1, k
     part += chunk * job.part_size
     if job.form == OUTER:
@@ -74,41 +75,78 @@ cdef void combine_feature(const FilterGradient *job, Py_ssize_t k, const real *p
     cdef const real *source
     for c in range(job.c_per_group):
         for t in range(taps):
-            if job.form == OUTER:
-                source = part + k % job.k_per_group + job.outer.k_pitch * (
-                    (k // job.k_per_group * job.c_per_group + c) * taps + t)
-            else:
-                source = part + (k * job.c_per_group + c) * taps + t
+            source = part + (k * job.c_per_group + c) * taps + t
             total = 0
             for i in range(job.n_chunks):
                 total += source[i * job.part_size]
             filters_grad[(c * job.n_features + k) * taps + t] = total / job.n_imgs
 
 
-cdef int cheapest_form(const FilterGradient *job, int algorithm, Py_ssize_t lanes) noexcept nogil:
-    """The form that takes the fewest cycles, by what one pixel of each costs about.
+cdef double dense_cycles(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
+    """What one pixel costs in dot form; a multiply-add of a vector of pixels is one cycle."""
+    cdef double size = job.out_h * job.out_w, taps = job.fil_h * job.fil_w
+    cdef double rows = min(job.stride_y, job.fil_h) * (
+        job.out_h + (job.fil_h - 1) * job.dilation_y // job.stride_y)
+    # 8 cycles copy a vector of one long run, 12 one of a row; 60 more for each run
+    cdef double copies = 8.0 * rows * job.out_w / lanes
+    if job.stride_y > 1 or job.out_w != job.w:
+        copies = 12.0 * rows * ceil_div(job.out_w, lanes)
+    copies += 60 * min(job.stride_y, job.fil_h)
+    # A tile of 1 tap and 5 features waits for its loads; the last vector is not full.
+    cdef double product = max(1.1, (min(taps, 5.0) + 14) / (5 * min(taps, 5.0)))
+    return job.c_per_group * (product * taps * job.k_per_group / lanes * (1 + 1.5 * lanes / size)
+                              + job.fil_w * copies / size)
+
+
+cdef double outer_cycles(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
+    """... in outer form, tap by tap: turns of 5 multiply-adds; 12 cycles transpose a vector."""
+    cdef Py_ssize_t right = max(job.out_w - 1 + job.fil_w - job.left - job.w, <Py_ssize_t>0)
+    cdef double taps = job.fil_h * job.fil_w, vectors = ceil_div(job.k_per_group, lanes)
+    if job.border == BORDER_ZEROS and job.stride_x == 1 and job.dilation_x == 1:
+        # Columns of padding are skipped.
+        taps -= job.fil_h * (job.left * (job.left + 1) + right * (right + 1)) / (2.0 * job.out_w)
+    return (taps * max(job.c_per_group * vectors, 5.0)
+            + 12 * (vectors + ceil_div(job.c_per_group, lanes)))
+
+
+cdef double run_cycles(const FilterGradient *job, bint swapped, Py_ssize_t lanes) noexcept nogil:
+    """... in runs: turns of 8; 8 cycles transpose a vector, 3 half of one, 2 a quarter."""
+    cdef double run = job.c_per_group * job.fil_w
+    cdef double pixels = <double>(job.h * job.w) / (job.out_h * job.out_w)
+    cdef double sums = run * ceil_div(job.k_per_group, lanes)
+    if swapped:
+        sums = job.k_per_group * ceil_div(job.c_per_group * job.fil_w, lanes)
+    return (job.fil_h * max(sums + 0.5, 8.5)
+            + (3 if job.k_per_group <= 8 < lanes else 8 * ceil_div(job.k_per_group, lanes))
+            + (2 if job.c_per_group <= 4 < lanes else 3 if job.c_per_group <= 8 < lanes else 6)
+            * pixels)
+
+
+cdef int cheapest_form(FilterGradient *job, int algorithm, Py_ssize_t lanes) noexcept nogil:
+    """The form that takes the fewest cycles.
 
     Fitted to measurements with 3x3 filters (1 to 32 channels, 4 to 32 features, images of
-    7x7 and 16x16) on AVX-512; a vector of pixels costs a tile one cycle a multiply-add.
+    7x7 and 16x16) and of the few-channel shapes of the benchmark, on AVX-512.
     """
-    cdef double size = job.out_h * job.out_w, channels = job.c_per_group
-    cdef double taps = job.fil_h * job.fil_w, vectors = ceil_div(job.k_per_group, lanes)
-    cdef double transposed = vectors + ceil_div(job.c_per_group, lanes)
+    cdef double transposed = ceil_div(job.k_per_group, lanes) + ceil_div(job.c_per_group, lanes)
+    cdef double vectors = ceil_div(job.k_per_group, lanes), size = job.out_h * job.out_w
     # One copy for few features is up to twice as fast as one for each column of taps.
     cdef bint few = 2 * job.k_per_group <= job.fil_h
     cdef double tiles = ceil_div(job.out_h, 2) * ceil_div(job.out_w, 2)
-    # A dense vector needs more loads, and the last one is not full; 8 cycles copy one.
-    cdef double dense = (1.35 * taps * channels * job.k_per_group / lanes * (1 + 1.5 * lanes / size)
-                         + 8.0 * channels * job.fil_w / lanes)
-    # The tile takes turns of at least 5 multiply-adds; 12 cycles transpose a vector.
-    cdef double outer = taps * max(channels * vectors, 5.0) + 12 * transposed
+    cdef double dense = dense_cycles(job, lanes), outer = outer_cycles(job, lanes)
+    cdef double runs = run_cycles(job, False, lanes), swapped = run_cycles(job, True, lanes)
     # The products of a tile of 4 pixels, and the transforms of its vectors. With more pieces
     # than one a walk is as long as a row of tiles.
     cdef double products = (
         (job.fil_h // 2 * 3 + job.fil_h % 2) * (job.fil_w // 2 * 3 + job.fil_w % 2)
         * (1.0 if job.fil_h < 4 and job.fil_w < 4 else 1.3))
     cdef double winograd = (
-        (products * max(channels * vectors, 5.0) + 92 * transposed) * tiles / size)
+        (products * max(job.c_per_group * vectors, 5.0) + 92 * transposed) * tiles / size)
+    job.outer.in_runs = (job.dilation_x == 1 and job.c_per_group <= lanes
+                         and min(runs, swapped) < outer)
+    job.outer.swapped = job.outer.in_runs and swapped < runs
+    if job.outer.in_runs:
+        outer = min(runs, swapped)
     if (
         job.fil_h > 1 and job.fil_w > 1 and job.stride_y == 1 and job.stride_x == 1
         and job.dilation_y == 1 and job.dilation_x == 1 and job.border == BORDER_ZEROS
@@ -133,19 +171,23 @@ cdef void plan_filters_gradient(FilterGradient *job, int algorithm, int n_thread
     if job.form == OUTER:
         plan_outer(job, lanes, itemsize)
         job.buffer_size = job.outer.size
-        job.part_size = job.n_channels * taps * job.outer.k_pitch
+        job.part_size = job.groups * job.fil_h * job.outer.row_size
+        job.n_split = job.groups * job.fil_h if job.outer.in_runs else job.n_channels
+        job.n_combined = (job.n_features if job.outer.swapped
+                          else job.groups * job.outer.k_pitch // lanes)
     elif job.form == TRANSFORMED:
         plan_transformed(job, lanes, itemsize)
+        job.n_split = job.n_combined = job.n_channels
     else:
         plan_dot(job, job.form == SHIFTED, lanes)
         job.part_size = job.n_features * job.c_per_group * taps
+        job.n_split = job.n_combined = job.n_features
     job.n_stacks = ceil_div(job.n_imgs, job.stack)
     # A chunk's part is cleared and added up: about 1000 pixels make that worth their while.
     job.n_chunks = clip(job.n_imgs * size // 1024, 1, min(job.n_stacks, <Py_ssize_t>MAX_CHUNKS))
     job.parts = 1
     if n_threads > 1 and job.n_chunks < 2 * n_threads:
-        job.parts = min(job.n_channels if job.form >= OUTER else job.n_features,
-                        ceil_div(2 * n_threads, job.n_chunks))
+        job.parts = min(job.n_split, ceil_div(2 * n_threads, job.n_chunks))
 
 
 cdef struct GradientWork:               # what the threads share
@@ -184,9 +226,13 @@ cdef void combine_double(void *context, Py_ssize_t i, int thread) noexcept nogil
 
 cdef void combine(const FilterGradient *job, Py_ssize_t i, const real *part,
                   real *filters_grad) noexcept nogil:
-    """The filters of one channel (Winograd's form) or feature."""
+    """The filters of one channel (Winograd's form), vector of features (outer form) or feature."""
     if job.form == TRANSFORMED:
         combine_winograd(job, i, part, filters_grad)
+    elif job.form == OUTER and job.outer.swapped:
+        combine_runs(job, i, part, filters_grad)
+    elif job.form == OUTER:
+        combine_features(job, i, part, filters_grad)
     else:
         combine_feature(job, i, part, filters_grad)
 
@@ -227,7 +273,7 @@ cdef void conv_filters_gradient(
         parallel_for(sum_float if real is float else sum_double, &work, job.n_chunks * job.parts,
                      n_threads)
         parallel_for(combine_float if real is float else combine_double, &work,
-                     job.n_channels if job.form == TRANSFORMED else job.n_features, n_threads)
+                     job.n_combined, n_threads)
     if bias_grad != NULL:
         for k in range(job.n_features):
             total = 0

@@ -121,6 +121,7 @@ cdef void plan_dot(FilterGradient *job, bint shifted, Py_ssize_t lanes) noexcept
     """Lay out the buffers, but for the tables."""
     cdef DotLayout *d = &job.dot
     cdef Py_ssize_t reach = (job.fil_w - 1) * job.dilation_x // job.stride_x, vectors, gap, flat
+    cdef Py_ssize_t most
     d.shifted = shifted
     d.shift = (job.fil_h - 1) * job.dilation_y // job.stride_y
     d.n_phases_y = phases(job.fil_h, job.stride_y, job.dilation_y)
@@ -153,7 +154,9 @@ cdef void plan_dot(FilterGradient *job, bint shifted, Py_ssize_t lanes) noexcept
     d.grad_plane = ceil_div(d.grad_plane, lanes) * lanes
     d.img = d.copies * d.n_phases_y * d.plane
     vectors = d.rows * d.grad_cols // lanes if shifted else job.out_h * job.out_w // lanes
-    job.stack = min(job.n_imgs, ceil_div(<Py_ssize_t>64, max(vectors, <Py_ssize_t>1)))
+    # Each tile costs some 100 cycles to enter and leave; the gradients stay in the L2 cache.
+    most = 64 if shifted else clip(8192 // job.n_features, 64, 256)
+    job.stack = min(job.n_imgs, ceil_div(most, max(vectors, <Py_ssize_t>1)))
     d.grad_at = job.stack * d.img
     d.sums_at = d.grad_at + job.stack * (d.grad_plane if shifted else job.n_features * lanes)
     job.buffer_size = d.sums_at + job.n_features * job.c_per_group * job.fil_h * job.fil_w * lanes
@@ -201,12 +204,14 @@ cdef void dot_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_fir
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t taps = job.fil_h * job.fil_w, pitch = job.c_per_group * taps * lanes
     cdef Py_ssize_t stack, n, n_stacked, g, c, k0, k1, i, j
+    cdef Walk walk
     cdef real *sums = buffer + d.sums_at - k_first * pitch  # (k, c, j, i, lanes)
     memset(buffer, 0, d.sums_at * sizeof(real))
     memset(sums + k_first * pitch, 0, (k_end - k_first) * pitch * sizeof(real))
     for stack in range(first_stack(job, chunk), first_stack(job, chunk + 1)):
         n = stack * job.stack
         n_stacked = min(job.stack, job.n_imgs - n)
+        fetch_next(job, &walk, imgs, grad, n + n_stacked, k_end - k_first == job.n_features)
         if not d.shifted:
             copy_tails(job, buffer + d.grad_at, grad, n, n_stacked, k_first, k_end)
         for g in range(k_first // job.k_per_group, (k_end - 1) // job.k_per_group + 1):
@@ -221,7 +226,7 @@ cdef void dot_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_fir
                     dense_channel(
                         job, sums + c * taps * lanes, pitch, buffer,
                         grad + n * job.n_features * job.out_h * job.out_w,
-                        buffer + d.grad_at, n_stacked, k_first, k_end, k0, k1,
+                        buffer + d.grad_at, n_stacked, k_first, k_end, k0, k1, &walk,
                     )
     for c in range(k_first * job.c_per_group, k_end * job.c_per_group):
         for i in range(job.fil_h):
@@ -269,7 +274,7 @@ cdef void copy_tails(const FilterGradient *job, real *tails, const real *grad, P
 cdef void dense_channel(
     const FilterGradient *job, real *part, Py_ssize_t pitch, const real *src, const real *grad,
     const real *tails, Py_ssize_t n_stacked, Py_ssize_t k_first, Py_ssize_t k_end,
-    Py_ssize_t k0, Py_ssize_t k1,
+    Py_ssize_t k0, Py_ssize_t k1, Walk *walk,
 ) noexcept nogil:
     """One channel, features [k0, k1) of the channel's group."""
     cdef const DotLayout *d = &job.dot
@@ -277,7 +282,6 @@ cdef void dense_channel(
     cdef Py_ssize_t size = job.out_h * job.out_w, n_taps = job.fil_h * job.fil_w
     cdef Py_ssize_t blocks = ceil_div(k1 - k0, DOT_FEATURES), b, t, k, tap_blocks
     cdef int width, taps
-    cdef Walk walk
     walk.n_imgs, walk.rows, walk.cols = n_stacked, 1, size // lanes
     walk.src_img, walk.grad_img = d.img, job.n_features * size
     walk.src_row = walk.grad_row = 0
@@ -291,7 +295,7 @@ cdef void dense_channel(
                 part + k * pitch + t * n_taps // tap_blocks * lanes, lanes, pitch,
                 src, d.tap_at + t * n_taps // tap_blocks, grad, d.feature_at + k,
                 tails + (k - k_first) * lanes if size % lanes else <const real *>NULL,
-                (k_end - k_first) * lanes, &walk, taps, width,
+                (k_end - k_first) * lanes, walk, taps, width,
             )
 
 
@@ -307,6 +311,7 @@ cdef void shifted_channel(
     cdef real *grads = buffer + d.grad_at
     cdef Walk walk
     walk.n_imgs, walk.src_img, walk.grad_img = n_stacked, d.img, d.grad_plane
+    walk.next_grad = walk.next_grad_end = <const char *>grad
     walk.src_row, walk.grad_row = d.cols, d.grad_cols
     for k in range(k0, k1):
         for s in range(n_stacked):
@@ -342,7 +347,7 @@ cdef void shifted_channel(
 
 cdef void shifted_tile(
     real *part, const real *src, const Py_ssize_t *tap_at, const real *grad,
-    const Py_ssize_t *shift_at, Py_ssize_t step, Py_ssize_t fil_h, const Walk *walk, int n_taps,
+    const Py_ssize_t *shift_at, Py_ssize_t step, Py_ssize_t fil_h, Walk *walk, int n_taps,
     int n_shifts,
 ) noexcept nogil:
     """Taps of a row, and `step` rows of taps apart as if these were features."""

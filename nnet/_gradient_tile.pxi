@@ -14,6 +14,24 @@ cdef extern from *:
     enum { DOT_ACCUMULATORS = 12, DOT_FEATURES = 3 };
     #endif
 
+    /* Columns of 4 or 8 rows: after as many stages of a transposition as the rows need, row r
+       holds column r, then column r + n_rows, ... */
+    #define COLUMNS(real, bits, lanes, n_rows, STAGES)                                      \\
+    typedef real part##n_rows##_##bits                                                      \\
+        __attribute__((vector_size(n_rows * sizeof(real)), aligned(bits / 8), may_alias));  \\
+    INLINE void columns##n_rows##_##bits(real *to, const Py_ssize_t *at, const real **rows) { \\
+        vec##bits row[n_rows];                                                              \\
+        UNROLL for (int r = 0; r < n_rows; r++) row[r] = *(const vec##bits *)rows[r];       \\
+        STAGES(bits, lanes)                                                                 \\
+        UNROLL for (int i = 0; i < lanes; i++)                                              \\
+            *(part##n_rows##_##bits *)(to + at[i]) =                                        \\
+                ((part##n_rows##_##bits *)(row + i % n_rows))[i / n_rows]; }
+    #define STAGES_OF_4(bits, n) EXCHANGE_ROWS(bits, n, 4, 1) EXCHANGE_ROWS(bits, n, 4, 2)
+    #define STAGES_OF_8(bits, n) EXCHANGE_ROWS(bits, n, 8, 1) EXCHANGE_ROWS(bits, n, 8, 2)  \\
+                                 EXCHANGE_ROWS(bits, n, 8, 4)
+    #define NO_COLUMNS(n_rows, real, bits)                                                  \\
+    INLINE void columns##n_rows##_##bits(real *to, const Py_ssize_t *at, const real **rows) {}
+
     #define EVEN2 0, 2
     #define EVEN4 0, 2, 4, 6
     #define EVEN8 EVEN4, 8, 10, 12, 14
@@ -33,12 +51,24 @@ cdef extern from *:
     #if defined(__AVX512F__)
     GRADIENT_PRIMITIVES(float, 32, 16)
     GRADIENT_PRIMITIVES(double, 64, 8)
+    COLUMNS(float, 32, 16, 8, STAGES_OF_8)
+    COLUMNS(float, 32, 16, 4, STAGES_OF_4)
+    COLUMNS(double, 64, 8, 4, STAGES_OF_4)
     #elif defined(__AVX__)
     GRADIENT_PRIMITIVES(float, 32, 8)
     GRADIENT_PRIMITIVES(double, 64, 4)
+    COLUMNS(float, 32, 8, 4, STAGES_OF_4)
     #else
     GRADIENT_PRIMITIVES(float, 32, 4)
     GRADIENT_PRIMITIVES(double, 64, 2)
+    #endif
+    /* Vectors of no more lanes than rows: never called */
+    #if !defined(__AVX512F__)
+    NO_COLUMNS(8, float, 32)
+    NO_COLUMNS(4, double, 64)
+    #endif
+    #if !defined(__AVX__)
+    NO_COLUMNS(4, float, 32)
     #endif
     """
     enum: DOT_ACCUMULATORS
@@ -49,6 +79,9 @@ cdef extern from *:
     void clear64(double *acc) noexcept nogil
     void load_even32(float *to, const float *source) noexcept nogil
     void load_even64(double *to, const double *source) noexcept nogil
+    void columns8_32(float *to, const Py_ssize_t *at, const float **rows) noexcept nogil
+    void columns4_32(float *to, const Py_ssize_t *at, const float **rows) noexcept nogil
+    void columns4_64(double *to, const Py_ssize_t *at, const double **rows) noexcept nogil
 
 
 cdef inline void load(real *to, const real *source) noexcept nogil:
@@ -73,12 +106,20 @@ cdef inline void load_even(real *to, const real *source) noexcept nogil:
         load_even64(to, source)
 
 
-cdef inline void transpose_rows(real *to, const Py_ssize_t *at,
-                                const real **rows) noexcept nogil:
-    """One vector of as many rows as it has lanes; column i goes to `to + at[i]`."""
+cdef inline void transpose_rows(real *to, const Py_ssize_t *at, const real **rows,
+                                const int n_rows) noexcept nogil:
+    """One vector of 4, 8 or as many rows as it has lanes; column i goes to `to + at[i]`."""
     cdef int lanes = VECTOR_BYTES // sizeof(real)
     cdef real block[LANES_SQUARED]
     cdef int i
+    if n_rows < lanes:
+        if real is double:
+            columns4_64(to, at, rows)
+        elif n_rows == 4:
+            columns4_32(to, at, rows)
+        else:
+            columns8_32(to, at, rows)
+        return
     for i in range(lanes):
         store(block + i * lanes, rows[i])
     transpose(block)
@@ -91,7 +132,7 @@ cdef struct Walk:
     Py_ssize_t n_imgs, rows, cols               # cols: pixels, or whole vectors (dot form)
     Py_ssize_t src_img, src_row, src_col
     Py_ssize_t grad_img, grad_row, grad_col
-    # What comes next is fetched meanwhile, a cache line of each for every pixel (outer form).
+    # What comes next is fetched meanwhile, a cache line for every pixel or vector of pixels.
     const char *next_imgs
     const char *next_grad
     const char *next_imgs_end
@@ -106,7 +147,7 @@ cdef inline void dot_tile(
     const Py_ssize_t *feature_at,       # (n_features,) where each feature's gradient begins
     const real *tails,                  # (n_imgs, ..., lanes) the rest of a row, or NULL
     Py_ssize_t tails_img,
-    const Walk *walk,
+    Walk *walk,
     const int n_taps,
     const int n_features,
 ) noexcept nogil:
@@ -118,6 +159,9 @@ cdef inline void dot_tile(
     cdef const real *grads[5]
     cdef Py_ssize_t s, y, x, end
     cdef int i, f
+    cdef const char *next_grad = walk.next_grad
+    # Only for vectors of a whole cache line: shorter tiles wait for their loads.
+    cdef bint fetching = VECTOR_BYTES == 64 and walk.next_grad < walk.next_grad_end
     for i in range(n_taps):             # gcc unrolls no loop of more than 16
         for f in range(n_features):
             clear(acc + (i * n_features + f) * lanes)
@@ -130,6 +174,9 @@ cdef inline void dot_tile(
                 grads[f] = grad + feature_at[f] + s * walk.grad_img + y * walk.grad_row
             x = 0
             while x < end:
+                if fetching:
+                    prefetch_far(next_grad)
+                    next_grad += 64
                 for f in range(n_features):
                     load(values + f * lanes, grads[f] + x)
                 for i in range(n_taps):
@@ -148,12 +195,13 @@ cdef inline void dot_tile(
         for f in range(n_features):
             add(part + i * part_tap + f * part_feature, part + i * part_tap + f * part_feature,
                 acc + (i * n_features + f) * lanes)
+    walk.next_grad = next_grad
 
 
 cdef inline void dot_features(
     real *part, Py_ssize_t part_tap, Py_ssize_t part_feature, const real *src,
     const Py_ssize_t *tap_at, const real *grad, const Py_ssize_t *feature_at, const real *tails,
-    Py_ssize_t tails_img, const Walk *walk, int n_taps, const int n,
+    Py_ssize_t tails_img, Walk *walk, int n_taps, const int n,
 ) noexcept nogil:
     if n_taps == 1:
         dot_tile(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
@@ -189,7 +237,7 @@ cdef inline int dot_taps(int n_features) noexcept nogil:
 cdef void dot_gradient(
     real *part, Py_ssize_t part_tap, Py_ssize_t part_feature, const real *src,
     const Py_ssize_t *tap_at, const real *grad, const Py_ssize_t *feature_at, const real *tails,
-    Py_ssize_t tails_img, const Walk *walk, int n_taps, int n_features,
+    Py_ssize_t tails_img, Walk *walk, int n_taps, int n_features,
 ) noexcept nogil:
     """One tile of 1 to dot_taps(n_features) taps and 1 to DOT_FEATURES features."""
     if n_features == 1:

@@ -49,13 +49,14 @@ cdef extern from *:
     #else
     #define SHUFFLE(bits, a, b, ...) __builtin_shuffle(a, b, (mask##bits){__VA_ARGS__})
     #endif
-    #define EXCHANGE(bits, n, s)                                                            \\
-        for (int i = 0; i < n; i++)                                                         \\
+    #define EXCHANGE_ROWS(bits, n, n_rows, s)                                               \\
+        for (int i = 0; i < n_rows; i++)                                                    \\
             if (!(i & s)) {                                                                 \\
                 vec##bits a = row[i], b = row[i + s];                                       \\
                 row[i] = SHUFFLE(bits, a, b, LIST##n(EVEN, n, 0, s));                       \\
                 row[i + s] = SHUFFLE(bits, a, b, LIST##n(ODD, n, 0, s));                    \\
             }
+    #define EXCHANGE(bits, n, s) EXCHANGE_ROWS(bits, n, n, s)
 
     #if defined(__clang__)
     #define UNROLL _Pragma("clang loop unroll(full)")

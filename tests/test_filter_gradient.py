@@ -30,6 +30,10 @@ UNEVEN = {
     "depthwise 5x5": (9, 6, 13, 29, 6, 5, 5, {"groups": 6}),
     "depthwise 7x7 stride 2": (5, 4, 31, 33, 12, 7, 7, {"groups": 4, "strides": (2, 2)}),
     "depthwise dilated": (5, 4, 18, 16, 4, 5, 3, {"groups": 4, "dilation": (2, 3)}),
+    "bands of runs": (2, 3, 190, 97, 17, 3, 3, {"strides": (1, 2)}),
+    "a run of several vectors": (3, 5, 40, 61, 3, 3, 7, {"padding_mode": ((3, 0), (1, 4))}),
+    "runs of groups": (5, 6, 17, 23, 14, 3, 5, {"groups": 2, "border_mode": "reflect"}),
+    "runs of a cut image": (2, 4, 23, 31, 9, 2, 4, {"strides": (3, 3), "padding_mode": "valid"}),
     "wide groups": (3, 34, 9, 8, 38, 3, 3, {"groups": 2}),
 }
 
