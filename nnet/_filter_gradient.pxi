@@ -104,14 +104,16 @@ cdef int cheapest_form(const FilterGradient *job, int algorithm, Py_ssize_t lane
     cdef double outer = taps * max(channels * vectors, 5.0) + 12 * transposed
     # The products of a tile of 4 pixels, and the transforms of its vectors. With more pieces
     # than one a walk is as long as a row of tiles.
-    cdef double products = (
-        (job.fil_h // 2 * 3 + job.fil_h % 2) * (job.fil_w // 2 * 3 + job.fil_w % 2)
-        * (1.0 if job.fil_h < 4 and job.fil_w < 4 else 1.3))
-    cdef double winograd = (
-        (products * max(channels * vectors, 5.0) + 92 * transposed) * tiles / size)
+    cdef const Pieces *y = &job.winograd.pieces_y
+    cdef const Pieces *x = &job.winograd.pieces_x
+    cdef double products = y.n_products * x.n_products * (
+        1.0 if y.n_shifts * x.n_shifts == 1 else 1.3)
+    cdef double winograd = tiles / size * (
+        products * max(channels * vectors, 5.0) + 92 * vectors
+        + 5.75 * y.n_elements * x.n_elements * ceil_div(job.c_per_group, lanes))
     if (
-        job.fil_h > 1 and job.fil_w > 1 and job.stride_y == 1 and job.stride_x == 1
-        and job.dilation_y == 1 and job.dilation_x == 1 and job.border == BORDER_ZEROS
+        y.n > 0 and x.n > 0 and job.border == BORDER_ZEROS
+        and job.dilation_y == 1 and job.dilation_x == 1
         and (algorithm == WINOGRAD
              or algorithm == FASTEST and not few and winograd < min(dense, outer))
     ):
@@ -129,6 +131,8 @@ cdef void plan_filters_gradient(FilterGradient *job, int algorithm, int n_thread
     """
     cdef Py_ssize_t lanes = VECTOR_BYTES // itemsize
     cdef Py_ssize_t taps = job.fil_h * job.fil_w, size = job.out_h * job.out_w
+    job.winograd.pieces_y = cut_axis(job.fil_h, job.stride_y, job.dilation_y)
+    job.winograd.pieces_x = cut_axis(job.fil_w, job.stride_x, job.dilation_x)
     job.form = cheapest_form(job, algorithm, lanes)
     if job.form == OUTER:
         plan_outer(job, lanes, itemsize)
