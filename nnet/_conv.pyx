@@ -115,10 +115,13 @@ cdef int as_algorithm(object algorithm, tuple filters_shape, object geometry) ex
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm is {algorithm!r}, expected one of {ALGORITHMS}")
     if algorithm == "winograd" and (
-            geometry.stride_y > 1 or geometry.stride_x > 1 or min(filters_shape[2:]) < 2):
+            cut_axis(filters_shape[2], geometry.stride_y, geometry.dilation_y).n == 0
+            or cut_axis(filters_shape[3], geometry.stride_x, geometry.dilation_x).n == 0):
         raise ValueError(
-            f"algorithm is 'winograd', expected strides of 1 and filters of at least 2 x 2, got "
-            f"{(geometry.stride_y, geometry.stride_x)} and {filters_shape[2:]}"
+            f"algorithm is 'winograd', expected filters of at least 2 x 2, and strides of 1, or 2 "
+            f"without dilation, got {filters_shape[2:]}, strides "
+            f"{(geometry.stride_y, geometry.stride_x)} and dilation "
+            f"{(geometry.dilation_y, geometry.dilation_x)}"
         )
     return ALGORITHMS.index(algorithm)
 

@@ -53,19 +53,22 @@ cdef double pixels_cycles(const Correlation *job, double n_pixels, double n_taps
     )
 
 
-cdef double winograd_cycles(const Correlation *job, Py_ssize_t fil_h, Py_ssize_t fil_w,
+cdef double winograd_cycles(const Correlation *job, const Pieces *y, const Pieces *x,
                             Py_ssize_t lanes) noexcept nogil:
     """About how long an image takes with Winograd's algorithm."""
     cdef Py_ssize_t vectors = ceil_div(job.n_features // job.groups, lanes) * job.groups
     cdef Py_ssize_t channels = job.n_channels // job.groups
     cdef double n_tiles = ceil_div(job.out_h, 2) * ceil_div(job.out_w, 2)
-    cdef double n_taps = channels * (fil_h // 2 * 3 + fil_h % 2) * (fil_w // 2 * 3 + fil_w % 2)
+    cdef bint strided = y.stride > 1 or x.stride > 1
     return (
-        n_tiles * n_taps * job.groups * feature_vectors_cycles(vectors // job.groups)
-        + n_tiles * (ceil_div(job.n_channels, lanes) + vectors) * 60
+        n_tiles * channels * y.n_products * x.n_products * job.groups
+        * feature_vectors_cycles(vectors // job.groups)
+        + n_tiles * ceil_div(job.n_channels, lanes) * y.n_elements * x.n_elements * (
+            8 if strided else 4)
+        + n_tiles * (vectors * 60 + (400 if strided else 0))
         + transposition_cycles(job, 4 * n_tiles, vectors, lanes)
         # The filters are transformed once for all images.
-        + 200 * (fil_h // 2) * (fil_w // 2) * channels * vectors / <double>job.n_imgs
+        + 200 * y.n * x.n * channels * vectors / <double>job.n_imgs
     )
 
 
@@ -77,15 +80,16 @@ cdef double transposition_cycles(const Correlation *job, double n_pixels, Py_ssi
 
 
 cdef int choose_algorithm(
-    const Correlation *job, int algorithm, Axis axis_y, Axis axis_x, Py_ssize_t fil_h,
-    Py_ssize_t fil_w, bint strided, Py_ssize_t lanes,
+    const Correlation *job, int algorithm, Axis axis_y, Axis axis_x, const Pieces *pieces_y,
+    const Pieces *pieces_x, Py_ssize_t lanes,
 ) noexcept:
     """PLANES, PIXELS or WINOGRAD: what takes the fewest cycles, or what was asked for."""
     cdef double n_pixels = job.out_h * job.out_w
     cdef double n_taps = job.n_channels // job.groups * (
         axis_y.n_products * axis_x.n_products) / n_pixels
     cdef double cycles, fewest
-    if algorithm > DIRECT:
+    cdef bint has_pieces = pieces_y.n > 0 and pieces_x.n > 0
+    if algorithm > DIRECT and (algorithm != WINOGRAD or has_pieces):
         return algorithm
     if job.by_rows:
         return PLANES
@@ -94,9 +98,8 @@ cdef int choose_algorithm(
     cycles = pixels_cycles(job, n_pixels, n_taps, lanes)
     if cycles < fewest:
         best, fewest = PIXELS, cycles
-    if (algorithm == FASTEST and not strided and fil_h > 1 and fil_w > 1
-            and n_taps >= WINOGRAD_TAPS):
-        cycles = winograd_cycles(job, fil_h, fil_w, lanes)
+    if algorithm == FASTEST and has_pieces and n_taps >= WINOGRAD_TAPS:
+        cycles = winograd_cycles(job, pieces_y, pieces_x, lanes)
         if cycles < fewest:
             best = WINOGRAD
     return best
@@ -129,11 +132,12 @@ cdef void conv_forward(
     plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], fil_h, fil_w, border)
     plan_rows(&job, job.out_h, fil_h, geometry)
     plan_layout(&job, job.out_h, job.out_w, True, lanes)
-    algorithm = choose_algorithm(&job, algorithm, axis_y, axis_x, fil_h, fil_w,
-                                 p.stride_y > 1 or p.stride_x > 1, lanes)
+    cdef Pieces pieces_y = cut_axis(fil_h, geometry.stride_y, geometry.dilation_y)
+    cdef Pieces pieces_x = cut_axis(fil_w, geometry.stride_x, geometry.dilation_x)
+    algorithm = choose_algorithm(&job, algorithm, axis_y, axis_x, &pieces_y, &pieces_x, lanes)
     if algorithm != PLANES:
-        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, False, axis_y, axis_x, fil_h,
-                            fil_w, imgs, filters, convout, bias, space, n_threads)
+        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, False, axis_y, axis_x, pieces_y,
+                            pieces_x, imgs, filters, convout, bias, space, n_threads)
         return
     plan_blocks(&job, n_threads)
 
@@ -198,11 +202,15 @@ cdef void conv_imgs_gradient(
     p.top, p.rows, p.left, p.cols = axis_y.before, axis_y.padded, axis_x.before, axis_x.padded
     plan_rows(&job, axis_y.shortest, fil_h, geometry)
     plan_layout(&job, axis_y.longest, axis_x.longest, sy == 1 and sx == 1, lanes)
-    algorithm = choose_algorithm(&job, algorithm, axis_y, axis_x, fil_h, fil_w,
-                                 sy > 1 or sx > 1, lanes)
+    cdef Pieces pieces_y = cut_axis(fil_h, 1, geometry.dilation_y)
+    cdef Pieces pieces_x = cut_axis(fil_w, 1, geometry.dilation_x)
+    if sy > 1 or sx > 1:
+        pieces_y.n = 0      # phases of outputs: not transformed
+    algorithm = choose_algorithm(&job, algorithm, axis_y, axis_x, &pieces_y, &pieces_x, lanes)
     if algorithm != PLANES:
-        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, True, axis_y, axis_x, fil_h,
-                            fil_w, grad, filters, imgs_grad, <const real *>NULL, space, n_threads)
+        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, True, axis_y, axis_x, pieces_y,
+                            pieces_x, grad, filters, imgs_grad, <const real *>NULL, space,
+                            n_threads)
         return
     plan_blocks(&job, n_threads)
 

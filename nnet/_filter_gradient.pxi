@@ -122,34 +122,39 @@ cdef double run_cycles(const FilterGradient *job, bint swapped, Py_ssize_t lanes
             * pixels)
 
 
+cdef double transformed_cycles(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
+    """... transformed: the products of a tile of 4 pixels, and the transforms of its vectors."""
+    cdef const Pieces *y = &job.winograd.pieces_y
+    cdef const Pieces *x = &job.winograd.pieces_x
+    cdef double vectors = ceil_div(job.k_per_group, lanes)
+    cdef double tiles = ceil_div(job.out_h, 2) * ceil_div(job.out_w, 2)
+    cdef double products = y.n_products * x.n_products * max(job.c_per_group * vectors, 5.0)
+    if y.n_shifts * x.n_shifts > 1:
+        products *= 1.3     # a walk is as short as a row of tiles
+    return tiles / (job.out_h * job.out_w) * (
+        products + 92 * vectors
+        + 5.75 * y.n_elements * x.n_elements * ceil_div(job.c_per_group, lanes))
+
+
 cdef int cheapest_form(FilterGradient *job, int algorithm, Py_ssize_t lanes) noexcept nogil:
     """The form that takes the fewest cycles.
 
     Fitted to measurements with 3x3 filters (1 to 32 channels, 4 to 32 features, images of
     7x7 and 16x16) and of the few-channel shapes of the benchmark, on AVX-512.
     """
-    cdef double transposed = ceil_div(job.k_per_group, lanes) + ceil_div(job.c_per_group, lanes)
-    cdef double vectors = ceil_div(job.k_per_group, lanes), size = job.out_h * job.out_w
     # One copy for few features is up to twice as fast as one for each column of taps.
     cdef bint few = 2 * job.k_per_group <= job.fil_h
-    cdef double tiles = ceil_div(job.out_h, 2) * ceil_div(job.out_w, 2)
     cdef double dense = dense_cycles(job, lanes), outer = outer_cycles(job, lanes)
     cdef double runs = run_cycles(job, False, lanes), swapped = run_cycles(job, True, lanes)
-    # The products of a tile of 4 pixels, and the transforms of its vectors. With more pieces
-    # than one a walk is as long as a row of tiles.
-    cdef double products = (
-        (job.fil_h // 2 * 3 + job.fil_h % 2) * (job.fil_w // 2 * 3 + job.fil_w % 2)
-        * (1.0 if job.fil_h < 4 and job.fil_w < 4 else 1.3))
-    cdef double winograd = (
-        (products * max(job.c_per_group * vectors, 5.0) + 92 * transposed) * tiles / size)
+    cdef double winograd = transformed_cycles(job, lanes)
     job.outer.in_runs = (job.dilation_x == 1 and job.c_per_group <= lanes
                          and min(runs, swapped) < outer)
     job.outer.swapped = job.outer.in_runs and swapped < runs
     if job.outer.in_runs:
         outer = min(runs, swapped)
     if (
-        job.fil_h > 1 and job.fil_w > 1 and job.stride_y == 1 and job.stride_x == 1
-        and job.dilation_y == 1 and job.dilation_x == 1 and job.border == BORDER_ZEROS
+        job.winograd.pieces_y.n > 0 and job.winograd.pieces_x.n > 0 and job.border == BORDER_ZEROS
+        and job.dilation_y == 1 and job.dilation_x == 1
         and (algorithm == WINOGRAD
              or algorithm == FASTEST and not few and winograd < min(dense, outer))
     ):
@@ -167,6 +172,8 @@ cdef void plan_filters_gradient(FilterGradient *job, int algorithm, int n_thread
     """
     cdef Py_ssize_t lanes = VECTOR_BYTES // itemsize
     cdef Py_ssize_t taps = job.fil_h * job.fil_w, size = job.out_h * job.out_w
+    job.winograd.pieces_y = cut_axis(job.fil_h, job.stride_y, job.dilation_y)
+    job.winograd.pieces_x = cut_axis(job.fil_w, job.stride_x, job.dilation_x)
     job.form = cheapest_form(job, algorithm, lanes)
     if job.form == OUTER:
         plan_outer(job, lanes, itemsize)

@@ -65,8 +65,9 @@ cdef inline void transform_filter(real *out, const real *sums) noexcept nogil:
 cdef struct WinogradLayout:
     Py_ssize_t c_pitch, k_pitch         # from one tile to the next
     Py_ssize_t rows, cols               # of tiles, in an output plane
-    Py_ssize_t pieces_y, pieces_x       # of a filter
-    Py_ssize_t grid_cols                # tiles in a row of a transformed image
+    Pieces pieces_y, pieces_x           # of the filters
+    Py_ssize_t grid_cols                # tiles in a row of a transformed image ...
+    Py_ssize_t img_cols                 # ... and pixels of it
     Py_ssize_t band                     # rows of tiles that are transformed at once
     Py_ssize_t img_e, grad_e            # from one element of the transformed tiles to the next
     Py_ssize_t grad_at, pixels_at       # where things lie in the buffer
@@ -82,31 +83,45 @@ cdef void plan_transformed(FilterGradient *job, Py_ssize_t lanes,
     w.c_pitch = ceil_div(job.c_per_group, lanes) * lanes
     w.k_pitch = ceil_div(job.k_per_group, lanes) * lanes
     w.rows, w.cols = ceil_div(job.out_h, 2), ceil_div(job.out_w, 2)
-    w.pieces_y, w.pieces_x = job.fil_h // 2, job.fil_w // 2
-    w.grid_cols = w.cols + w.pieces_x - 1
-    most = clip(655360 // (16 * (w.c_pitch + w.k_pitch) * itemsize), 1, 128)
+    w.grid_cols = w.cols + w.pieces_x.n_shifts - 1
+    most = clip(
+        655360 // ((w.pieces_y.n_elements * w.pieces_x.n_elements * w.c_pitch
+                    + 16 * w.k_pitch) * itemsize), 1, 128)
     w.band = ceil_div(w.rows, ceil_div(w.rows * w.cols, most))
     job.stack = clip(most // (w.rows * w.cols), 1, job.n_imgs)
     # Not a power of two: all elements of a tile would compete for one set of the L1 cache.
-    tiles = job.stack * (w.band + w.pieces_y - 1) * w.grid_cols
+    tiles = job.stack * (w.band + w.pieces_y.n_shifts - 1) * w.grid_cols
     w.img_e = tiles * w.c_pitch + lanes
     w.grad_e = job.stack * w.band * w.cols * w.k_pitch + lanes
-    w.grad_at = 16 * w.img_e
+    w.grad_at = 16 * w.pieces_y.stride * w.pieces_x.stride * w.img_e
     w.pixels_at = w.grad_at + 16 * w.grad_e
-    job.buffer_size = w.pixels_at + 4 * (w.band + w.pieces_y) * (w.grid_cols + 1) * lanes
-    job.part_size = 16 * w.pieces_y * w.pieces_x * job.n_channels * w.k_pitch
+    w.img_cols = 2 * w.pieces_x.stride * (w.grid_cols + 1)
+    job.buffer_size = w.pixels_at + lanes * w.img_cols * (
+        2 * w.pieces_y.stride * (w.band + w.pieces_y.n_shifts))
+    job.part_size = 16 * w.pieces_y.n * w.pieces_x.n * job.n_channels * w.k_pitch
 
 
 cdef void plan_transformed_tables(FilterGradient *job, Workspace space, Py_ssize_t lanes) except *:
     cdef WinogradLayout *w = &job.winograd
-    cdef Py_ssize_t size = 2 * (w.band + w.pieces_y) * job.w, x
+    cdef Py_ssize_t size = 2 * w.pieces_y.stride * (w.band + w.pieces_y.n_shifts) * job.w, x
     cdef Py_ssize_t grad_size = 2 * w.band * job.out_w
     w.pixel_at = <Py_ssize_t *>space.take(size * sizeof(Py_ssize_t))
     w.grad_pixel_at = <Py_ssize_t *>space.take(grad_size * sizeof(Py_ssize_t))
     for x in range(size):
-        w.pixel_at[x] = (x // job.w * 2 * (w.grid_cols + 1) + x % job.w + job.left) * lanes
+        w.pixel_at[x] = (x // job.w * w.img_cols + x % job.w + job.left) * lanes
     for x in range(grad_size):
         w.grad_pixel_at[x] = (x // job.out_w * 2 * w.cols + x % job.out_w) * lanes
+
+
+cdef inline int elements_of(const WinogradLayout *w, Py_ssize_t i) noexcept nogil:
+    """Which elements piece i of a filter has: 16 bits."""
+    cdef Piece y = axis_piece(&w.pieces_y, i // w.pieces_x.n)
+    cdef Piece x = axis_piece(&w.pieces_x, i % w.pieces_x.n)
+    cdef int e, bits = 0
+    for e in range(16):
+        if has_element(e // 4, y.n_taps) and has_element(e % 4, x.n_taps):
+            bits |= 1 << e
+    return bits
 
 
 cdef void winograd_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t c_first,
@@ -116,9 +131,10 @@ cdef void winograd_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t 
     cdef const WinogradLayout *w = &job.winograd
     cdef Py_ssize_t e, stack, n, n_stacked, g, c0, c1, b, band
     cdef Py_ssize_t part_e = job.n_channels * w.k_pitch
-    for e in range(16 * w.pieces_y * w.pieces_x):
-        memset(part + e * part_e + c_first * w.k_pitch, 0,
-               (c_end - c_first) * w.k_pitch * sizeof(real))
+    for e in range(16 * w.pieces_y.n * w.pieces_x.n):
+        if elements_of(w, e // 16) >> e % 16 & 1:
+            memset(part + e * part_e + c_first * w.k_pitch, 0,
+                   (c_end - c_first) * w.k_pitch * sizeof(real))
     for stack in range(first_stack(job, chunk), first_stack(job, chunk + 1)):
         n = stack * job.stack
         n_stacked = min(job.stack, job.n_imgs - n)
@@ -140,18 +156,21 @@ cdef void winograd_band(
     cdef const WinogradLayout *w = &job.winograd
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t size = job.out_h * job.out_w, tiles = n_rows * w.cols
-    cdef Py_ssize_t grid_rows = n_rows + w.pieces_y - 1, grid = grid_rows * w.grid_cols
-    cdef Py_ssize_t s, e, py, px
+    cdef Py_ssize_t grid_rows = n_rows + w.pieces_y.n_shifts - 1, grid = grid_rows * w.grid_cols
+    cdef Py_ssize_t stride_y = w.pieces_y.stride, stride_x = w.pieces_x.stride
+    cdef Py_ssize_t s, e, i
+    cdef Piece y, x
+    cdef int elements
     cdef Walk walk
     for s in range(n_stacked):
         transform_planes(
-            True, buffer + s * grid * w.c_pitch, w.img_e, w.c_pitch,
+            job, True, buffer + s * grid * w.c_pitch, w.img_e, w.c_pitch,
             imgs + ((n + s) * job.n_channels + c0) * job.h * job.w, c1 - c0, job.h, job.w,
-            2 * row - job.top, 2 * grid_rows + 2, 2 * w.grid_cols + 2, w.pixel_at, grid_rows,
-            w.grid_cols, buffer + w.pixels_at,
+            2 * stride_y * row - job.top, 2 * stride_y * (grid_rows + 1), w.img_cols, w.pixel_at,
+            grid_rows, w.grid_cols, buffer + w.pixels_at,
         )
         transform_planes(
-            False, buffer + w.grad_at + s * tiles * w.k_pitch, w.grad_e, w.k_pitch,
+            job, False, buffer + w.grad_at + s * tiles * w.k_pitch, w.grad_e, w.k_pitch,
             grad + ((n + s) * job.n_features + g * job.k_per_group) * size, job.k_per_group,
             job.out_h, job.out_w, 2 * row, 2 * n_rows, 2 * w.cols, w.grad_pixel_at, n_rows,
             w.cols, buffer + w.pixels_at,
@@ -163,40 +182,61 @@ cdef void winograd_band(
     fetch_next(job, &walk, imgs, grad, n + n_stacked, w.band == w.rows)
     walk.src_img, walk.src_row, walk.src_col = grid * w.c_pitch, w.grid_cols * w.c_pitch, w.c_pitch
     walk.grad_img, walk.grad_row, walk.grad_col = tiles * w.k_pitch, w.cols * w.k_pitch, w.k_pitch
-    for py in range(w.pieces_y):
-        for px in range(w.pieces_x):
-            for e in range(16):
-                if has_element(e // 4, py, job.fil_h) and has_element(e % 4, px, job.fil_w):
-                    outer_gradient(
-                        part + e * part_e, w.k_pitch,
-                        buffer + e * w.img_e + (py * w.grid_cols + px) * w.c_pitch,
-                        buffer + w.grad_at + e * w.grad_e, &walk, c1 - c0, w.k_pitch // lanes)
-            part += 16 * part_e
+    for i in range(w.pieces_y.n * w.pieces_x.n):
+        y = axis_piece(&w.pieces_y, i // w.pieces_x.n)
+        x = axis_piece(&w.pieces_x, i % w.pieces_x.n)
+        elements = elements_of(w, i)
+        for e in range(16):
+            if elements >> e & 1:
+                outer_gradient(
+                    part + (16 * i + e) * part_e, w.k_pitch,
+                    buffer + (16 * (y.phase * stride_x + x.phase) + e) * w.img_e
+                    + (y.shift * w.grid_cols + x.shift) * w.c_pitch,
+                    buffer + w.grad_at + e * w.grad_e, &walk, c1 - c0, w.k_pitch // lanes)
 
 
 cdef void transform_planes(
-    bint imgs, real *out, Py_ssize_t out_e, Py_ssize_t out_pitch, const real *planes,
-    Py_ssize_t n_planes, Py_ssize_t h, Py_ssize_t w, Py_ssize_t first_row, Py_ssize_t n_rows,
-    Py_ssize_t n_cols, const Py_ssize_t *pixel_at, Py_ssize_t tile_rows, Py_ssize_t tile_cols,
-    real *pixels,
+    const FilterGradient *job, bint imgs, real *out, Py_ssize_t out_e, Py_ssize_t out_pitch,
+    const real *planes, Py_ssize_t n_planes, Py_ssize_t h, Py_ssize_t w, Py_ssize_t first_row,
+    Py_ssize_t n_rows, Py_ssize_t n_cols, const Py_ssize_t *pixel_at, Py_ssize_t tile_rows,
+    Py_ssize_t tile_cols, real *pixels,
 ) noexcept nogil:
-    """Planes of an image or of a gradient to (16, tiles, planes), one vector of planes at once."""
+    """Planes of an image or of a gradient to (phases, 16, tiles, planes), a vector of planes at
+    once."""
+    cdef const Pieces *y = &job.winograd.pieces_y
+    cdef const Pieces *x = &job.winograd.pieces_x
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t r0 = clip(-first_row, 0, n_rows), r1 = clip(h - first_row, r0, n_rows)
-    cdef Py_ssize_t row = n_cols * lanes, b, ty, tx
-    cdef real *to
+    cdef Py_ssize_t row = n_cols * lanes, b, ty, tx, py, px
     memset(pixels, 0, n_rows * row * sizeof(real))
     for b in range(ceil_div(n_planes, lanes)):
         pixel_major(pixels + r0 * row, pixel_at, planes + b * lanes * h * w + (first_row + r0) * w,
                     h * w, min(lanes, n_planes - b * lanes), (r1 - r0) * w)
+        if imgs:
+            for py in range(y.stride):
+                for px in range(x.stride):
+                    transform_phase(
+                        out + 16 * (py * x.stride + px) * out_e + b * lanes, out_e, out_pitch,
+                        pixels + py * row + px * lanes, y.stride * row, x.stride * lanes,
+                        longest_piece(y, py), longest_piece(x, px), tile_rows, tile_cols)
+            continue
         for ty in range(tile_rows):
             for tx in range(tile_cols):
-                to = out + (ty * tile_cols + tx) * out_pitch + b * lanes
-                if imgs:
-                    transform_pixels(to, out_e, pixels + 2 * ty * row + 2 * tx * lanes, row, lanes)
-                else:
-                    transform_gradient(to, out_e, pixels + 2 * ty * row + 2 * tx * lanes, row,
-                                       lanes)
+                transform_gradient(out + (ty * tile_cols + tx) * out_pitch + b * lanes, out_e,
+                                   pixels + 2 * ty * row + 2 * tx * lanes, row, lanes)
+
+
+cdef inline void transform_phase(
+    real *out, Py_ssize_t out_e, Py_ssize_t out_pitch, const real *pixels, Py_ssize_t row,
+    Py_ssize_t col, Py_ssize_t taps_y, Py_ssize_t taps_x, Py_ssize_t tile_rows,
+    Py_ssize_t tile_cols,
+) noexcept nogil:
+    """The tiles of one phase of an image, for one vector of channels."""
+    cdef Py_ssize_t ty, tx
+    for ty in range(tile_rows):
+        for tx in range(tile_cols):
+            transform_pixels(out + (ty * tile_cols + tx) * out_pitch, out_e,
+                             pixels + 2 * ty * row + 2 * tx * col, row, col, taps_y, taps_x)
 
 
 cdef void combine_winograd(const FilterGradient *job, Py_ssize_t c, const real *part,
@@ -204,42 +244,49 @@ cdef void combine_winograd(const FilterGradient *job, Py_ssize_t c, const real *
     """The mean over the images of one channel's filters, the chunks in their order."""
     cdef const WinogradLayout *w = &job.winograd
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t taps = job.fil_h * job.fil_w, b, py, px
+    cdef Py_ssize_t taps = job.fil_h * job.fil_w, b, i
+    cdef int elements
     cdef real sums[16 * LANES]
     cdef real piece[9 * LANES]
     part += c * w.k_pitch
     filters_grad += taps * (c % job.c_per_group * job.n_features
                             + c // job.c_per_group * job.k_per_group)
-    for py in range(w.pieces_y):
-        for px in range(w.pieces_x):
-            for b in range(w.k_pitch // lanes):
-                sum_chunks(job, sums, part + b * lanes)
-                transform_filter(piece, sums)
-                write_piece(job, filters_grad + b * lanes * taps, piece, py, px,
-                            min(lanes, job.k_per_group - b * lanes))
-            part += 16 * job.n_channels * w.k_pitch
+    for i in range(w.pieces_y.n * w.pieces_x.n):
+        elements = elements_of(w, i)
+        for b in range(w.k_pitch // lanes):
+            sum_chunks(job, sums, part + b * lanes, i, elements)
+            transform_filter(piece, sums)
+            write_piece(job, filters_grad + b * lanes * taps, piece,
+                        axis_piece(&w.pieces_y, i // w.pieces_x.n),
+                        axis_piece(&w.pieces_x, i % w.pieces_x.n),
+                        min(lanes, job.k_per_group - b * lanes))
 
 
-cdef inline void sum_chunks(const FilterGradient *job, real *sums, const real *part) noexcept nogil:
+cdef inline void sum_chunks(const FilterGradient *job, real *sums, const real *part,
+                            Py_ssize_t piece, int elements) noexcept nogil:
+    """The elements of a piece; those that it does not have are 0."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t e, i
+    part += 16 * piece * job.n_channels * job.winograd.k_pitch
     for e in range(16):
         clear(sums + e * lanes)
-        for i in range(job.n_chunks):
+        for i in range(job.n_chunks if elements >> e & 1 else 0):
             add(sums + e * lanes, sums + e * lanes,
                 part + i * job.part_size + e * job.n_channels * job.winograd.k_pitch)
 
 
 cdef inline void write_piece(
-    const FilterGradient *job, real *filters_grad, const real *piece, Py_ssize_t py, Py_ssize_t px,
+    const FilterGradient *job, real *filters_grad, const real *piece, Piece y, Piece x,
     Py_ssize_t n_features,
 ) noexcept nogil:
     """The taps of a piece, (3, 3, lanes), to their places in the filters."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t f, i, j
+    cdef Py_ssize_t row = job.stride_y * job.fil_w, f, i, j
     cdef real *to
+    # A single tap is the middle one.
+    piece += (3 * (y.n_taps == 1) + (x.n_taps == 1)) * lanes
     for f in range(n_features):
-        to = filters_grad + (f * job.fil_h + 2 * py) * job.fil_w + 2 * px
-        for i in range(2 + has_element(3, py, job.fil_h)):
-            for j in range(2 + has_element(3, px, job.fil_w)):
-                to[i * job.fil_w + j] = piece[(3 * i + j) * lanes + f] / job.n_imgs
+        to = filters_grad + (f * job.fil_h + y.first) * job.fil_w + x.first
+        for i in range(y.n_taps):
+            for j in range(x.n_taps):
+                to[i * row + j * job.stride_x] = piece[(3 * i + j) * lanes + f] / job.n_imgs

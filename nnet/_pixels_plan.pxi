@@ -167,7 +167,7 @@ cdef void plan_memory(PixelJob *job, Py_ssize_t lanes) noexcept nogil:
 
 cdef void correlate_by_pixels(
     const Correlation *task, bint with_winograd, object geometry, bint backward, Axis axis_y,
-    Axis axis_x, Py_ssize_t fil_h, Py_ssize_t fil_w, const real *imgs, const real *filters,
+    Axis axis_x, Pieces pieces_y, Pieces pieces_x, const real *imgs, const real *filters,
     real *out, const real *bias, Workspace space, int n_threads,
 ) except *:
     """Plan and run a correlation with features in the lanes."""
@@ -176,7 +176,7 @@ cdef void correlate_by_pixels(
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t step_x = 1 if backward else geometry.stride_x
     cdef Py_ssize_t out_step_x = geometry.stride_x if backward else 1
-    cdef Py_ssize_t row_values
+    cdef Py_ssize_t fil_h = pieces_y.n_taps, fil_w = pieces_x.n_taps, row_values
     cdef Phase phase_y, phase_x
     job.task = task
     job.depth = ceil_div(task.n_channels, lanes) * lanes
@@ -193,7 +193,8 @@ cdef void correlate_by_pixels(
         job.winograd = &winograd
         winograd.dilation_y, winograd.dilation_x = geometry.dilation_y, geometry.dilation_x
         winograd.first_y, winograd.first_x = axis_y.first, axis_x.first
-        row_values += plan_tiles(&job, fil_h, fil_w, lanes)
+        winograd.pieces_y, winograd.pieces_x = pieces_y, pieces_x
+        row_values += plan_tiles(&job, lanes)
     job.rows = job.pass_rows * job.in_step + job.in_extra
     if task.packing.border != BORDER_ZEROS:
         job.rows = max(job.rows, task.packing.top + task.packing.h)  # padding is made of all rows
@@ -215,7 +216,7 @@ cdef void correlate_by_pixels(
     job.scratch_size = 0
     job.n_passes = 0
     if with_winograd:
-        plan_winograd(&job, filters, fil_h, fil_w, backward, space)
+        plan_winograd(&job, filters, backward, space)
     else:
         job.passes = <PixelPass *>space.take(
             len(axis_y.phases) * len(axis_x.phases) * sizeof(PixelPass))
