@@ -181,9 +181,9 @@ def conv_bc01(
         'direct' sums all products of pixels and taps, in one of two forms:
         'planes' keeps pixels in the lanes of vectors, 'pixels' keeps features
         there. 'winograd' is Winograd's minimal filtering F(2x2, 3x3), which
-        multiplies half as often; it wants strides of 1 and filters of at least
-        2 x 2. None chooses the one that should be fastest, and 'winograd' only for
-        sums that are long enough for it to be as accurate as 'direct'.
+        multiplies half as often; it wants filters of at least 2 x 2, and strides of 1, or 2
+        without dilation. None chooses the one that should be fastest, and 'winograd'
+        only for sums that are long enough for it to be as accurate as 'direct'.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 
@@ -201,7 +201,7 @@ def conv_bc01(
     With 'direct' an infinite or NaN pixel reaches those outputs that read it, and
     no other. 'winograd' adds and subtracts pixels before it multiplies them: there an
     infinite pixel, or one so large that sums overflow, may turn these outputs into
-    NaN, and with a filter of even height or width their neighbours as well.
+    NaN, and with strides or with a filter of even height or width their neighbours as well.
     """
     cdef cnp.ndarray imgs_ = check_array(imgs, "imgs", "n_imgs, n_channels, img_h, img_w", None, "")
     cdef cnp.ndarray filters_ = check_array(
@@ -284,8 +284,8 @@ def bprop_conv_bc01(
     bias_grad : ndarray (n_feats,), same dtype, optional
         If given, filled with the gradient of the bias, the mean over the images.
     algorithm : {None, 'direct', 'planes', 'pixels', 'winograd'}
-        As in `conv_bc01`. The gradient of the filters is transformed if asked for 'winograd',
-        or where that is faster (None); with dilation or borders other than zeros it is direct.
+        As in `conv_bc01`. If asked for 'winograd', the gradient of the images is direct with
+        strides of 2, that of the filters with dilation and with borders other than zeros.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the results.
 

@@ -5,9 +5,10 @@
 # algorithm (_winograd.pxi). Which one is the fastest, a count of cycles decides.
 
 cdef enum:
-    SMALL_WORK = 300_000    # multiply-adds below which a second thread costs more than it saves
+    SMALL_WORK = 1_000_000    # multiply-adds below which a second thread costs more than it saves
     # Products in a direct sum from which on Winograd's algorithm errs no more than it does, by
-    # root mean square, also for rectified pixels; with 36 it errs 1.4 times as much.
+    # root mean square, also for rectified pixels; with 36 it errs 1.4 times as much. With
+    # strides and 3x3 taps it errs 1.15 times as much for any number of channels.
     WINOGRAD_TAPS = 144
     # How a correlation is computed.
     FASTEST = 0
@@ -89,6 +90,7 @@ cdef int choose_algorithm(
         axis_y.n_products * axis_x.n_products) / n_pixels
     cdef double cycles, fewest
     cdef bint has_pieces = pieces_y.n > 0 and pieces_x.n > 0
+    cdef bint strided = pieces_y.stride > 1 or pieces_x.stride > 1
     if algorithm > DIRECT and (algorithm != WINOGRAD or has_pieces):
         return algorithm
     if job.by_rows:
@@ -98,7 +100,9 @@ cdef int choose_algorithm(
     cycles = pixels_cycles(job, n_pixels, n_taps, lanes)
     if cycles < fewest:
         best, fewest = PIXELS, cycles
-    if algorithm == FASTEST and has_pieces and n_taps >= WINOGRAD_TAPS:
+    cdef bint accurate = n_taps >= WINOGRAD_TAPS and (
+        not strided or pieces_y.n_taps > 3 and pieces_x.n_taps > 3)
+    if algorithm == FASTEST and has_pieces and accurate:
         cycles = winograd_cycles(job, pieces_y, pieces_x, lanes)
         if cycles < fewest:
             best = WINOGRAD

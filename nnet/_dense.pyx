@@ -316,7 +316,8 @@ def cross_entropy(
             raise ValueError(f"target[{n}] is {classes[n]}, expected one of {n_classes} classes")
     if scores_grad is None:
         raise TypeError("scores_grad is None, expected a NumPy array")
-    cdef cnp.ndarray out = check_output(scores_grad, "scores_grad", shape_of(scores_), scores_.dtype)
+    cdef cnp.ndarray out = check_output(
+        scores_grad, "scores_grad", shape_of(scores_), scores_.dtype)
     refuse_overlap(out, "scores_grad", scores_, "scores")
     refuse_overlap(out, "scores_grad", target, "target")
     scores_ = contiguous(scores_)

@@ -164,9 +164,9 @@ cdef int cheapest_form(FilterGradient *job, int algorithm, Py_ssize_t lanes) noe
     return SHIFTED if few else DENSE
 
 
-cdef void plan_filters_gradient(FilterGradient *job, int algorithm, int n_threads,
-                                Py_ssize_t itemsize) except *:
-    """Which form, how many images at once, and units of work for the threads.
+cdef int plan_filters_gradient(FilterGradient *job, int algorithm, int n_threads,
+                               Py_ssize_t itemsize) except 0:
+    """Which form, how many images at once, and units of work for how many threads.
 
     Only the number of parts depends on the threads: it moves no sum.
     """
@@ -185,6 +185,8 @@ cdef void plan_filters_gradient(FilterGradient *job, int algorithm, int n_thread
     elif job.form == TRANSFORMED:
         plan_transformed(job, lanes, itemsize)
         job.n_split = job.n_combined = job.n_channels
+        if job.n_imgs * job.winograd.rows * job.winograd.cols < SMALL_TILES:
+            n_threads = 1
     else:
         plan_dot(job, job.form == SHIFTED, lanes)
         job.part_size = job.n_features * job.c_per_group * taps
@@ -193,8 +195,9 @@ cdef void plan_filters_gradient(FilterGradient *job, int algorithm, int n_thread
     # A chunk's part is cleared and added up: about 1000 pixels make that worth their while.
     job.n_chunks = clip(job.n_imgs * size // 1024, 1, min(job.n_stacks, <Py_ssize_t>MAX_CHUNKS))
     job.parts = 1
-    if n_threads > 1 and job.n_chunks < 2 * n_threads:
-        job.parts = min(job.n_split, ceil_div(2 * n_threads, job.n_chunks))
+    if job.n_chunks < n_threads:    # every part copies or transforms what it reads
+        job.parts = min(job.n_split, ceil_div(n_threads, job.n_chunks))
+    return n_threads
 
 
 cdef struct GradientWork:               # what the threads share
@@ -261,7 +264,7 @@ cdef void conv_filters_gradient(
     job.stride_y, job.stride_x = geometry.stride_y, geometry.stride_x
     job.dilation_y, job.dilation_x = geometry.dilation_y, geometry.dilation_x
     job.top, job.left, job.border = geometry.top, geometry.left, border
-    plan_filters_gradient(&job, algorithm, n_threads, sizeof(real))
+    n_threads = plan_filters_gradient(&job, algorithm, n_threads, sizeof(real))
     if job.form == OUTER:
         plan_outer_tables(&job, space)
     elif job.form == TRANSFORMED:

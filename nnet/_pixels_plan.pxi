@@ -195,6 +195,8 @@ cdef void correlate_by_pixels(
         winograd.first_y, winograd.first_x = axis_y.first, axis_x.first
         winograd.pieces_y, winograd.pieces_x = pieces_y, pieces_x
         row_values += plan_tiles(&job, lanes)
+        if task.n_imgs * winograd.tile_rows * winograd.tile_cols < SMALL_TILES:
+            n_threads = 1
     job.rows = job.pass_rows * job.in_step + job.in_extra
     if task.packing.border != BORDER_ZEROS:
         job.rows = max(job.rows, task.packing.top + task.packing.h)  # padding is made of all rows

@@ -26,6 +26,11 @@
 # With dilation d a tile's pixels are d apart; tile rows q*d to q*d + d - 1 lie
 # within each other.
 
+cdef enum:
+    # Tiles in all below which a second thread takes as long to fetch the weights from the
+    # first one's cache as it saves.
+    SMALL_TILES = 128
+
 cdef struct Piece:                      # some taps of an axis of a filter
     Py_ssize_t phase                    # of the pixels that they read
     Py_ssize_t shift                    # how many tiles after the first one's

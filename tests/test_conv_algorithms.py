@@ -29,7 +29,8 @@ WINOGRAD_TAPS = 144  # from which on Winograd's algorithm is as accurate as dire
 
 
 def fits_winograd(case):
-    return np.max(case[-1].get("strides", 1)) == 1 and min(case[5:7]) > 1
+    steps = (np.broadcast_to(case[-1].get(name, 1), 2) for name in ("strides", "dilation"))
+    return min(case[5:7]) > 1 and all(s == 1 or s == 2 and d == 1 for s, d in zip(*steps))
 
 
 def algorithms_for(case):
@@ -78,6 +79,9 @@ def test_filters_of_all_shapes(kernels, dtype, fil_h, fil_w):
     """Winograd's algorithm cuts them into pieces of two or three taps."""
     check_all(kernels, (2, 3, 9, 8, 5, fil_h, fil_w, {}), dtype)
     check_all(kernels, (1, 2, 11, 10, 3, fil_h, fil_w, {"padding_mode": "full"}), dtype)
+    check_all(kernels, (3, 2, 10, 13, 5, fil_h, fil_w, {"strides": (2, 2)}), dtype)
+    check_all(kernels, (1, 3, 9, 11, 4, fil_h, fil_w, {"strides": (1, 2), "border_mode": "wrap",
+                                                       "padding_mode": 1}), dtype)  # fmt: skip
     check_all(kernels, (1, 3, 15, 23, 2, fil_h, fil_w, {"dilation": (2, 3)}), dtype)
     check_all(kernels, (1, 2, 9, 8, 2, fil_h, fil_w, {"border_mode": "reflect"}), dtype)
 
@@ -162,39 +166,44 @@ def errors(results, expected):
 @pytest.mark.parametrize("size", [2, 3, 5, 7])
 @pytest.mark.parametrize("n_channels", [3, 16, 64, 256])
 @pytest.mark.parametrize("rectified", [False, True], ids=["normal", "rectified"])
-def test_winograd_is_about_as_accurate(kernels, n_channels, size, rectified):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_winograd_is_about_as_accurate(kernels, n_channels, size, stride, rectified):
     """Against float64, both passes.
 
     A long sum loses more than the transforms: an element sums the channels of a pixel, and
     no taps. Measured root mean squares are at most 0.9 of those of direct sums from
-    WINOGRAD_TAPS on, 1.1 with rectified pixels, and 1.7 with few taps.
+    WINOGRAD_TAPS on, 1.1 with rectified pixels, and 1.7 with few taps or short strided filters.
     """
     rng = np.random.default_rng(5)
-    case = (1, n_channels, 13, 13, n_channels, size, size, {})
+    options = {"strides": stride}
+    case = (1, n_channels, 13 * stride, 13 * stride, n_channels, size, size, options)
     imgs, filters, grad, _ = make_arrays(case, rng.standard_normal, np.float32)
     if rectified:
         imgs = np.maximum(imgs, 0)
-    exact = run_all(IM2COL, [a.astype(np.float64) for a in (imgs, filters, grad)], {})[:2]
+    exact = run_all(IM2COL, [a.astype(np.float64) for a in (imgs, filters, grad)], options)[:2]
 
     def errors_of(algorithm):
-        results = run_all(compiled(kernels), (imgs, filters, grad), {}, algorithm=algorithm)
+        results = run_all(compiled(kernels), (imgs, filters, grad), options, algorithm=algorithm)
         return errors(results[:2], exact)
 
     ratios = errors_of("winograd") / np.minimum(*[errors_of(name) for name in DIRECT])
     root_mean_square, maximum = ratios.T
-    long = n_channels * size * size >= WINOGRAD_TAPS
+    long = n_channels * size * size >= WINOGRAD_TAPS and (stride == 1 or size > 3)
     assert (root_mean_square < (1.15 if long else 2)).all(), ratios
-    assert (maximum < (1.5 if long else 2)).all(), ratios  # one value of thousands: it varies
+    # one value of thousands: it varies
+    assert (maximum < (1.5 if long else 2 if stride == 1 else 2.5)).all(), ratios
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 7])
-def test_no_winograd_unasked_where_it_is_less_accurate(kernels, dtype, rng, size):
-    for n_channels in (WINOGRAD_TAPS - 1) // size**2, 8, 2, 1:
-        if n_channels * size * size < WINOGRAD_TAPS:
+@pytest.mark.parametrize("stride", [1, 2])
+def test_no_winograd_unasked_where_it_is_less_accurate(kernels, dtype, rng, size, stride):
+    for n_channels in (WINOGRAD_TAPS - 1) // size**2, 64, 8, 2, 1:
+        if n_channels * size * size < WINOGRAD_TAPS or stride > 1 and size < 4:
             case = (4, n_channels, 12, 12, 64, size, size, {})
             imgs, filters, _, _ = make_arrays(case, rng.standard_normal, dtype)
             automatic, direct = (
-                kernels.conv_bc01(imgs, filters, algorithm=name) for name in (None, "direct")
+                kernels.conv_bc01(imgs, filters, strides=stride, algorithm=name)
+                for name in (None, "direct")
             )
             assert_array_equal(automatic, direct)
 
@@ -204,16 +213,18 @@ def test_no_winograd_unasked_where_it_is_less_accurate(kernels, dtype, rng, size
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_what_an_infinite_or_nan_pixel_spoils(kernels, dtype, value, size, dilation):
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (1, 2), (2, 1)])
+def test_what_an_infinite_or_nan_pixel_spoils(kernels, dtype, value, size, stride, dilation):
     """The outputs that read it; in Winograd's algorithm, even filters, its tile as well."""
-    options = {"dilation": dilation, "padding_mode": (size - 1) * dilation // 2}
+    options = {
+        "strides": stride, "dilation": dilation, "padding_mode": (size - 1) * dilation // 2
+    }  # fmt: skip
     case = (2, 9, 11, 12, 18, size, size, options)
     ones = make_arrays(case, np.ones, dtype)[:3]
 
     def spoil(array, value):
         spoilt = array.copy()
-        spoilt[1, 3, 5, 6] += value
+        spoilt[1, 3, 4, 3] += value
         return spoilt
 
     for i, result in ((0, 0), (2, 1)):
@@ -226,7 +237,7 @@ def test_what_an_infinite_or_nan_pixel_spoils(kernels, dtype, value, size, dilat
             assert np.isfinite(found[~reads]).all()
         found = run_all(compiled(kernels), arrays, options, algorithm="winograd")[result]
         assert not np.isfinite(found[reads]).any()
-        if size % 2 == 0:  # neighbours of a tile are a dilation apart
+        if size % 2 == 0 or stride > 1:  # neighbours of a tile are a dilation apart
             steps = (-dilation, 0, dilation)
             reads = np.any([np.roll(reads, (y, x), (2, 3)) for y in steps for x in steps], 0)
         assert np.isfinite(found[~reads]).all()

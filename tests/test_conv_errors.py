@@ -296,21 +296,24 @@ def test_algorithm(kernels, call):
             call(kernels, algorithm=value)
 
 
-@pytest.mark.parametrize("strides", [(1, 1), (2, 1), (1, 2)])
-@pytest.mark.parametrize("size", [(3, 3), (1, 3), (3, 1)])
+@pytest.mark.parametrize("strides, dilation", [((1, 1), (2, 3)), ((2, 1), (1, 2)), ((2, 2), (1, 1)),
+                                               ((2, 1), (2, 1)), ((1, 3), (1, 1))])  # fmt: skip
+@pytest.mark.parametrize("size", [(3, 3), (2, 4), (1, 3), (3, 1)])
 @pytest.mark.parametrize("call", [forward, backward])
-def test_winograd_where_it_does_not_fit(kernels, call, size, strides):
+def test_winograd_where_it_does_not_fit(kernels, call, size, strides, dilation):
     out = (2, 3, -(-6 // strides[0]), -(-7 // strides[1]))
-    changes = {"filters": ones(4, 3, *size), "strides": strides, "algorithm": "winograd"}
+    changes = {"filters": ones(4, 3, *size), "strides": strides, "dilation": dilation}
+    changes["algorithm"] = "winograd"
     if call is forward:
         changes["convout"] = filled(out)
     else:
         changes |= {"convout_grad": ones(*out), "filters_grad": filled((4, 3, *size))}
-    if strides == (1, 1) and size == (3, 3):
+    if min(size) > 1 and all(s * d < 3 or s == 1 for s, d in zip(strides, dilation)):
         call(kernels, **changes)
         return
     match = (
-        f"'winograd', expected strides of 1 and filters of at least 2 x 2, got {strides} and {size}"
+        "'winograd', expected filters of at least 2 x 2, and strides of 1, or 2 without dilation, "
+        f"got {size}, strides {strides} and dilation {dilation}"
     )
     with pytest.raises(ValueError, match=re.escape(match)):
         call(kernels, **changes)
