@@ -8,8 +8,9 @@
 #
 # Every element is summed in the order of t, whatever tile it is in and whichever
 # thread has it; but if a has a single row, several blocks of t are summed at once, as
-# one multiply-add after the other would wait for the one before. Rows of b are read where they are; if its columns do not lie side
-# by side, as in a transposed matrix, a block of it is copied first.
+# one multiply-add after the other would wait for the one before. Rows of b are read
+# where they are; if its columns do not lie side by side, as in a transposed matrix, a
+# block of it is copied first.
 
 from libc.string cimport memcpy
 
