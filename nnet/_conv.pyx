@@ -181,7 +181,7 @@ def conv_bc01(
         'direct' sums all products of pixels and taps, in one of two forms:
         'planes' keeps pixels in the lanes of vectors, 'pixels' keeps features
         there. 'winograd' is Winograd's minimal filtering F(2x2, 3x3), which
-        multiplies half as often; it wants filters of at least 2 x 2, and strides of 1, or 2
+        multiplies about half as often; it wants filters of at least 2 x 2, and strides of 1, or 2
         without dilation. None chooses the one that should be fastest, and 'winograd'
         only for sums that are long enough for it to be as accurate as 'direct'.
     n_threads : int, optional
@@ -284,8 +284,10 @@ def bprop_conv_bc01(
     bias_grad : ndarray (n_feats,), same dtype, optional
         If given, filled with the gradient of the bias, the mean over the images.
     algorithm : {None, 'direct', 'planes', 'pixels', 'winograd'}
-        As in `conv_bc01`. If asked for 'winograd', the gradient of the images is direct with
-        strides of 2, that of the filters with dilation and with borders other than zeros.
+        As in `conv_bc01`; the gradient of the filters is a sum over pixels and images, and
+        None transforms it wherever that is faster. If asked for 'winograd', the gradient
+        of the images is direct with strides of 2, that of the filters with dilation and
+        with borders other than zeros.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the results.
 

@@ -79,7 +79,7 @@ cdef void copy_rows(
             for r in range(r0, r1):
                 dst[r * w + x] = 0
     else:
-        for r in range(r0, r1):
+        for r in range(r0, r1 if x0 < x1 else r0):
             i = at + r * row_step * w + x0 * col_step
             prefetch(plane + i + h * w)
             if copy_run(dst + r * n_cols + x0, plane + i, x1 - x0, col_step, h * w - i):

@@ -95,7 +95,8 @@ cdef void plan_transformed(FilterGradient *job, Py_ssize_t lanes,
     w.grad_e = job.stack * w.band * w.cols * w.k_pitch + lanes
     w.grad_at = 16 * w.pieces_y.stride * w.pieces_x.stride * w.img_e
     w.pixels_at = w.grad_at + 16 * w.grad_e
-    w.img_cols = 2 * w.pieces_x.stride * (w.grid_cols + 1)
+    # A stride may leave the last column of the images unread.
+    w.img_cols = max(2 * w.pieces_x.stride * (w.grid_cols + 1), job.left + job.w)
     job.buffer_size = w.pixels_at + lanes * w.img_cols * (
         2 * w.pieces_y.stride * (w.band + w.pieces_y.n_shifts))
     job.part_size = 16 * w.pieces_y.n * w.pieces_x.n * job.n_channels * w.k_pitch

@@ -15,7 +15,7 @@
 
 cdef enum:
     UNIT_BYTES = 524288     # for a unit of work: half of an L2 cache of 1 MB
-    UNIT_PIXELS = 64        # that it has at least: eight tiles
+    UNIT_PIXELS = 64        # that it has at least: some ten tiles
 
 cdef struct Winograd
 

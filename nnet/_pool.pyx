@@ -7,7 +7,6 @@ windows), _pool_switches.pxi (where maxima are, checked), _pool_3x3.pxi,
 _pool_threads.pxi, and this file: the checks and the public functions.
 """
 
-from cython.parallel cimport prange
 from nnet import kernels
 from nnet.geometry import PADDING_WORDS, as_padding, pool_geometry
 

@@ -9,11 +9,14 @@ cdef dict recent_plans = {}  # what the checks found for the arguments of earlie
 cdef int N_RECENT = 1000
 
 
-cdef bint is_plain(object value) noexcept:
-    """Whether it is an int, a string or a tuple of them, and nothing that only equals one."""
-    if type(value) is tuple:
+cdef bint is_plain(object value, int depth=4) noexcept:
+    """Whether it is an int, a string or a tuple of them, and nothing that only equals one.
+
+    Arguments are pairs of pairs at most; a tuple that is deeper would not even be hashed.
+    """
+    if type(value) is tuple and depth > 0:
         for item in <tuple>value:
-            if not is_plain(item):
+            if not is_plain(item, depth - 1):
                 return False
         return True
     return type(value) is int or type(value) is str

@@ -302,7 +302,8 @@ class NeuralNetwork:
         """Let the layers compute their parameters' gradients, down to the first that has any."""
         n_imgs = len(grad)
         for i in range(len(self.layers) - 2, self._trained[0] - 1, -1):
-            grad = self.layers[i].bprop(grad)
+            # Another's layer may keep it, while nnet's own layers use the memory again.
+            grad = self.layers[i].bprop(grad.copy() if i in self._foreign else grad)
             if i in self._foreign and self.layers[i].need_input_grad:
                 grad = self._conform(grad, (n_imgs, *self._shapes[i]), i, "bprop")
 

@@ -400,6 +400,27 @@ class Hinge(Layer, LossMixin):
         return input_shape
 
 
+class LateScale(Scale):
+    """Keeps what it is given until its gradient is asked for."""
+
+    def bprop(self, output_grad):
+        self.output_grad = output_grad
+        return output_grad * self.factor
+
+    def param_grads(self):
+        return [np.mean(self.output_grad * self.input, axis=0)]
+
+
+def test_own_layer_may_keep_the_gradient(rng):
+    """nnet's own layers use the memory of gradients again."""
+    X, y = rng.standard_normal((20, 6)), rng.integers(0, 3, 20)
+    for position in range(7):
+        layers = [Linear(6), Activation("tanh"), Linear(6), Activation("tanh"), Linear(3)]
+        layers[position:position] = [LateScale()]
+        network = NeuralNetwork([*layers, LogRegression()], rng=0)
+        check(network.check_gradients(X, y))
+
+
 @pytest.mark.parametrize("position", [0, 1, 4, 6, 7])
 def test_own_layer_trains_anywhere(position, rng):
     X, y = stripes(60, rng)
