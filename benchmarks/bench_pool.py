@@ -10,6 +10,7 @@ import nnet
 from common import Benchmark, Operation, main, median_time
 from nnet import reference
 from nnet.geometry import pool_geometry
+from nnet.layers.pool import MAX_PLACES
 
 
 class Case(NamedTuple):
@@ -160,7 +161,7 @@ def kernel_runs(library, case, imgs, poolout_grad):
     switches = None
     if case.mode == "max":
         switches = np.empty((*poolout.shape, 2), np.intp)
-        if library == "nnet" and np.prod(case.window[:2]) <= 256:  # as the layers choose it
+        if library == "nnet" and np.prod(case.window[:2]) <= MAX_PLACES:  # as the layers choose it
             switches = np.empty(poolout.shape, np.uint8)
 
     def forward():

@@ -114,28 +114,21 @@ cdef void plan_transformed_tables(FilterGradient *job, Workspace space, Py_ssize
         w.grad_pixel_at[x] = (x // job.out_w * 2 * w.cols + x % job.out_w) * lanes
 
 
-cdef inline int elements_of(const WinogradLayout *w, Py_ssize_t i) noexcept nogil:
-    """Which elements piece i of a filter has: 16 bits."""
-    cdef Piece y = axis_piece(&w.pieces_y, i // w.pieces_x.n)
-    cdef Piece x = axis_piece(&w.pieces_x, i % w.pieces_x.n)
-    cdef int e, bits = 0
-    for e in range(16):
-        if has_element(e // 4, y.n_taps) and has_element(e % 4, x.n_taps):
-            bits |= 1 << e
-    return bits
-
-
 cdef void winograd_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t c_first,
                         Py_ssize_t c_end, const real *imgs, const real *grad, real *part,
                         real *buffer) noexcept nogil:
     """One chunk of images and channels [c_first, c_end): (pieces, 16, c, k_pitch) into `part`."""
     cdef const WinogradLayout *w = &job.winograd
-    cdef Py_ssize_t e, stack, n, n_stacked, g, c0, c1, b, band
+    cdef Py_ssize_t e, i, stack, n, n_stacked, g, c0, c1, b, band
+    cdef int elements
     cdef Py_ssize_t part_e = job.n_channels * w.k_pitch
-    for e in range(16 * w.pieces_y.n * w.pieces_x.n):
-        if elements_of(w, e // 16) >> e % 16 & 1:
-            memset(part + e * part_e + c_first * w.k_pitch, 0,
-                   (c_end - c_first) * w.k_pitch * sizeof(real))
+    for i in range(w.pieces_y.n * w.pieces_x.n):
+        elements = elements_of(axis_piece(&w.pieces_y, i // w.pieces_x.n),
+                               axis_piece(&w.pieces_x, i % w.pieces_x.n))
+        for e in range(16):
+            if elements >> e & 1:
+                memset(part + (16 * i + e) * part_e + c_first * w.k_pitch, 0,
+                       (c_end - c_first) * w.k_pitch * sizeof(real))
     for stack in range(first_stack(job, chunk), first_stack(job, chunk + 1)):
         n = stack * job.stack
         n_stacked = min(job.stack, job.n_imgs - n)
@@ -186,7 +179,7 @@ cdef void winograd_band(
     for i in range(w.pieces_y.n * w.pieces_x.n):
         y = axis_piece(&w.pieces_y, i // w.pieces_x.n)
         x = axis_piece(&w.pieces_x, i % w.pieces_x.n)
-        elements = elements_of(w, i)
+        elements = elements_of(y, x)
         for e in range(16):
             if elements >> e & 1:
                 outer_gradient(
@@ -246,6 +239,7 @@ cdef void combine_winograd(const FilterGradient *job, Py_ssize_t c, const real *
     cdef const WinogradLayout *w = &job.winograd
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t taps = job.fil_h * job.fil_w, b, i
+    cdef Piece y, x
     cdef int elements
     cdef real sums[16 * LANES]
     cdef real piece[9 * LANES]
@@ -253,13 +247,13 @@ cdef void combine_winograd(const FilterGradient *job, Py_ssize_t c, const real *
     filters_grad += taps * (c % job.c_per_group * job.n_features
                             + c // job.c_per_group * job.k_per_group)
     for i in range(w.pieces_y.n * w.pieces_x.n):
-        elements = elements_of(w, i)
+        y = axis_piece(&w.pieces_y, i // w.pieces_x.n)
+        x = axis_piece(&w.pieces_x, i % w.pieces_x.n)
+        elements = elements_of(y, x)
         for b in range(w.k_pitch // lanes):
             sum_chunks(job, sums, part + b * lanes, i, elements)
             transform_filter(piece, sums)
-            write_piece(job, filters_grad + b * lanes * taps, piece,
-                        axis_piece(&w.pieces_y, i // w.pieces_x.n),
-                        axis_piece(&w.pieces_x, i % w.pieces_x.n),
+            write_piece(job, filters_grad + b * lanes * taps, piece, y, x,
                         min(lanes, job.k_per_group - b * lanes))
 
 

@@ -311,7 +311,7 @@ cdef void plan_winograd(
             y = axis_piece(&w.pieces_y, py)
             for px in range(w.pieces_x.n):
                 x = axis_piece(&w.pieces_x, px)
-                if has_element(e // 4, y.n_taps) and has_element(e % 4, x.n_taps):
+                if elements_of(y, x) >> e & 1:
                     for c in range(channels):
                         w.tap_at[e][m] = (
                             c + 16 * (y.phase * w.pieces_x.stride + x.phase) * w.pitch
@@ -346,6 +346,7 @@ cdef void transform_filters(
     cdef real *rows[16]
     cdef const real *source
     cdef Piece y, x
+    cdef int elements
     for b in range(job.n_blocks):
         n_vectors = vectors_of(job, b, lanes)
         k, k_end = first_feature(job, b, lanes), first_feature(job, b + 1, lanes)
@@ -357,6 +358,7 @@ cdef void transform_filters(
             y = axis_piece(&w.pieces_y, py)
             for px in range(w.pieces_x.n):
                 x = axis_piece(&w.pieces_x, px)
+                elements = elements_of(y, x)
                 for c in range(channels):
                     for v in range(n_vectors):
                         transform_piece(
@@ -365,7 +367,7 @@ cdef void transform_filters(
                             pitch.feature, min(lanes, k_end - k - v * lanes), y, x, flip,
                         )
                     for e in range(16):
-                        if has_element(e // 4, y.n_taps) and has_element(e % 4, x.n_taps):
+                        if elements >> e & 1:
                             rows[e] += n_vectors * lanes
 
 
@@ -424,3 +426,12 @@ cdef inline Py_ssize_t spread(Py_ssize_t size, Py_ssize_t lanes) noexcept nogil:
 cdef inline bint has_element(Py_ssize_t e, Py_ssize_t n_taps) noexcept nogil:
     """Whether a piece of so many taps has an element e, along its axis."""
     return 0 < e < 3 or e == 0 and n_taps > 1 or e == 3 and n_taps == 3
+
+
+cdef inline int elements_of(Piece y, Piece x) noexcept nogil:
+    """Which elements a piece of both axes has: 16 bits."""
+    cdef int e, bits = 0
+    for e in range(16):
+        if has_element(e // 4, y.n_taps) and has_element(e % 4, x.n_taps):
+            bits |= 1 << e
+    return bits

@@ -7,6 +7,7 @@ import numpy as np
 
 from nnet.data import as_images
 from nnet.layers import ParamMixin
+from nnet.layers.base import as_generator
 
 
 class GradientError(NamedTuple):
@@ -22,7 +23,7 @@ def check(network, X, y, eps, max_checks):
     X = as_images(X, np.float64)
     twin = copy.deepcopy(network)
     fitted = network.input_shape_ is not None
-    target = twin._setup(X, y, len(X), twin._generator(), network.classes_ if fitted else None)
+    target = twin._setup(X, y, len(X), as_generator(twin.rng), network.classes_ if fitted else None)
     for param, value in zip(twin.params(), network.params() if fitted else []):
         param[...] = value
     names = [

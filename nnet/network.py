@@ -67,7 +67,7 @@ class NeuralNetwork:
         if not self._trained:
             raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
         self.rng = rng
-        self._generator()
+        as_generator(rng)
         self.input_shape_ = None
         self._lock = RLock()
 
@@ -145,7 +145,7 @@ class NeuralNetwork:
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected None or a callable")
         X = np.ascontiguousarray(as_images(X))  # np.take would copy it for every batch
-        rng = self._generator()
+        rng = as_generator(self.rng)
         target = self._setup(X, y, batch_size, rng)
         try:
             validation_data = self._as_validation(validation_data)
@@ -171,9 +171,6 @@ class NeuralNetwork:
             self.input_shape_ = None  # its parameters are of no use
             raise
         return self
-
-    def _generator(self):
-        return as_generator(self.rng)
 
     def _setup(self, X, y, batch_size, rng, classes=None):
         """Set up the layers and everything that follows from X and y; return the target."""
