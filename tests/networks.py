@@ -1,4 +1,4 @@
-"""Small networks and images for the tests of NeuralNetwork."""
+"""Small networks, images and checks for the tests of NeuralNetwork."""
 
 import numpy as np
 
@@ -44,3 +44,10 @@ def stripes(n_imgs, rng, dtype=np.float32):
 
 def same(arrays, others):
     return len(arrays) == len(others) and all(map(np.array_equal, arrays, others))
+
+
+def check(errors):
+    """What check_gradients returned."""
+    for error in errors:
+        assert error.rel_error < 1e-3, error
+        assert error.abs_error < 1e-5, error
