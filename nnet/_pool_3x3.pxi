@@ -179,15 +179,19 @@ cdef inline void reach_of_row(
     cdef real right[LANES]
     if is_max:
         keep_if(left, w0, 3 * tap, g0)
-        keep_if(right, w2, 3 * tap + 2, g2)
-        add(left, right)
-        keep_if(right, w1, 3 * tap + 1, g1)
+        add_if(left, w2, 3 * tap + 2, g2)
+        if stride == 1:
+            add_if(left, w1, 3 * tap + 1, g1)
+        else:
+            keep_if(right, w1, 3 * tap + 1, g1)
     else:
         copy(left, g0)
         add(left, g2)
-        copy(right, g1)
+        if stride == 1:
+            add(left, g1)
+        else:
+            copy(right, g1)
     if stride == 1:
-        add(left, right)
         copy(low, left)
         fill(high, <real>0)
     else:
@@ -197,7 +201,7 @@ cdef inline void reach_of_row(
 
 cdef inline void reach_strip(
     const real *grads,            # (n_rows, cells)  IN   from the strip's first on
-    const real *where,            # (n_rows, cells)  IN   not for averages
+    const uint8_t *where,         # (n_rows, cells)  IN   not for averages
     Py_ssize_t n_rows, Py_ssize_t y,      # the first output's first row of pixels
     real *img,                    # (img_h, img_w)   OUT  from the strip's first on
     Py_ssize_t first, Py_ssize_t done,    # rows of pixels to write
@@ -227,9 +231,9 @@ cdef inline void reach_strip(
         copy(g1, grads + second_tap)
         copy(g2, grads + third_tap)
         if is_max:
-            copy(w0, where + first_tap)
-            copy(w1, where + second_tap)
-            copy(w2, where + third_tap)
+            from_places(w0, where + first_tap)
+            from_places(w1, where + second_tap)
+            from_places(w2, where + third_tap)
         reach_of_row(g0, g1, g2, w0, w1, w2, 0, new, more, stride, even, is_max)
         add(low, new)
         add(high, more)
@@ -269,7 +273,7 @@ cdef inline void reach_3x3_plane(
     cdef Py_ssize_t first = 0, done, o, top, x, y, at, n_rows
     cdef Py_ssize_t step = stride * (VECTOR_BYTES // sizeof(real))
     cdef Py_ssize_t whole = img_w + (img_w & (stride - 1))
-    cdef real *where = buffer + plan.room
+    cdef uint8_t *where = <uint8_t *>(buffer + plan.room)
     while first < height.size:
         done = min(first + plan.block, height.size)
         top = first_output(height, first)
@@ -280,7 +284,7 @@ cdef inline void reach_3x3_plane(
                 read_outputs(poolout_grad + o * out_w, places + o * out_w, n_out - o * out_w,
                              buffer + at, where + at, job, plan, edge)
             else:
-                read_parts(poolout_grad + o * out_w, where + plan.room,
+                read_parts(poolout_grad + o * out_w, buffer + 2 * plan.room,
                            <real>divisor(height, o, job.include_pad), n_out - o * out_w,
                            buffer + at, job, plan, edge)
         x = max(whole - step, 0)  # leftwards: what spills over on the right is written later

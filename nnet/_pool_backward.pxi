@@ -11,6 +11,9 @@
 # Maxima: gradients are scattered into an image of zeros. (In _pool_3x3.pxi pixels look for
 # the gradients that are theirs.)
 
+cdef enum:
+    NO_PLACE = 255            # of the padding around switches
+
 cdef struct Reach:            # outputs that reach pixels, and the buffer for them
     bint by_windows           # along rows, not by vectors
     Py_ssize_t phases         # 2 for stride 2
@@ -76,30 +79,24 @@ cdef inline void read_outputs(
     const real *poolout_grad,     # (out_w,)   IN
     const uint8_t *places,        # (out_w,)   IN
     Py_ssize_t n_out,             # that may be read
-    real *grads, real *where,     # (cells,)   OUT
+    real *grads, uint8_t *where,  # (cells,)   OUT
     const Pooling *job, const Reach *plan, bint edge,
 ) noexcept nogil:
     """The padding on the left is there already."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t x = 0, out_w = job.width.out
-    cdef real spare[LANES]
-    cdef uint8_t spare_places[LANES]
     grads += plan.taps - 1
     where += plan.taps - 1
     while x < out_w:
         if not edge or x + lanes <= n_out:
             copy(grads + x, poolout_grad + x)
-            from_places(where + x, places + x)
+            memcpy(where + x, places + x, lanes)
         else:
-            memcpy(spare, poolout_grad + x, (n_out - x) * sizeof(real))
-            memcpy(spare_places, places + x, n_out - x)
-            copy(grads + x, spare)
-            from_places(where + x, spare_places)
+            memcpy(grads + x, poolout_grad + x, (n_out - x) * sizeof(real))
+            memcpy(where + x, places + x, n_out - x)
         x = next_vector(x, out_w, lanes)
-    x = out_w
-    while out_w < lanes and x < plan.cells:     # elsewhere nothing has spilled over
-        fill_int(where + x, -1)
-        x += lanes
+    if out_w < lanes:             # elsewhere nothing has spilled over
+        memset(where + out_w, NO_PLACE, plan.cells + lanes - out_w)
 
 
 cdef inline void scatter_places(
@@ -270,8 +267,7 @@ cdef void reach_planes(
     cdef Py_ssize_t out_size = job.height.out * job.width.out, i
     cdef real *counts = buffer + 2 * plan.room
     if places != NULL:            # padding is no place, and its gradient is 0
-        for i in range(0, plan.total - LANES, 4):
-            fill_int(buffer + i, -1)
+        memset(buffer, NO_PLACE, plan.total * sizeof(real))
     else:
         fill_run(buffer, <real>0, plan.total - LANES)
     for i in range(job.width.out):

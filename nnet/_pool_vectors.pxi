@@ -47,7 +47,16 @@ cdef extern from *:
         (_mm256_cmp_##ps##_mask(v, best, _CMP_GT_OQ) | _mm256_cmp_##ps##_mask(v, v, _CMP_UNORD_Q))
     #define SELECT(bits, ps, out, mask, a) \\
         REALS(bits, out) = _mm256_mask_blend_##ps(mask, REALS(bits, out), REALS(bits, a))
+    #define ARE(bits, places, place) (__mmask8)_mm_cmpeq_epi8_mask( \\
+        _mm_loadu_si128((const void *)(places)), _mm_set1_epi8((char)(place)))
+    #define KEEP(bits, ps, out, mask, a) REALS(bits, out) = _mm256_maskz_mov_##ps(mask, REALS(bits, a))
+    #define ADD_WHERE(bits, ps, sum, mask, a) \\
+        REALS(bits, sum) = _mm256_mask_add_##ps(REALS(bits, sum), mask, REALS(bits, sum), REALS(bits, a))
     #else
+    #define ARE(bits, places, place) (INTS(bits, places) == place)
+    #define KEEP(bits, ps, out, mask, a) INTS(bits, out) = (mask) & INTS(bits, a)
+    #define ADD_WHERE(bits, ps, sum, mask, a) \\
+        REALS(bits, sum) += (reals##bits)((mask) & INTS(bits, a))
     #define MASK(bits) ints##bits
     #define LARGER_OR_NAN(v, best, ps) (v > best) | (v != v)
     #ifdef __AVX2__
@@ -88,7 +97,9 @@ cdef extern from *:
         SELECT(bits, ps, row, larger, its_row);                                                  \\
         SELECT(bits, ps, col, larger, its_col); }                                                \\
     INLINE void keep_if##bits(real *out, const real *places, integer place, const real *a) {     \\
-        INTS(bits, out) = (INTS(bits, places) == place) & INTS(bits, a); }                       \\
+        KEEP(bits, ps, out, ARE(bits, places, place), a); }                                      \\
+    INLINE void add_if##bits(real *sum, const real *places, integer place, const real *a) {      \\
+        ADD_WHERE(bits, ps, sum, ARE(bits, places, place), a); }                                 \\
     INLINE void move_right##bits(real *col, const real *by, const real *least) {                 \\
         ints##bits x = INTS(bits, col) + INTS(bits, by), inside = x > INTS(bits, least);         \\
         INTS(bits, col) = (x & inside) | (INTS(bits, least) & ~inside); }                        \\
@@ -128,13 +139,20 @@ cdef extern from *:
     PRIMITIVES(double, 64, long long, pd)
 
     /* gcc 12 makes scalar code of conversions between bytes and integers. */
-    #ifdef __AVX2__
+    #ifdef __AVX512VL__
+    INLINE void from_places32(float *out, const unsigned char *places) {
+        _mm_storeu_si128((void *)out, _mm_loadl_epi64((const void *)places)); }
+    INLINE void from_places64(double *out, const unsigned char *places) {
+        _mm_storeu_si128((void *)out, _mm_loadu_si32(places)); }
+    #elif defined(__AVX2__)
     INLINE void from_places32(float *out, const unsigned char *places) {
         INTS(32, out) = (ints32)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)places)); }
     INLINE void from_places64(double *out, const unsigned char *places) {
         int four;
         memcpy(&four, places, 4);
         INTS(64, out) = (ints64)_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four)); }
+    #endif
+    #ifdef __AVX2__
     INLINE __m128i narrow(ints32 a) {
         __m256i b = (__m256i)a;
         __m128i c = _mm_packs_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
@@ -171,6 +189,7 @@ cdef extern from *:
     #define INTERLEAVE(pixels, even, odd) FOR(pixels, interleave)(pixels, even, odd)
     #define TAKE_LARGER(best, ...) FOR(best, take_larger)(best, __VA_ARGS__)
     #define KEEP_IF(out, ...) FOR(out, keep_if)(out, __VA_ARGS__)
+    #define ADD_IF(sum, ...) FOR(sum, add_if)(sum, __VA_ARGS__)
     #define MOVE_RIGHT(col, by, least) FOR(col, move_right)(col, by, least)
     #define TO_PLACES(out, row, col, width) FOR(row, to_places)(out, row, col, width)
     #define FROM_PLACES(out, places) FOR(out, from_places)(out, places)
@@ -196,8 +215,9 @@ cdef extern from *:
     void interleave "INTERLEAVE"(...) noexcept nogil
     # (best, row, col, value, its_row, its_col): take a value that is larger, and every NaN
     void take_larger "TAKE_LARGER"(...) noexcept nogil
-    # (out, places, place: a number, a): a where the places are that one, 0 elsewhere
+    # (out, places, place: a number, a): a where the places are that one, 0 elsewhere; and a sum
     void keep_if "KEEP_IF"(...) noexcept nogil
+    void add_if "ADD_IF"(...) noexcept nogil
     # (col, by, least): col = max(col + by, least)
     void move_right "MOVE_RIGHT"(...) noexcept nogil
     # (out: bytes, row, col, width: a number): row * width + col; and from bytes: (out, bytes)
