@@ -273,29 +273,37 @@ cdef inline void reach_3x3_plane(
     cdef Py_ssize_t first = 0, done, o, top, x, y, at, n_rows
     cdef Py_ssize_t step = stride * (VECTOR_BYTES // sizeof(real))
     cdef Py_ssize_t whole = img_w + (img_w & (stride - 1))
-    cdef uint8_t *where = <uint8_t *>(buffer + plan.room)
+    cdef Py_ssize_t pitch
+    cdef const real *grads
+    cdef const uint8_t *where
+    # A neighbour's maximum is not here if it is of another row, and all of a row's are in it.
+    cdef bint direct = not edge and places != NULL and img_w <= stride * out_w
     while first < height.size:
         done = min(first + plan.block, height.size)
         top = first_output(height, first)
         n_rows = end_output(height, done - 1) - top
-        for o in range(top, top + n_rows):
+        grads, where, pitch = buffer, <uint8_t *>(buffer + plan.room), plan.cells
+        if direct:
+            grads, pitch = poolout_grad + top * out_w - plan.lead, out_w
+            where = places + top * out_w - plan.lead
+        for o in range(top, top if direct else top + n_rows):
             at = (o - top) * plan.cells
             if places != NULL:
                 read_outputs(poolout_grad + o * out_w, places + o * out_w, n_out - o * out_w,
-                             buffer + at, where + at, job, plan, edge)
+                             buffer + at, <uint8_t *>where + at, job, plan, edge)
             else:
                 read_parts(poolout_grad + o * out_w, buffer + 2 * plan.room,
                            <real>divisor(height, o, job.include_pad), n_out - o * out_w,
                            buffer + at, job, plan, edge)
         x = max(whole - step, 0)  # leftwards: what spills over on the right is written later
         while x >= 0:
-            at = plan.taps - 1 + ((x - job.width.start) >> (stride - 1))
+            at = plan.lead + ((x - job.width.start) >> (stride - 1))
             y = height.start + top * stride
             if places != NULL:
-                reach_strip(buffer + at, where + at, n_rows, y, img + x, first, done, room - x,
-                            img_w, plan.cells, stride, even, True, edge)
+                reach_strip(grads + at, where + at, n_rows, y, img + x, first, done, room - x,
+                            img_w, pitch, stride, even, True, edge)
             else:
-                reach_strip(buffer + at, where + at, n_rows, y, img + x, first, done, room - x,
-                            img_w, plan.cells, stride, even, False, edge)
+                reach_strip(grads + at, where + at, n_rows, y, img + x, first, done, room - x,
+                            img_w, pitch, stride, even, False, edge)
             x = max(x - step, 0) if x > 0 else -1
         first = done

@@ -17,7 +17,7 @@ cdef enum:
 cdef struct Reach:            # outputs that reach pixels, and the buffer for them
     bint by_windows           # along rows, not by vectors
     Py_ssize_t phases         # 2 for stride 2
-    Py_ssize_t taps           # outputs that reach one pixel, along a row
+    Py_ssize_t lead           # cells of padding before a row's first output
     Py_ssize_t cells          # of a row of outputs, with padding
     Py_ssize_t block          # image rows of a block
     Py_ssize_t room           # of each part of a thread's buffer, in reals
@@ -32,18 +32,18 @@ cdef Reach plan_backward(const Pooling *job, Py_ssize_t size) noexcept nogil:
     cdef Py_ssize_t rows
     plan.by_windows = width.stride > 2 or width.out <= 2 or width.pool > width.size
     if plan.by_windows:
-        plan.phases, plan.taps, plan.cells = 1, 1, width.out
+        plan.phases, plan.lead, plan.cells = 1, 0, width.out
     else:
         plan.phases = width.stride
-        plan.taps = (width.pool + plan.phases - 1) // plan.phases
-        plan.cells = plan.taps - 1 + max(
+        plan.lead = round_up((width.pool - 1) // plan.phases)    # whole vectors: aligned rows
+        plan.cells = plan.lead + round_up(max(
             width.out, (width.size - 1 - width.start) // plan.phases + 1
-        )
+        ))
     rows = BLOCK_BYTES // (2 * size * plan.cells)
     plan.block = max(rows, 2 * min(height.pool, height.size))
     plan.block = (height.size - 1) // ((height.size - 1) // plan.block + 1) + 1    # all alike
     rows = max(min(height.out, (plan.block + height.pool) // height.stride + 1), plan.block)
-    plan.room = round_up(rows * plan.cells + plan.taps) + 2 * LANES
+    plan.room = round_up(rows * plan.cells + plan.lead) + 2 * LANES
     plan.total = 2 * plan.room + round_up(width.out)
     return plan
 
@@ -85,8 +85,8 @@ cdef inline void read_outputs(
     """The padding on the left is there already."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t x = 0, out_w = job.width.out
-    grads += plan.taps - 1
-    where += plan.taps - 1
+    grads += plan.lead
+    where += plan.lead
     while x < out_w:
         if not edge or x + lanes <= n_out:
             copy(grads + x, poolout_grad + x)
@@ -96,7 +96,7 @@ cdef inline void read_outputs(
             memcpy(where + x, places + x, n_out - x)
         x = next_vector(x, out_w, lanes)
     if out_w < lanes:             # elsewhere nothing has spilled over
-        memset(where + out_w, NO_PLACE, plan.cells + lanes - out_w)
+        memset(where + out_w, NO_PLACE, plan.cells - out_w)
 
 
 cdef inline void scatter_places(
@@ -164,7 +164,7 @@ cdef inline void read_parts(
     cdef real spare[LANES]
     cdef real part[LANES]
     cdef real divisors[LANES]
-    parts += plan.taps - 1
+    parts += plan.lead
     while x < job.width.out:
         copy(part, readable(poolout_grad + x, lanes, poolout_grad + n_out, spare, edge))
         fill(divisors, rows)
@@ -202,12 +202,12 @@ cdef inline void sum_along_row(
     cdef real high[LANES]
     fill(high, <real>0)       # unused for one phase
     while x < n:
-        at = plan.taps - 1 + ((lead + x) >> (phases - 1))
+        at = plan.lead + ((lead + x) >> (phases - 1))
         fill(low, <real>0)
         for t in range((pool_w - even + phases - 1) >> (phases - 1)):
             add(low, sums + at - t)
         if phases == 2:
-            at = plan.taps - 1 + ((lead + x + 1) >> 1)
+            at = plan.lead + ((lead + x + 1) >> 1)
             fill(high, <real>0)
             for t in range((pool_w - odd + 1) >> 1):
                 add(high, sums + at - t)
@@ -276,7 +276,7 @@ cdef void reach_planes(
         reach_plane(poolout_grad + i * out_size,
                     places + i * out_size if places != NULL else NULL, (n_planes - i) * out_size,
                     imgs_grad + i * img_size, (last - i) * img_size, job, plan, buffer,
-                    is_edge(i, last, job))
+                    i == 0 or is_edge(i, last, job))
 
 
 cdef inline void reach_plane(

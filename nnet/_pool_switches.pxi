@@ -88,22 +88,21 @@ cdef bint places_are_outside(
 ) noexcept nogil:
     """Whether any place of these planes is outside its window, or the image."""
     cdef const Pooling *job = &job_     # a copy: see pool_planes
-    cdef Py_ssize_t out_w = job.width.out, out_h = job.height.out, out_size = out_h * out_w
-    cdef Py_ssize_t i, end_y, end_x
-    cdef uint8_t rows[256]        # of the places
-    cdef uint8_t cols[256]
+    cdef Py_ssize_t out_size = job.height.out * job.width.out, i, end_y, end_x
+    cdef int pool_w = <int>job.width.pool
+    cdef uint8_t cols[256]        # of the places
     cdef uint8_t most = 0
     cdef bint outside = False
     for i in range(first * out_size, last * out_size):
         most = max(most, places[i])
-    if most >= job.height.pool * job.width.pool:
+    if most >= job.height.pool * pool_w:
         return True
     for i in range(256):
-        rows[i], cols[i] = <uint8_t>(i // job.width.pool), <uint8_t>(i % job.width.pool)
+        cols[i] = <uint8_t>(i % pool_w)
     end_y, end_x = end_inside(&job.height), end_inside(&job.width)
     for i in range(first, last):
-        outside |= are_padding(places + i * out_size, out_w, out_w, 1, rows, &job.height, end_y)
-        outside |= are_padding(places + i * out_size, 1, out_h, out_w, cols, &job.width, end_x)
+        outside |= rows_are_padding(places + i * out_size, job, end_y)
+        outside |= columns_are_padding(places + i * out_size, cols, job, end_x)
     return outside
 
 
@@ -113,25 +112,51 @@ cdef inline Py_ssize_t end_inside(const Axis *axis) noexcept nogil:
     return room // axis.stride + 1 if room >= 0 else 0
 
 
-cdef inline bint are_padding(
+cdef inline Py_ssize_t next_padded(const Axis *axis, Py_ssize_t o, Py_ssize_t end) noexcept nogil:
+    """The output after o - 1 whose window has padding. `end`: see end_inside."""
+    return max(o, end) if axis.start + o * axis.stride >= 0 else o
+
+
+cdef inline bint rows_are_padding(
     const uint8_t *places,        # (out_h, out_w)  IN
-    Py_ssize_t pitch,             # from one line of outputs (a row, or a column) to the next
-    Py_ssize_t n, Py_ssize_t step,        # outputs of a line, and from one to the next
-    const uint8_t *lines,         # (256,)          IN  the row, or the column, of each place
-    const Axis *axis, Py_ssize_t end,     # see end_inside
+    const Pooling *job, Py_ssize_t end,
 ) noexcept nogil:
-    """Whether any output has its maximum in the padding, along one axis."""
-    cdef Py_ssize_t i, o = 0, start
-    cdef uint8_t least, span
+    """Whether any output has its maximum above or below the image."""
+    cdef const Axis *height = &job.height
+    cdef Py_ssize_t out_w = job.width.out, pool_w = job.width.pool, x, start
+    cdef Py_ssize_t o = next_padded(height, 0, end)
+    cdef uint8_t least, span, most
     cdef bint outside = False
-    while o < axis.out:
-        start = axis.start + o * axis.stride
-        if start >= 0 and o < end:        # up to the last window without padding
-            o = end
-        else:
-            least = <uint8_t>max(-start, 0)
-            span = <uint8_t>(min(axis.size - start, axis.pool) - 1 - least)
-            for i in range(n):
-                outside |= <uint8_t>(lines[places[o * pitch + i * step]] - least) > span
-            o += 1
+    while o < height.out:
+        most = 0
+        start = height.start + o * height.stride
+        least = <uint8_t>(max(-start, 0) * pool_w)
+        span = <uint8_t>(min(height.size - start, height.pool) * pool_w - 1 - least)
+        for x in range(out_w):
+            most = max(most, <uint8_t>(places[o * out_w + x] - least))
+        outside |= most > span
+        o = next_padded(height, o + 1, end)
+    return outside
+
+
+cdef inline bint columns_are_padding(
+    const uint8_t *places,        # (out_h, out_w)  IN
+    const uint8_t *cols,          # (256,)          IN  of the places
+    const Pooling *job, Py_ssize_t end,
+) noexcept nogil:
+    """Whether any output has its maximum beside the image."""
+    cdef const Axis *width = &job.width
+    cdef Py_ssize_t out_w = width.out, y, start
+    cdef Py_ssize_t o = next_padded(width, 0, end)
+    cdef uint8_t least, span, most
+    cdef bint outside = False
+    while o < out_w:
+        most = 0
+        start = width.start + o * width.stride
+        least = <uint8_t>max(-start, 0)
+        span = <uint8_t>(min(width.size - start, width.pool) - 1 - least)
+        for y in range(job.height.out):
+            most = max(most, <uint8_t>(cols[places[y * out_w + o]] - least))
+        outside |= most > span
+        o = next_padded(width, o + 1, end)
     return outside
