@@ -15,69 +15,82 @@ cdef bint are_threes(const Pooling *job) noexcept nogil:
 
 # --- forward ------------------------------------------------------------------------
 
+cdef void prepare_3x3_columns(real *lefts, uint8_t *least, const Axis *width) noexcept nogil:
+    """Of each window the first column, and the first that is a real pixel's in the window."""
+    cdef Py_ssize_t x, start
+    for x in range(width.out):
+        start = width.start + x * width.stride
+        set_int(lefts + x, start)
+        least[x] = <uint8_t>max(-start, 0)
+
+
 cdef inline void max_of_row(
     const real *cells,            # (lanes,)  IN   see read_row
-    real *best, real *col,        # (lanes,)  OUT
-    Py_ssize_t phases, Py_ssize_t room,
+    real *best, real *place,      # (lanes,)  OUT
+    Py_ssize_t phases, Py_ssize_t room, bint nans,
 ) noexcept nogil:
     cdef real one[LANES]
     cdef real two[LANES]
-    cdef real unused[LANES]
-    fill_int(one, 1)
-    fill_int(two, 2)
-    fill_int(unused, 0)
+    fill_places(one, 1)
+    fill_places(two, 2)
     copy(best, cells)
-    fill_int(col, 0)
-    take_larger(best, unused, col, cells + (room if phases == 2 else 1), unused, one)
-    take_larger(best, unused, col, cells + (1 if phases == 2 else 2), unused, two)
+    fill_places(place, 0)
+    take_place(best, place, cells + (room if phases == 2 else 1), one, nans)
+    take_place(best, place, cells + (1 if phases == 2 else 2), two, nans)
 
 
 cdef inline void max_3x3_strip(
     const real *cells,            # (phases, n_rows, cells)  IN   from the strip's first on
     Py_ssize_t first, Py_ssize_t done,    # output rows
-    const real *shift, const real *least, # (lanes,)         IN   see prepare_columns
+    const real *lefts, const uint8_t *least,    # (lanes,)   IN   see prepare_3x3_columns
     real *poolout, const Switches *switches, Py_ssize_t at, Py_ssize_t room,
-    const Pooling *job, const Plan *plan, Py_ssize_t stride, bint edge,
+    const Pooling *job, const Plan *plan, Py_ssize_t stride, bint nans, bint edge,
 ) noexcept nogil:
     cdef Py_ssize_t y, start, pitch = plan.cells
-    cdef bint in_image = switches.pairs != NULL
     cdef real b0[LANES]           # of three rows of a window
     cdef real b1[LANES]
     cdef real b2[LANES]
-    cdef real c0[LANES]
-    cdef real c1[LANES]
-    cdef real c2[LANES]
+    cdef real p0[LANES]           # and their places in that row
+    cdef real p1[LANES]
+    cdef real p2[LANES]
     cdef real best[LANES]
-    cdef real row[LANES]
-    cdef real col[LANES]
-    cdef real i[LANES]
-    max_of_row(cells, b0, c0, stride, plan.room)
-    max_of_row(cells + pitch, b1, c1, stride, plan.room)    # again below for stride 2
+    cdef real place[LANES]
+    cdef real its_place[LANES]
+    cdef real three[LANES]
+    cdef real least_col[LANES]
+    fill_places(three, 3)
+    load_places(least_col, least)
+    max_of_row(cells, b0, p0, stride, plan.room, nans)
+    max_of_row(cells + pitch, b1, p1, stride, plan.room, nans)    # again below for stride 2
     for y in range(first, done):
         if stride == 2:
-            max_of_row(cells + pitch, b1, c1, stride, plan.room)
-        max_of_row(cells + 2 * pitch, b2, c2, stride, plan.room)
+            max_of_row(cells + pitch, b1, p1, stride, plan.room, nans)
+        max_of_row(cells + 2 * pitch, b2, p2, stride, plan.room, nans)
         cells += stride * pitch
         copy(best, b0)
-        copy(col, c0)
-        fill_int(row, 0)
-        fill_int(i, 1)
-        take_larger(best, row, col, b1, i, c1)
-        fill_int(i, 2)
-        take_larger(best, row, col, b2, i, c2)
+        copy_places(place, p0)
+        copy_places(its_place, p1)
+        add_places(its_place, three)
+        take_place(best, place, b1, its_place, nans)
+        copy_places(its_place, p2)
+        add_places(its_place, three)
+        add_places(its_place, three)
+        take_place(best, place, b2, its_place, nans)
         if stride == 1:
             copy(b0, b1)
-            copy(c0, c1)
+            copy_places(p0, p1)
             copy(b1, b2)
-            copy(c1, c2)
+            copy_places(p1, p2)
         else:
             copy(b0, b2)
-            copy(c0, c2)
+            copy_places(p0, p2)
+        # nothing but -inf: the first real pixel, not padding
         start = job.height.start + y * stride
-        move_down(row, start if in_image else 0, max(0, start) - (0 if in_image else start))
-        move_right(col, shift, least)
+        fill_places(its_place, 3 * max(-start, 0))
+        add_places(its_place, least_col)
+        max_places(place, its_place)
         put(poolout + at, best, room, edge)
-        put_switches(switches, at, row, col, 3, room, edge)
+        put_places(switches, at, place, 3, start, lefts, room, edge)
         at, room = at + job.width.out, room - job.width.out
 
 
@@ -125,13 +138,16 @@ cdef inline void pool_3x3_plane(
     const real *img,              # (img_h, img_w)  IN
     const real *end, real *poolout, const Switches *switches, Py_ssize_t at, Py_ssize_t room,
     const Pooling *job, const Plan *plan, real *buffer,
-    Py_ssize_t stride, bint edge,
+    Py_ssize_t stride, bint is_max, bint edge,
 ) noexcept nogil:
-    """`stride` and `edge` may be constants."""
+    """`stride`, `is_max` and `edge` may be constants."""
     cdef const Axis *height = &job.height
     cdef Py_ssize_t out_w = job.width.out, first = 0, done, x, y, top, bottom
-    cdef real padding = <real>(-INFINITY if switches != NULL else 0)
+    cdef real padding = <real>(-INFINITY if is_max else 0)
     cdef real *columns = buffer + (plan.phases + 2) * plan.room    # see pool_planes
+    cdef const uint8_t *least = <uint8_t *>(columns + round_up(out_w))
+    cdef real nans[LANES]
+    fill_int(nans, 0)
     while first < height.out:
         done = min(first + plan.block, height.out)
         top = height.start + first * stride
@@ -142,18 +158,23 @@ cdef inline void pool_3x3_plane(
                 if stride == 2:
                     fill_run(buffer + plan.room + (y - top) * plan.cells, padding, plan.cells)
             else:
-                read_row(img + y * job.width.size, 1, buffer + (y - top) * plan.cells, padding,
-                         job, plan, end, stride, edge)
+                read_row(img + y * job.width.size, 1, buffer + (y - top) * plan.cells,
+                         <real *>nans if is_max else NULL, padding, job, plan, end, stride, edge)
         for y in range(height.size, bottom):
             fill_run(buffer + (y - top) * plan.cells, padding, plan.cells)
             if stride == 2:
                 fill_run(buffer + plan.room + (y - top) * plan.cells, padding, plan.cells)
         x = 0
         while x < out_w:
-            if switches != NULL:
+            if is_max and any_nan(nans):
                 max_3x3_strip(
-                    buffer + x, first, done, columns + x, columns + round_up(out_w) + x, poolout,
-                    switches, at + x, room - x, job, plan, stride, edge,
+                    buffer + x, first, done, columns + x, least + x, poolout, switches, at + x,
+                    room - x, job, plan, stride, True, edge,
+                )
+            elif is_max:
+                max_3x3_strip(
+                    buffer + x, first, done, columns + x, least + x, poolout, switches, at + x,
+                    room - x, job, plan, stride, False, edge,
                 )
             else:
                 average_3x3_strip(
@@ -231,9 +252,9 @@ cdef inline void reach_strip(
         copy(g1, grads + second_tap)
         copy(g2, grads + third_tap)
         if is_max:
-            from_places(w0, where + first_tap)
-            from_places(w1, where + second_tap)
-            from_places(w2, where + third_tap)
+            load_places(w0, where + first_tap)
+            load_places(w1, where + second_tap)
+            load_places(w2, where + third_tap)
         reach_of_row(g0, g1, g2, w0, w1, w2, 0, new, more, stride, even, is_max)
         add(low, new)
         add(high, more)

@@ -6,21 +6,20 @@
 cdef inline void max_2x2(
     const real *top,              # (2 * lanes,)  IN
     const real *bottom,           # (2 * lanes,)  IN
-    real *best, real *row, real *col,     # (lanes,)  OUT
+    real *best, real *place,      # (lanes,)      OUT
 ) noexcept nogil:
     cdef real even[LANES]
     cdef real odd[LANES]
-    cdef real zero[LANES]
-    cdef real one[LANES]
-    fill_int(zero, 0)
-    fill_int(one, 1)
+    cdef real its_place[LANES]
+    fill_places(place, 0)
     deinterleave(best, odd, top)
-    copy(row, zero)
-    copy(col, zero)
-    take_larger(best, row, col, odd, zero, one)
+    fill_places(its_place, 1)
+    take_place(best, place, odd, its_place, True)
     deinterleave(even, odd, bottom)
-    take_larger(best, row, col, even, one, zero)
-    take_larger(best, row, col, odd, one, one)
+    fill_places(its_place, 2)
+    take_place(best, place, even, its_place, True)
+    fill_places(its_place, 3)
+    take_place(best, place, odd, its_place, True)
 
 
 cdef inline void mean_2x2(const real *top, const real *bottom, real *total) noexcept nogil:
@@ -43,10 +42,9 @@ cdef inline void pool_2x2_plane(
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t img_w = job.width.size, out_w = job.width.out, y, x, i
     cdef real best[LANES]
-    cdef real row[LANES]
-    cdef real col[LANES]
+    cdef real place[LANES]
     cdef real steps[LANES]        # the columns of a vector's windows
-    cdef real here[LANES]
+    cdef real lefts[LANES]
     cdef real spare[2 * LANES]
     cdef real spare_below[2 * LANES]
     cdef const real *top
@@ -62,14 +60,10 @@ cdef inline void pool_2x2_plane(
             if not is_max:
                 mean_2x2(top, bottom, best)
             else:
-                max_2x2(top, bottom, best, row, col)
-                if switches.pairs != NULL:
-                    fill_int(here, 2 * y)
-                    add_int(row, here)
-                    fill_int(here, 2 * x)
-                    add_int(col, here)
-                    add_int(col, steps)
-                put_switches(switches, at + x, row, col, 2, room - x, edge)
+                max_2x2(top, bottom, best, place)
+                fill_int(lefts, 2 * x)
+                add_int(lefts, steps)
+                put_places(switches, at + x, place, 2, 2 * y, lefts, room - x, edge)
             put(poolout + at + x, best, room - x, edge)
             x = next_vector(x, out_w, lanes)
         at, room = at + out_w, room - out_w
@@ -107,7 +101,7 @@ cdef inline void unpool_2x2(
     cdef real odd[LANES]
     cdef real where[LANES]
     if is_max:
-        from_places(where, places)
+        load_places(where, places)
         keep_if(even, where, 0, grad)
         keep_if(odd, where, 1, grad)
         interleave(top, even, odd)

@@ -63,6 +63,7 @@ cdef inline void read_row(
     const real *img,              # (n_rows, img_w)   IN
     Py_ssize_t n_rows,
     real *cells,                  # (phases, cells)   OUT
+    real *nans,                   # (lanes,)          INOUT  not zero where any was seen, or NULL
     real padding, const Pooling *job, const Plan *plan, const real *end,
     Py_ssize_t phases, bint edge,
 ) noexcept nogil:
@@ -95,6 +96,9 @@ cdef inline void read_row(
             add(low, pixels)
             if phases == 2:
                 add(high, pixels + lanes)
+        if nans != NULL:
+            note_nans(nans, low)
+            note_nans(nans, high)
         if phases == 2:
             copy(pair, low)
             copy(pair + lanes, high)
@@ -214,8 +218,8 @@ cdef inline void max_plane(
                 max_by_windows(img + y * img_w, best + (y - top) * plan.cells,
                                cols + (y - top) * plan.cells, &job.width)
             else:
-                read_row(img + y * img_w, 1, buffer + (y - top) * plan.cells, <real>-INFINITY,
-                         job, plan, end, plan.phases, edge)
+                read_row(img + y * img_w, 1, buffer + (y - top) * plan.cells,
+                         <real *>NULL, <real>-INFINITY, job, plan, end, plan.phases, edge)
         if not plan.by_windows:
             max_along_rows(buffer, best, cols, (bottom - top) * plan.cells, plan)
         for y in range(first, done):
@@ -281,7 +285,8 @@ cdef inline void average_plane(
         for y in range(first, done):
             row = first_pixel(height, y)
             read_row(img + row * img_w, end_pixel(height, y) - row,
-                     buffer + (y - first) * plan.cells, <real>0, job, plan, end, plan.phases, edge)
+                     buffer + (y - first) * plan.cells, <real *>NULL, <real>0, job, plan, end,
+                     plan.phases, edge)
         for y in range(first, done):
             rows = <real>divisor(height, y, job.include_pad)
             cells = buffer + (y - first) * plan.cells
@@ -309,7 +314,9 @@ cdef void pool_planes(
     cdef real *columns = buffer + (plan.phases + 2) * plan.room
     cdef Py_ssize_t i
     fill_run(buffer, <real>(0 if switches == NULL else -INFINITY), plan.total - LANES)
-    if switches != NULL:
+    if switches != NULL and are_threes(job):
+        prepare_3x3_columns(columns, <uint8_t *>(columns + round_up(job.width.out)), &job.width)
+    elif switches != NULL:
         prepare_columns(columns, columns + round_up(job.width.out), job, plan,
                         switches.pairs != NULL)
     else:
@@ -324,12 +331,18 @@ cdef inline void pool_plane(
     const real *img, const real *end, real *poolout, const Switches *switches, Py_ssize_t at,
     Py_ssize_t room, const Pooling *job, const Plan *plan, real *buffer, bint edge,
 ) noexcept nogil:
+    cdef bint is_max = switches != NULL
     if are_threes(job) and edge:
-        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, plan.phases, True)
-    elif are_threes(job) and plan.phases == 1:    # constants are worth code of its own
-        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 1, False)
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, plan.phases,
+                       is_max, True)
+    elif are_threes(job) and plan.phases == 1 and is_max:    # constants are worth code of its own
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 1, True, False)
+    elif are_threes(job) and plan.phases == 1:
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 1, False, False)
+    elif are_threes(job) and is_max:
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 2, True, False)
     elif are_threes(job):
-        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 2, False)
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 2, False, False)
     elif switches != NULL:
         max_plane(img, end, poolout, switches, at, room, job, plan, buffer, edge)
     else:

@@ -116,10 +116,25 @@ cdef inline void put_switches(
             memcpy(switches.places + at, places, room)
 
 
-cdef inline void move_down(real *row, Py_ssize_t by, Py_ssize_t least) noexcept nogil:
-    """row = max(row + by, least), in integers."""
-    cdef real bys[LANES]
-    cdef real leasts[LANES]
-    fill_int(bys, by)
-    fill_int(leasts, least)
-    move_right(row, bys, leasts)
+cdef inline void put_places(
+    const Switches *switches, Py_ssize_t at,
+    const real *place,            # (lanes,)  in the window
+    int pool_w, Py_ssize_t top,   # the windows' first row
+    const real *lefts,            # (lanes,)  their first columns
+    Py_ssize_t room, bint edge,
+) noexcept nogil:
+    cdef real row[LANES]
+    cdef real col[LANES]
+    cdef real tops[LANES]
+    cdef uint8_t places[LANES]
+    if switches.pairs != NULL:
+        split_places(row, col, place, pool_w)
+        fill_int(tops, top)
+        add_int(row, tops)
+        add_int(col, lefts)
+        put_switches(switches, at, row, col, pool_w, room, edge)
+    elif edge and room < VECTOR_BYTES // <Py_ssize_t>sizeof(real):
+        store_places(<uint8_t *>places, place)
+        memcpy(switches.places + at, places, room)
+    else:
+        store_places(switches.places + at, place)

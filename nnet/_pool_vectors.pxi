@@ -33,31 +33,47 @@ cdef extern from *:
     #ifdef __AVX2__
     #include <immintrin.h>
     #define ANY(mask) (!_mm256_testz_si256((__m256i)(mask), (__m256i)(mask)))
+    #define UNORDERED(bits, ps, a) (ints##bits)_mm256_cmp_##ps(a, a, _CMP_UNORD_Q)
     #define MAXIMUM_OF(bits, ps, a, b) \\
         REALS(bits, a) = _mm256_max_##ps(REALS(bits, b), REALS(bits, a))
     #else
     typedef VECTOR(long long, 32) longs;
     #define ANY(mask) any_bit((longs)(mask))
+    #define UNORDERED(bits, ps, a) ((a) != (a))
     INLINE int any_bit(longs a) { return (a[0] | a[1] | a[2] | a[3]) != 0; }
     #define MAXIMUM_OF(bits, ps, a, b) SELECT(bits, ps, a, REALS(bits, b) > REALS(bits, a), b)
     #endif
     #ifdef __AVX512VL__
     #define MASK(bits) __mmask8
+    #define LARGER(v, best, ps) _mm256_cmp_##ps##_mask(v, best, _CMP_GT_OQ)
     #define LARGER_OR_NAN(v, best, ps) \\
         (_mm256_cmp_##ps##_mask(v, best, _CMP_GT_OQ) | _mm256_cmp_##ps##_mask(v, v, _CMP_UNORD_Q))
     #define SELECT(bits, ps, out, mask, a) \\
         REALS(bits, out) = _mm256_mask_blend_##ps(mask, REALS(bits, out), REALS(bits, a))
-    #define ARE(bits, places, place) (__mmask8)_mm_cmpeq_epi8_mask( \\
-        _mm_loadu_si128((const void *)(places)), _mm_set1_epi8((char)(place)))
+    typedef VECTOR(unsigned char, 16) bytes16;
+    #define PLACE(integer) unsigned char
+    #define PLACES(bits, p) (*(bytes16 *)(p))
+    /* Masks of 8 lanes for 16 bytes: of casts gcc 12 and clang 14 make detours of their own. */
+    #define ARE(bits, p, place) are_equal(PLACES(bits, p), (bytes16)_mm_set1_epi8(place))
+    #define SELECT_PLACES(bits, ps, out, mask, a) \\
+        __asm__("vmovdqu8 %2, %0%{%1%}" : "+v"(PLACES(bits, out)) : "Yk"(mask), "v"(PLACES(bits, a)))
+    INLINE __mmask8 are_equal(bytes16 a, bytes16 b) {
+        __mmask8 mask;
+        __asm__("vpcmpeqb %2, %1, %0" : "=k"(mask) : "v"(a), "v"(b));
+        return mask; }
     #define KEEP(bits, ps, out, mask, a) REALS(bits, out) = _mm256_maskz_mov_##ps(mask, REALS(bits, a))
     #define ADD_WHERE(bits, ps, sum, mask, a) \\
         REALS(bits, sum) = _mm256_mask_add_##ps(REALS(bits, sum), mask, REALS(bits, sum), REALS(bits, a))
     #else
-    #define ARE(bits, places, place) (INTS(bits, places) == place)
+    #define PLACE(integer) integer
+    #define PLACES(bits, p) INTS(bits, p)
+    #define ARE(bits, p, place) (INTS(bits, p) == place)
+    #define SELECT_PLACES(bits, ps, out, mask, a) SELECT(bits, ps, out, mask, a)
     #define KEEP(bits, ps, out, mask, a) INTS(bits, out) = (mask) & INTS(bits, a)
     #define ADD_WHERE(bits, ps, sum, mask, a) \\
         REALS(bits, sum) += (reals##bits)((mask) & INTS(bits, a))
     #define MASK(bits) ints##bits
+    #define LARGER(v, best, ps) v > best
     #define LARGER_OR_NAN(v, best, ps) (v > best) | (v != v)
     #ifdef __AVX2__
     #define SELECT(bits, ps, out, mask, a) \\
@@ -96,6 +112,24 @@ cdef extern from *:
         SELECT(bits, ps, best, larger, value);                                                   \\
         SELECT(bits, ps, row, larger, its_row);                                                  \\
         SELECT(bits, ps, col, larger, its_col); }                                                \\
+    INLINE void take_place##bits(real *best, real *place, const real *value, const real *its,    \\
+                                 int nans) {                                                     \\
+        reals##bits v = REALS(bits, value);                                                      \\
+        MASK(bits) larger = nans ? (MASK(bits))(LARGER_OR_NAN(v, REALS(bits, best), ps))         \\
+                                 : (MASK(bits))(LARGER(v, REALS(bits, best), ps));               \\
+        SELECT_PLACES(bits, ps, place, larger, its);                                             \\
+        if (nans) { SELECT(bits, ps, best, larger, value); }                                     \\
+        else { MAXIMUM_OF(bits, ps, best, value); } }                                            \\
+    INLINE void fill_places##bits(real *out, PLACE(integer) place) {                             \\
+        PLACES(bits, out) = place + (typeof(PLACES(bits, out))){0}; }                            \\
+    INLINE void copy_places##bits(real *out, const real *a) { PLACES(bits, out) = PLACES(bits, a); } \\
+    INLINE void add_places##bits(real *sum, const real *a) { PLACES(bits, sum) += PLACES(bits, a); } \\
+    INLINE void max_places##bits(real *a, const real *b) {                                       \\
+        typeof(PLACES(bits, a)) larger = (typeof(PLACES(bits, a)))(PLACES(bits, a) > PLACES(bits, b)); \\
+        PLACES(bits, a) = (PLACES(bits, a) & larger) | (PLACES(bits, b) & ~larger); }            \\
+    INLINE void note_nans##bits(real *nans, const real *a) {                                     \\
+        INTS(bits, nans) |= UNORDERED(bits, ps, REALS(bits, a)); }                               \\
+    INLINE int any_nan##bits(const real *nans) { return ANY(INTS(bits, nans)); }                 \\
     INLINE void keep_if##bits(real *out, const real *places, integer place, const real *a) {     \\
         KEEP(bits, ps, out, ARE(bits, places, place), a); }                                      \\
     INLINE void add_if##bits(real *sum, const real *places, integer place, const real *a) {      \\
@@ -138,43 +172,58 @@ cdef extern from *:
     PRIMITIVES(float, 32, int, ps)
     PRIMITIVES(double, 64, long long, pd)
 
-    /* gcc 12 makes scalar code of conversions between bytes and integers. */
-    #ifdef __AVX512VL__
-    INLINE void from_places32(float *out, const unsigned char *places) {
-        _mm_storeu_si128((void *)out, _mm_loadl_epi64((const void *)places)); }
-    INLINE void from_places64(double *out, const unsigned char *places) {
-        _mm_storeu_si128((void *)out, _mm_loadu_si32(places)); }
-    #elif defined(__AVX2__)
-    INLINE void from_places32(float *out, const unsigned char *places) {
-        INTS(32, out) = (ints32)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)places)); }
-    INLINE void from_places64(double *out, const unsigned char *places) {
-        int four;
-        memcpy(&four, places, 4);
-        INTS(64, out) = (ints64)_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four)); }
-    #endif
+    /* Bytes and integers: gcc 12 makes scalar code of conversions between them. */
     #ifdef __AVX2__
+    #define WIDEN32(bytes) (ints32)_mm256_cvtepu8_epi32(bytes)
+    #define WIDEN64(bytes) (ints64)_mm256_cvtepu8_epi64(bytes)
+    #define LOAD32(bytes) _mm_loadl_epi64((const void *)bytes)
+    #define LOAD64(bytes) _mm_loadu_si32(bytes)
     INLINE __m128i narrow(ints32 a) {
         __m256i b = (__m256i)a;
         __m128i c = _mm_packs_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
         return _mm_packus_epi16(c, c); }
-    INLINE void to_places32(unsigned char *out, const float *row, const float *col, int width) {
-        _mm_storel_epi64((void *)out, narrow(INTS(32, row) * width + INTS(32, col))); }
-    INLINE void to_places64(unsigned char *out, const double *row, const double *col, int width) {
-        ints32 place = INTS(32, row) * width + INTS(32, col);
-        int four = _mm_cvtsi128_si32(narrow(SHUFFLE(32, place, place, EVEN32)));
-        memcpy(out, &four, 4); }
+    INLINE void narrow32(unsigned char *out, ints32 place) {
+        _mm_storel_epi64((void *)out, narrow(place)); }
+    INLINE void narrow64(unsigned char *out, ints64 a) {
+        ints32 place = (ints32)a;
+        _mm_storeu_si32(out, narrow(SHUFFLE(32, place, place, EVEN32))); }
     #else
-    #define PLACES(real, bits, integer)                                                          \\
+    #define WIDTHS(bits)                                                                         \\
     typedef VECTOR(unsigned char, 256 / bits) bytes##bits;                                       \\
-    INLINE void from_places##bits(real *out, const unsigned char *places) {                      \\
-        INTS(bits, out) = __builtin_convertvector(*(const bytes##bits *)places, ints##bits); }   \\
-    INLINE void to_places##bits(unsigned char *out, const real *row, const real *col,            \\
-                                integer width) {                                                 \\
-        ints##bits place = INTS(bits, row) * width + INTS(bits, col);                            \\
+    INLINE void narrow##bits(unsigned char *out, ints##bits place) {                             \\
         *(bytes##bits *)out = __builtin_convertvector(place, bytes##bits); }
-    PLACES(float, 32, int)
-    PLACES(double, 64, long long)
+    WIDTHS(32)
+    WIDTHS(64)
+    #define WIDEN32(bytes) __builtin_convertvector(bytes, ints32)
+    #define WIDEN64(bytes) __builtin_convertvector(bytes, ints64)
+    #define LOAD32(bytes) *(const bytes32 *)(bytes)
+    #define LOAD64(bytes) *(const bytes64 *)(bytes)
     #endif
+
+    #ifdef __AVX512VL__
+    #define FROM_BYTES(bits, p, bytes) PLACES(bits, p) = (bytes16)LOAD##bits(bytes)
+    #define TO_BYTES(bits, bytes, p) STORE##bits(bytes, (__m128i)PLACES(bits, p))
+    #define STORE32(bytes, p) _mm_storel_epi64((void *)bytes, p)
+    #define STORE64(bytes, p) _mm_storeu_si32(bytes, p)
+    #define AS_INTS(bits, p) WIDEN##bits((__m128i)PLACES(bits, p))
+    #else
+    #define FROM_BYTES(bits, p, bytes) INTS(bits, p) = WIDEN##bits(LOAD##bits(bytes))
+    #define TO_BYTES(bits, bytes, p) narrow##bits(bytes, INTS(bits, p))
+    #define AS_INTS(bits, p) INTS(bits, p)
+    #endif
+    #define PLACES_AND_BYTES(real, bits)                                                         \\
+    INLINE void load_places##bits(real *p, const unsigned char *bytes) {                         \\
+        FROM_BYTES(bits, p, bytes); }                                                            \\
+    INLINE void store_places##bits(unsigned char *bytes, const real *p) {                        \\
+        TO_BYTES(bits, bytes, p); }                                                              \\
+    INLINE void to_places##bits(unsigned char *bytes, const real *row, const real *col,          \\
+                                int width) {                                                     \\
+        narrow##bits(bytes, INTS(bits, row) * width + INTS(bits, col)); }                        \\
+    INLINE void split_places##bits(real *row, real *col, const real *p, int width) {             \\
+        INTS(bits, row) = AS_INTS(bits, p) * ((31 + width) / width) >> 5;                        \\
+        INTS(bits, col) = AS_INTS(bits, p) - INTS(bits, row) * width; }
+    PLACES_AND_BYTES(float, 32)
+    PLACES_AND_BYTES(double, 64)
 
     #define FOR(a, name) _Generic((a), float *: name##32, const float *: name##32, \\
                                        double *: name##64, const double *: name##64)
@@ -192,7 +241,16 @@ cdef extern from *:
     #define ADD_IF(sum, ...) FOR(sum, add_if)(sum, __VA_ARGS__)
     #define MOVE_RIGHT(col, by, least) FOR(col, move_right)(col, by, least)
     #define TO_PLACES(out, row, col, width) FOR(row, to_places)(out, row, col, width)
-    #define FROM_PLACES(out, places) FOR(out, from_places)(out, places)
+    #define LOAD_PLACES(p, bytes) FOR(p, load_places)(p, bytes)
+    #define STORE_PLACES(bytes, p) FOR(p, store_places)(bytes, p)
+    #define SPLIT_PLACES(row, ...) FOR(row, split_places)(row, __VA_ARGS__)
+    #define FILL_PLACES(out, place) FOR(out, fill_places)(out, place)
+    #define COPY_PLACES(out, a) FOR(out, copy_places)(out, a)
+    #define ADD_PLACES(sum, a) FOR(sum, add_places)(sum, a)
+    #define MAX_PLACES_OF(a, b) FOR(a, max_places)(a, b)
+    #define TAKE_PLACE(best, ...) FOR(best, take_place)(best, __VA_ARGS__)
+    #define NOTE_NANS(nans, a) FOR(nans, note_nans)(nans, a)
+    #define ANY_NAN(nans) FOR(nans, any_nan)(nans)
     #define TO_PAIRS(out, row, col) FOR(row, to_pairs)(out, row, col)
     #define FROM_PAIRS(row, ...) FOR(row, from_pairs)(row, __VA_ARGS__)
     #define NOTE_OUTSIDE(outside, ...) FOR(outside, note_outside)(outside, __VA_ARGS__)
@@ -220,9 +278,22 @@ cdef extern from *:
     void add_if "ADD_IF"(...) noexcept nogil
     # (col, by, least): col = max(col + by, least)
     void move_right "MOVE_RIGHT"(...) noexcept nogil
-    # (out: bytes, row, col, width: a number): row * width + col; and from bytes: (out, bytes)
+    # (bytes, row, col, width: a number): row * width + col
     void to_places "TO_PLACES"(...) noexcept nogil
-    void from_places "FROM_PLACES"(...) noexcept nogil
+    # Places up to 31 in vectors of their own kind, opaque: (places, bytes), (bytes, places),
+    # (row, col, places, width: a number), (out, place: a number), (sum, a), (a, b)
+    void load_places "LOAD_PLACES"(...) noexcept nogil
+    void store_places "STORE_PLACES"(...) noexcept nogil
+    void split_places "SPLIT_PLACES"(...) noexcept nogil
+    void fill_places "FILL_PLACES"(...) noexcept nogil
+    void copy_places "COPY_PLACES"(...) noexcept nogil
+    void add_places "ADD_PLACES"(...) noexcept nogil
+    void max_places "MAX_PLACES_OF"(...) noexcept nogil
+    # (best, place, value, its_place, nans: a bint): as above; NaN only counts if there may be any
+    void take_place "TAKE_PLACE"(...) noexcept nogil
+    # (nans, a), (nans)
+    void note_nans "NOTE_NANS"(...) noexcept nogil
+    int any_nan "ANY_NAN"(...) noexcept nogil
     # (pairs, row, col), and (row, col, all, pairs); `all` |= pairs, 8 of them
     void to_pairs "TO_PAIRS"(...) noexcept nogil
     void from_pairs "FROM_PAIRS"(...) noexcept nogil
