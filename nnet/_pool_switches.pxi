@@ -21,7 +21,7 @@ cdef bint find_places(
     """Whether all pairs of these planes are in their windows; if so, where."""
     cdef const Pooling *job = &job_     # a copy: see pool_planes
     cdef Py_ssize_t out_w = job.width.out, out_h = job.height.out, n_cols = round_up(out_w)
-    cdef Py_ssize_t i, y, x, start, room
+    cdef Py_ssize_t i, y, x, start, room, lanes = VECTOR_BYTES // sizeof(float)
     cdef cnp.npy_intp all[2 * LANES]
     cdef cnp.npy_intp spare[2 * LANES]
     cdef uint8_t spare_places[LANES]
@@ -46,7 +46,7 @@ cdef bint find_places(
             fill_int(up, <int>-start)
             x = 0
             while x < out_w:
-                if room - x >= LANES:
+                if room - x >= lanes:
                     from_pairs(row, col, all, pairs + 2 * x)
                 else:
                     memcpy(spare, pairs + 2 * x, 2 * (room - x) * sizeof(cnp.npy_intp))
@@ -55,14 +55,14 @@ cdef bint find_places(
                 note_outside(outside, col, cols + x, cols + n_cols + x)
                 add_int(row, up)
                 add_int(col, cols + 2 * n_cols + x)
-                if room - x >= LANES:
+                if room - x >= lanes:
                     to_places(places + x, row, col, <int>job.width.pool)
                 else:
                     to_places(spare_places, row, col, <int>job.width.pool)
                     memcpy(places + x, spare_places, room - x)
-                x = next_vector(x, out_w, LANES)
+                x = next_vector(x, out_w, lanes)
             pairs, places, room = pairs + 2 * out_w, places + out_w, room - out_w
-    for x in range(min(LANES, out_w)):    # the other lanes are of the rows that follow
+    for x in range(min(lanes, out_w)):    # the other lanes are of the rows that follow
         inside &= (<int32_t *>outside)[x] >= 0
     for x in range(2 * LANES):
         inside &= (all[x] >> 31) == 0

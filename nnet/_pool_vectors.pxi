@@ -1,7 +1,8 @@
 # What the inner loops of pooling are made of: one vector at a time.
 #
 # Vectors are 32 bytes: small images fill no longer ones, and where there are vectors of
-# 64 bytes, two of 32 are as fast. Rows, columns and places are integers as wide as the
+# 64 bytes, two of 32 are as fast. Without AVX2 they are 16, as of vectors longer than the
+# target's gcc 12 makes scalar code (maxima of 3x3 were 4 to 7 times as slow). Rows, columns and places are integers as wide as the
 # reals; they lie in arrays of reals, and are only ever touched as whole vectors. GNU C
 # vectors become the target's instructions with gcc and clang alike, which loops over
 # lanes do not.
@@ -18,6 +19,11 @@ cdef extern from *:
     #else
     #define SHUFFLE(bits, a, b, ...) __builtin_shuffle(a, b, (ints##bits){__VA_ARGS__})
     #endif
+    #ifdef __SSE2__
+    #include <immintrin.h>
+    #endif
+    #ifdef __AVX2__
+    #define VECTOR_BYTES 32
     #define EVEN32 0, 2, 4, 6, 8, 10, 12, 14
     #define ODD32 1, 3, 5, 7, 9, 11, 13, 15
     #define LOW32 0, 8, 1, 9, 2, 10, 3, 11
@@ -26,21 +32,32 @@ cdef extern from *:
     #define ODD64 1, 3, 5, 7
     #define LOW64 0, 4, 1, 5
     #define HIGH64 2, 6, 3, 7
+    #else
+    #define VECTOR_BYTES 16
+    #define EVEN32 0, 2, 4, 6
+    #define ODD32 1, 3, 5, 7
+    #define LOW32 0, 4, 1, 5
+    #define HIGH32 2, 6, 3, 7
+    #define EVEN64 0, 2
+    #define ODD64 1, 3
+    #define LOW64 0, 2
+    #define HIGH64 1, 3
+    #endif
+    #define N(bits) (8 * VECTOR_BYTES / bits)    /* lanes */
     #define REALS(bits, p) (*(reals##bits *)(p))
     #define INTS(bits, p) (*(ints##bits *)(p))
 
     /* Of a choice between two vectors gcc 12 makes three instructions where there is one. */
     #ifdef __AVX2__
-    #include <immintrin.h>
     #define ANY(mask) (!_mm256_testz_si256((__m256i)(mask), (__m256i)(mask)))
     #define UNORDERED(bits, ps, a) (ints##bits)_mm256_cmp_##ps(a, a, _CMP_UNORD_Q)
     #define MAXIMUM_OF(bits, ps, a, b) \\
         REALS(bits, a) = _mm256_max_##ps(REALS(bits, b), REALS(bits, a))
     #else
-    typedef VECTOR(long long, 32) longs;
+    typedef VECTOR(long long, 16) longs;
     #define ANY(mask) any_bit((longs)(mask))
     #define UNORDERED(bits, ps, a) ((a) != (a))
-    INLINE int any_bit(longs a) { return (a[0] | a[1] | a[2] | a[3]) != 0; }
+    INLINE int any_bit(longs a) { return (a[0] | a[1]) != 0; }
     #define MAXIMUM_OF(bits, ps, a, b) SELECT(bits, ps, a, REALS(bits, b) > REALS(bits, a), b)
     #endif
     #ifdef __AVX512VL__
@@ -51,7 +68,7 @@ cdef extern from *:
     #define SELECT(bits, ps, out, mask, a) \\
         REALS(bits, out) = _mm256_mask_blend_##ps(mask, REALS(bits, out), REALS(bits, a))
     typedef VECTOR(unsigned char, 16) bytes16;
-    #define PLACE(integer) unsigned char
+    #define PLACE unsigned char
     #define PLACES(bits, p) (*(bytes16 *)(p))
     /* Masks of 8 lanes for 16 bytes: of casts gcc 12 and clang 14 make detours of their own. */
     #define ARE(bits, p, place) are_equal(PLACES(bits, p), (bytes16)_mm_set1_epi8(place))
@@ -65,9 +82,10 @@ cdef extern from *:
     #define ADD_WHERE(bits, ps, sum, mask, a) \\
         REALS(bits, sum) = _mm256_mask_add_##ps(REALS(bits, sum), mask, REALS(bits, sum), REALS(bits, a))
     #else
-    #define PLACE(integer) integer
-    #define PLACES(bits, p) INTS(bits, p)
-    #define ARE(bits, p, place) (INTS(bits, p) == place)
+    /* Integers of 32 bits, two for each double: SSE2 compares no longer ones. */
+    #define PLACE int
+    #define PLACES(bits, p) INTS(32, p)
+    #define ARE(bits, p, place) (ints##bits)(PLACES(bits, p) == place)
     #define SELECT_PLACES(bits, ps, out, mask, a) SELECT(bits, ps, out, mask, a)
     #define KEEP(bits, ps, out, mask, a) INTS(bits, out) = (mask) & INTS(bits, a)
     #define ADD_WHERE(bits, ps, sum, mask, a) \\
@@ -85,9 +103,9 @@ cdef extern from *:
     #endif
 
     #define PRIMITIVES(real, bits, integer, ps)                                                  \\
-    typedef VECTOR(real, 32) reals##bits;                                                        \\
-    typedef VECTOR(integer, 32) ints##bits;                                                      \\
-    typedef VECTOR(Py_intptr_t, 256 / bits * sizeof(Py_intptr_t)) pairs##bits;                   \\
+    typedef VECTOR(real, VECTOR_BYTES) reals##bits;                                                       \\
+    typedef VECTOR(integer, VECTOR_BYTES) ints##bits;                                                     \\
+    typedef VECTOR(Py_intptr_t, N(bits) * sizeof(Py_intptr_t)) pairs##bits;                   \\
     INLINE void copy##bits(real *out, const real *a) { REALS(bits, out) = REALS(bits, a); }      \\
     INLINE void fill##bits(real *out, real value) {                                              \\
         REALS(bits, out) = value - (reals##bits){0}; }                                           \\
@@ -98,13 +116,13 @@ cdef extern from *:
     INLINE void add_int##bits(real *sum, const real *a) { INTS(bits, sum) += INTS(bits, a); }    \\
     INLINE void divide##bits(real *a, const real *b) { REALS(bits, a) /= REALS(bits, b); }       \\
     INLINE void deinterleave##bits(real *even, real *odd, const real *a) {                       \\
-        reals##bits low = REALS(bits, a), high = REALS(bits, a + 256 / bits);                    \\
+        reals##bits low = REALS(bits, a), high = REALS(bits, a + N(bits));                    \\
         REALS(bits, even) = SHUFFLE(bits, low, high, EVEN##bits);                                \\
         REALS(bits, odd) = SHUFFLE(bits, low, high, ODD##bits); }                                \\
     INLINE void interleave##bits(real *out, const real *even, const real *odd) {                 \\
         reals##bits e = REALS(bits, even), o = REALS(bits, odd);                                 \\
         REALS(bits, out) = SHUFFLE(bits, e, o, LOW##bits);                                       \\
-        REALS(bits, out + 256 / bits) = SHUFFLE(bits, e, o, HIGH##bits); }                       \\
+        REALS(bits, out + N(bits)) = SHUFFLE(bits, e, o, HIGH##bits); }                       \\
     INLINE void take_larger##bits(real *best, real *row, real *col,                              \\
                                   const real *value, const real *its_row, const real *its_col) { \\
         reals##bits v = REALS(bits, value);                                                      \\
@@ -120,19 +138,19 @@ cdef extern from *:
         SELECT_PLACES(bits, ps, place, larger, its);                                             \\
         if (nans) { SELECT(bits, ps, best, larger, value); }                                     \\
         else { MAXIMUM_OF(bits, ps, best, value); } }                                            \\
-    INLINE void fill_places##bits(real *out, PLACE(integer) place) {                             \\
-        PLACES(bits, out) = place + (typeof(PLACES(bits, out))){0}; }                            \\
+    INLINE void fill_places##bits(real *out, PLACE place) {                                      \\
+        PLACES(bits, out) = place + (__typeof__(PLACES(bits, out))){0}; }                            \\
     INLINE void copy_places##bits(real *out, const real *a) { PLACES(bits, out) = PLACES(bits, a); } \\
     INLINE void add_places##bits(real *sum, const real *a) { PLACES(bits, sum) += PLACES(bits, a); } \\
     INLINE void max_places##bits(real *a, const real *b) {                                       \\
-        typeof(PLACES(bits, a)) larger = (typeof(PLACES(bits, a)))(PLACES(bits, a) > PLACES(bits, b)); \\
+        __typeof__(PLACES(bits, a)) larger = (__typeof__(PLACES(bits, a)))(PLACES(bits, a) > PLACES(bits, b)); \\
         PLACES(bits, a) = (PLACES(bits, a) & larger) | (PLACES(bits, b) & ~larger); }            \\
     INLINE void note_nans##bits(real *nans, const real *a) {                                     \\
         INTS(bits, nans) |= UNORDERED(bits, ps, REALS(bits, a)); }                               \\
     INLINE int any_nan##bits(const real *nans) { return ANY(INTS(bits, nans)); }                 \\
-    INLINE void keep_if##bits(real *out, const real *places, integer place, const real *a) {     \\
+    INLINE void keep_if##bits(real *out, const real *places, PLACE place, const real *a) {       \\
         KEEP(bits, ps, out, ARE(bits, places, place), a); }                                      \\
-    INLINE void add_if##bits(real *sum, const real *places, integer place, const real *a) {      \\
+    INLINE void add_if##bits(real *sum, const real *places, PLACE place, const real *a) {        \\
         ADD_WHERE(bits, ps, sum, ARE(bits, places, place), a); }                                 \\
     INLINE void move_right##bits(real *col, const real *by, const real *least) {                 \\
         ints##bits x = INTS(bits, col) + INTS(bits, by), inside = x > INTS(bits, least);         \\
@@ -157,59 +175,72 @@ cdef extern from *:
     INLINE int any_equal##bits(const real *a, const real *b, real value) {                       \\
         return ANY((REALS(bits, a) == value) | (REALS(bits, b) == value)); }                     \\
     INLINE real lane_max##bits(const real *a) {                                                  \\
-        real lane[256 / bits];                                                                   \\
+        real lane[N(bits)];                                                                   \\
         REALS(bits, lane) = REALS(bits, a);                                                      \\
-        for (int half = 128 / bits; half; half /= 2)                                             \\
+        for (int half = N(bits) / 2; half; half /= 2)                                             \\
             for (int i = 0; i < half; i++)                                                       \\
                 lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];                   \\
         return lane[0]; }                                                                        \\
     INLINE real lane_sum##bits(const real *a) {                                                  \\
-        real lane[256 / bits];                                                                   \\
+        real lane[N(bits)];                                                                   \\
         REALS(bits, lane) = REALS(bits, a);                                                      \\
-        for (int half = 128 / bits; half; half /= 2)                                             \\
+        for (int half = N(bits) / 2; half; half /= 2)                                             \\
             for (int i = 0; i < half; i++) lane[i] += lane[i + half];                            \\
         return lane[0]; }
     PRIMITIVES(float, 32, int, ps)
     PRIMITIVES(double, 64, long long, pd)
 
     /* Bytes and integers: gcc 12 makes scalar code of conversions between them. */
+    #ifdef __SSE2__
+    INLINE __m128i some_bytes(const void *bytes, int n) {    /* 8 or less */
+        long long eight = 0;
+        memcpy(&eight, bytes, n);
+        return _mm_cvtsi64_si128(eight); }
+    INLINE void store_bytes(void *out, __m128i bytes, int n) {
+        long long eight = _mm_cvtsi128_si64(bytes);
+        memcpy(out, &eight, n); }
     #ifdef __AVX2__
-    #define WIDEN32(bytes) (ints32)_mm256_cvtepu8_epi32(bytes)
-    #define WIDEN64(bytes) (ints64)_mm256_cvtepu8_epi64(bytes)
-    #define LOAD32(bytes) _mm_loadl_epi64((const void *)bytes)
-    #define LOAD64(bytes) _mm_loadu_si32(bytes)
+    #define WIDEN(bytes) (ints32)_mm256_cvtepu8_epi32(bytes)
     INLINE __m128i narrow(ints32 a) {
         __m256i b = (__m256i)a;
         __m128i c = _mm_packs_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
         return _mm_packus_epi16(c, c); }
-    INLINE void narrow32(unsigned char *out, ints32 place) {
-        _mm_storel_epi64((void *)out, narrow(place)); }
+    #else
+    #define ZERO _mm_setzero_si128()
+    #define WIDEN(bytes) (ints32)_mm_unpacklo_epi16(_mm_unpacklo_epi8(bytes, ZERO), ZERO)
+    INLINE __m128i narrow(ints32 a) {
+        __m128i c = _mm_packs_epi32((__m128i)a, (__m128i)a);
+        return _mm_packus_epi16(c, c); }
+    #endif
+    INLINE ints32 wide32(const unsigned char *bytes) { return WIDEN(some_bytes(bytes, N(32))); }
+    INLINE ints32 wide64(const unsigned char *bytes) {
+        __m128i some = some_bytes(bytes, N(64));
+        return WIDEN(_mm_unpacklo_epi8(some, some)); }
+    INLINE void narrow32(unsigned char *out, ints32 a) { store_bytes(out, narrow(a), N(32)); }
     INLINE void narrow64(unsigned char *out, ints64 a) {
         ints32 place = (ints32)a;
-        _mm_storeu_si32(out, narrow(SHUFFLE(32, place, place, EVEN32))); }
+        store_bytes(out, narrow(SHUFFLE(32, place, place, EVEN32)), N(64)); }
     #else
-    #define WIDTHS(bits)                                                                         \\
-    typedef VECTOR(unsigned char, 256 / bits) bytes##bits;                                       \\
+    #define WIDTHS(bits, twice)                                                                  \\
+    typedef VECTOR(unsigned char, N(bits)) bytes##bits;                                          \\
+    INLINE ints32 wide##bits(const unsigned char *bytes) {                                       \\
+        return (ints32)(__builtin_convertvector(*(const bytes##bits *)bytes, ints##bits) * twice); } \\
     INLINE void narrow##bits(unsigned char *out, ints##bits place) {                             \\
         *(bytes##bits *)out = __builtin_convertvector(place, bytes##bits); }
-    WIDTHS(32)
-    WIDTHS(64)
-    #define WIDEN32(bytes) __builtin_convertvector(bytes, ints32)
-    #define WIDEN64(bytes) __builtin_convertvector(bytes, ints64)
-    #define LOAD32(bytes) *(const bytes32 *)(bytes)
-    #define LOAD64(bytes) *(const bytes64 *)(bytes)
+    WIDTHS(32, 1)
+    WIDTHS(64, 0x100000001)
     #endif
 
     #ifdef __AVX512VL__
-    #define FROM_BYTES(bits, p, bytes) PLACES(bits, p) = (bytes16)LOAD##bits(bytes)
-    #define TO_BYTES(bits, bytes, p) STORE##bits(bytes, (__m128i)PLACES(bits, p))
-    #define STORE32(bytes, p) _mm_storel_epi64((void *)bytes, p)
-    #define STORE64(bytes, p) _mm_storeu_si32(bytes, p)
-    #define AS_INTS(bits, p) WIDEN##bits((__m128i)PLACES(bits, p))
+    #define FROM_BYTES(bits, p, bytes) PLACES(bits, p) = (bytes16)some_bytes(bytes, N(bits))
+    #define TO_BYTES(bits, bytes, p) store_bytes(bytes, (__m128i)PLACES(bits, p), N(bits))
+    #define AS_INTS(bits, p) (ints##bits)_mm256_cvtepu8_epi##bits((__m128i)PLACES(bits, p))
     #else
-    #define FROM_BYTES(bits, p, bytes) INTS(bits, p) = WIDEN##bits(LOAD##bits(bytes))
+    #define FROM_BYTES(bits, p, bytes) PLACES(bits, p) = wide##bits(bytes)
     #define TO_BYTES(bits, bytes, p) narrow##bits(bytes, INTS(bits, p))
-    #define AS_INTS(bits, p) INTS(bits, p)
+    #define AS_INTS(bits, p) as_ints##bits(p)
+    INLINE ints32 as_ints32(const float *p) { return INTS(32, p); }
+    INLINE ints64 as_ints64(const double *p) { return INTS(64, p) & 0xffffffff; }
     #endif
     #define PLACES_AND_BYTES(real, bits)                                                         \\
     INLINE void load_places##bits(real *p, const unsigned char *bytes) {                         \\
@@ -220,8 +251,8 @@ cdef extern from *:
                                 int width) {                                                     \\
         narrow##bits(bytes, INTS(bits, row) * width + INTS(bits, col)); }                        \\
     INLINE void split_places##bits(real *row, real *col, const real *p, int width) {             \\
-        INTS(bits, row) = AS_INTS(bits, p) * ((31 + width) / width) >> 5;                        \\
-        INTS(bits, col) = AS_INTS(bits, p) - INTS(bits, row) * width; }
+        INTS(bits, row) = (ints##bits)AS_INTS(bits, p) * ((31 + width) / width) >> 5;                      \\
+        INTS(bits, col) = (ints##bits)AS_INTS(bits, p) - INTS(bits, row) * width; }
     PLACES_AND_BYTES(float, 32)
     PLACES_AND_BYTES(double, 64)
 
@@ -259,6 +290,8 @@ cdef extern from *:
     #define LANE_MAX(a) FOR(a, lane_max)(a)
     #define LANE_SUM(a) FOR(a, lane_sum)(a)
     """
+    enum:
+        VECTOR_BYTES
     # Every argument is one vector (of reals, or of integers in an array of reals) unless
     # it says otherwise. C picks the function for its type.
     void copy "COPY"(...) noexcept nogil            # (out, a)
@@ -310,8 +343,7 @@ ctypedef fused real:
     double
 
 cdef enum:
-    VECTOR_BYTES = 32
-    LANES = 8                 # at most: of the narrowest reals
+    LANES = 8                 # at most: of the narrowest reals in the longest vector
 
 
 cdef inline Py_ssize_t round_up(Py_ssize_t n) noexcept nogil:
