@@ -42,6 +42,8 @@ cdef Plan plan_forward(const Pooling *job, bint is_max, Py_ssize_t size) noexcep
         plan.taps = min(width.pool, width.size - width.start) - plan.skipped
         plan.lead = -width.start - plan.skipped
         plan.cells = width.out - 1 + (plan.taps + plan.phases - 1) // plan.phases
+    if are_threes(job):
+        plan.cells = round_up(plan.cells)     # vectors then lie in one line of the cache
     rows = BLOCK_BYTES // (size * plan.cells * (plan.phases + (2 if is_max else 0)))
     if is_max or are_threes(job):     # not fewer rows than overlap from block to block
         rows = max(rows - height.pool, height.pool) // height.stride
