@@ -1,18 +1,18 @@
 # What the inner loops of pooling are made of: one vector at a time.
 #
 # Vectors are 32 bytes: small images fill no longer ones, and where there are vectors of
-# 64 bytes, two of 32 are as fast. Without AVX2 they are 16, as of vectors longer than the
-# target's gcc 12 makes scalar code (maxima of 3x3 were 4 to 7 times as slow). Rows, columns and places are integers as wide as the
-# reals; they lie in arrays of reals, and are only ever touched as whole vectors. GNU C
-# vectors become the target's instructions with gcc and clang alike, which loops over
-# lanes do not.
+# 64 bytes, two of 32 are as fast. Without AVX2 they are 16: of longer ones than the target
+# has gcc 12 makes scalar code (maxima of 3x3 took 5 to 10 times as long). Rows and columns
+# are integers as wide as the reals; places in windows are what the target compares best.
+# Both lie in arrays of reals, and are only ever touched as whole vectors. GNU C vectors
+# become the target's instructions with gcc and clang alike, which loops over lanes do not.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 cdef extern from *:
     """
-    #define INLINE static inline __attribute__((always_inline))
+    #define INLINE static inline __attribute__((always_inline, unused))
     #define VECTOR(type, n) type __attribute__((vector_size(n), aligned(1), may_alias))
     #ifdef __clang__
     #define SHUFFLE(bits, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -46,6 +46,7 @@ cdef extern from *:
     #define N(bits) (8 * VECTOR_BYTES / bits)    /* lanes */
     #define REALS(bits, p) (*(reals##bits *)(p))
     #define INTS(bits, p) (*(ints##bits *)(p))
+    #define PLACES(p) (*(places_t *)(p))
 
     /* Of a choice between two vectors gcc 12 makes three instructions where there is one. */
     #ifdef __AVX2__
@@ -68,24 +69,27 @@ cdef extern from *:
     #define SELECT(bits, ps, out, mask, a) \\
         REALS(bits, out) = _mm256_mask_blend_##ps(mask, REALS(bits, out), REALS(bits, a))
     typedef VECTOR(unsigned char, 16) bytes16;
-    #define PLACE unsigned char
-    #define PLACES(bits, p) (*(bytes16 *)(p))
+    typedef bytes16 places_t;
+    typedef unsigned char place_t;
     /* Masks of 8 lanes for 16 bytes: of casts gcc 12 and clang 14 make detours of their own. */
-    #define ARE(bits, p, place) are_equal(PLACES(bits, p), (bytes16)_mm_set1_epi8(place))
+    #define ARE(bits, p, place) are_equal(PLACES(p), (bytes16)_mm_set1_epi8(place))
     #define SELECT_PLACES(bits, ps, out, mask, a) \\
-        __asm__("vmovdqu8 %2, %0%{%1%}" : "+v"(PLACES(bits, out)) : "Yk"(mask), "v"(PLACES(bits, a)))
+        __asm__("vmovdqu8 %2, %0%{%1%}" \\
+                : "+v"(PLACES(out)) : "Yk"(mask), "v"(PLACES(a)))
     INLINE __mmask8 are_equal(bytes16 a, bytes16 b) {
         __mmask8 mask;
         __asm__("vpcmpeqb %2, %1, %0" : "=k"(mask) : "v"(a), "v"(b));
         return mask; }
-    #define KEEP(bits, ps, out, mask, a) REALS(bits, out) = _mm256_maskz_mov_##ps(mask, REALS(bits, a))
+    #define KEEP(bits, ps, out, mask, a) \\
+        REALS(bits, out) = _mm256_maskz_mov_##ps(mask, REALS(bits, a))
     #define ADD_WHERE(bits, ps, sum, mask, a) \\
-        REALS(bits, sum) = _mm256_mask_add_##ps(REALS(bits, sum), mask, REALS(bits, sum), REALS(bits, a))
+        REALS(bits, sum) = \\
+            _mm256_mask_add_##ps(REALS(bits, sum), mask, REALS(bits, sum), REALS(bits, a))
     #else
     /* Integers of 32 bits, two for each double: SSE2 compares no longer ones. */
-    #define PLACE int
-    #define PLACES(bits, p) INTS(32, p)
-    #define ARE(bits, p, place) (ints##bits)(PLACES(bits, p) == place)
+    typedef VECTOR(int, VECTOR_BYTES) places_t;
+    typedef int place_t;
+    #define ARE(bits, p, place) (ints##bits)(PLACES(p) == place)
     #define SELECT_PLACES(bits, ps, out, mask, a) SELECT(bits, ps, out, mask, a)
     #define KEEP(bits, ps, out, mask, a) INTS(bits, out) = (mask) & INTS(bits, a)
     #define ADD_WHERE(bits, ps, sum, mask, a) \\
@@ -103,9 +107,9 @@ cdef extern from *:
     #endif
 
     #define PRIMITIVES(real, bits, integer, ps)                                                  \\
-    typedef VECTOR(real, VECTOR_BYTES) reals##bits;                                                       \\
-    typedef VECTOR(integer, VECTOR_BYTES) ints##bits;                                                     \\
-    typedef VECTOR(Py_intptr_t, N(bits) * sizeof(Py_intptr_t)) pairs##bits;                   \\
+    typedef VECTOR(real, VECTOR_BYTES) reals##bits;                                              \\
+    typedef VECTOR(integer, VECTOR_BYTES) ints##bits;                                            \\
+    typedef VECTOR(Py_intptr_t, N(bits) * sizeof(Py_intptr_t)) pairs##bits;                      \\
     INLINE void copy##bits(real *out, const real *a) { REALS(bits, out) = REALS(bits, a); }      \\
     INLINE void fill##bits(real *out, real value) {                                              \\
         REALS(bits, out) = value - (reals##bits){0}; }                                           \\
@@ -116,13 +120,13 @@ cdef extern from *:
     INLINE void add_int##bits(real *sum, const real *a) { INTS(bits, sum) += INTS(bits, a); }    \\
     INLINE void divide##bits(real *a, const real *b) { REALS(bits, a) /= REALS(bits, b); }       \\
     INLINE void deinterleave##bits(real *even, real *odd, const real *a) {                       \\
-        reals##bits low = REALS(bits, a), high = REALS(bits, a + N(bits));                    \\
+        reals##bits low = REALS(bits, a), high = REALS(bits, a + N(bits));                       \\
         REALS(bits, even) = SHUFFLE(bits, low, high, EVEN##bits);                                \\
         REALS(bits, odd) = SHUFFLE(bits, low, high, ODD##bits); }                                \\
     INLINE void interleave##bits(real *out, const real *even, const real *odd) {                 \\
         reals##bits e = REALS(bits, even), o = REALS(bits, odd);                                 \\
         REALS(bits, out) = SHUFFLE(bits, e, o, LOW##bits);                                       \\
-        REALS(bits, out + N(bits)) = SHUFFLE(bits, e, o, HIGH##bits); }                       \\
+        REALS(bits, out + N(bits)) = SHUFFLE(bits, e, o, HIGH##bits); }                          \\
     INLINE void take_larger##bits(real *best, real *row, real *col,                              \\
                                   const real *value, const real *its_row, const real *its_col) { \\
         reals##bits v = REALS(bits, value);                                                      \\
@@ -138,19 +142,19 @@ cdef extern from *:
         SELECT_PLACES(bits, ps, place, larger, its);                                             \\
         if (nans) { SELECT(bits, ps, best, larger, value); }                                     \\
         else { MAXIMUM_OF(bits, ps, best, value); } }                                            \\
-    INLINE void fill_places##bits(real *out, PLACE place) {                                      \\
-        PLACES(bits, out) = place + (__typeof__(PLACES(bits, out))){0}; }                            \\
-    INLINE void copy_places##bits(real *out, const real *a) { PLACES(bits, out) = PLACES(bits, a); } \\
-    INLINE void add_places##bits(real *sum, const real *a) { PLACES(bits, sum) += PLACES(bits, a); } \\
+    INLINE void fill_places##bits(real *out, place_t place) {                                    \\
+        PLACES(out) = place + (places_t){0}; }                                                   \\
+    INLINE void copy_places##bits(real *out, const real *a) { PLACES(out) = PLACES(a); }         \\
+    INLINE void add_places##bits(real *sum, const real *a) { PLACES(sum) += PLACES(a); }         \\
     INLINE void max_places##bits(real *a, const real *b) {                                       \\
-        __typeof__(PLACES(bits, a)) larger = (__typeof__(PLACES(bits, a)))(PLACES(bits, a) > PLACES(bits, b)); \\
-        PLACES(bits, a) = (PLACES(bits, a) & larger) | (PLACES(bits, b) & ~larger); }            \\
+        places_t larger = (places_t)(PLACES(a) > PLACES(b));                                     \\
+        PLACES(a) = (PLACES(a) & larger) | (PLACES(b) & ~larger); }                              \\
     INLINE void note_nans##bits(real *nans, const real *a) {                                     \\
         INTS(bits, nans) |= UNORDERED(bits, ps, REALS(bits, a)); }                               \\
     INLINE int any_nan##bits(const real *nans) { return ANY(INTS(bits, nans)); }                 \\
-    INLINE void keep_if##bits(real *out, const real *places, PLACE place, const real *a) {       \\
+    INLINE void keep_if##bits(real *out, const real *places, place_t place, const real *a) {     \\
         KEEP(bits, ps, out, ARE(bits, places, place), a); }                                      \\
-    INLINE void add_if##bits(real *sum, const real *places, PLACE place, const real *a) {        \\
+    INLINE void add_if##bits(real *sum, const real *places, place_t place, const real *a) {      \\
         ADD_WHERE(bits, ps, sum, ARE(bits, places, place), a); }                                 \\
     INLINE void move_right##bits(real *col, const real *by, const real *least) {                 \\
         ints##bits x = INTS(bits, col) + INTS(bits, by), inside = x > INTS(bits, least);         \\
@@ -175,16 +179,16 @@ cdef extern from *:
     INLINE int any_equal##bits(const real *a, const real *b, real value) {                       \\
         return ANY((REALS(bits, a) == value) | (REALS(bits, b) == value)); }                     \\
     INLINE real lane_max##bits(const real *a) {                                                  \\
-        real lane[N(bits)];                                                                   \\
+        real lane[N(bits)];                                                                      \\
         REALS(bits, lane) = REALS(bits, a);                                                      \\
-        for (int half = N(bits) / 2; half; half /= 2)                                             \\
+        for (int half = N(bits) / 2; half; half /= 2)                                            \\
             for (int i = 0; i < half; i++)                                                       \\
                 lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];                   \\
         return lane[0]; }                                                                        \\
     INLINE real lane_sum##bits(const real *a) {                                                  \\
-        real lane[N(bits)];                                                                   \\
+        real lane[N(bits)];                                                                      \\
         REALS(bits, lane) = REALS(bits, a);                                                      \\
-        for (int half = N(bits) / 2; half; half /= 2)                                             \\
+        for (int half = N(bits) / 2; half; half /= 2)                                            \\
             for (int i = 0; i < half; i++) lane[i] += lane[i + half];                            \\
         return lane[0]; }
     PRIMITIVES(float, 32, int, ps)
@@ -224,7 +228,8 @@ cdef extern from *:
     #define WIDTHS(bits, twice)                                                                  \\
     typedef VECTOR(unsigned char, N(bits)) bytes##bits;                                          \\
     INLINE ints32 wide##bits(const unsigned char *bytes) {                                       \\
-        return (ints32)(__builtin_convertvector(*(const bytes##bits *)bytes, ints##bits) * twice); } \\
+        ints##bits wide = __builtin_convertvector(*(const bytes##bits *)bytes, ints##bits);      \\
+        return (ints32)(wide * twice); }                                                         \\
     INLINE void narrow##bits(unsigned char *out, ints##bits place) {                             \\
         *(bytes##bits *)out = __builtin_convertvector(place, bytes##bits); }
     WIDTHS(32, 1)
@@ -232,11 +237,11 @@ cdef extern from *:
     #endif
 
     #ifdef __AVX512VL__
-    #define FROM_BYTES(bits, p, bytes) PLACES(bits, p) = (bytes16)some_bytes(bytes, N(bits))
-    #define TO_BYTES(bits, bytes, p) store_bytes(bytes, (__m128i)PLACES(bits, p), N(bits))
-    #define AS_INTS(bits, p) (ints##bits)_mm256_cvtepu8_epi##bits((__m128i)PLACES(bits, p))
+    #define FROM_BYTES(bits, p, bytes) PLACES(p) = (bytes16)some_bytes(bytes, N(bits))
+    #define TO_BYTES(bits, bytes, p) store_bytes(bytes, (__m128i)PLACES(p), N(bits))
+    #define AS_INTS(bits, p) ((ints##bits)_mm256_cvtepu8_epi##bits((__m128i)PLACES(p)))
     #else
-    #define FROM_BYTES(bits, p, bytes) PLACES(bits, p) = wide##bits(bytes)
+    #define FROM_BYTES(bits, p, bytes) PLACES(p) = wide##bits(bytes)
     #define TO_BYTES(bits, bytes, p) narrow##bits(bytes, INTS(bits, p))
     #define AS_INTS(bits, p) as_ints##bits(p)
     INLINE ints32 as_ints32(const float *p) { return INTS(32, p); }
@@ -251,8 +256,8 @@ cdef extern from *:
                                 int width) {                                                     \\
         narrow##bits(bytes, INTS(bits, row) * width + INTS(bits, col)); }                        \\
     INLINE void split_places##bits(real *row, real *col, const real *p, int width) {             \\
-        INTS(bits, row) = (ints##bits)AS_INTS(bits, p) * ((31 + width) / width) >> 5;                      \\
-        INTS(bits, col) = (ints##bits)AS_INTS(bits, p) - INTS(bits, row) * width; }
+        INTS(bits, row) = AS_INTS(bits, p) * ((31 + width) / width) >> 5;                        \\
+        INTS(bits, col) = AS_INTS(bits, p) - INTS(bits, row) * width; }
     PLACES_AND_BYTES(float, 32)
     PLACES_AND_BYTES(double, 64)
 
