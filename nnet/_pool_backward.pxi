@@ -35,10 +35,10 @@ cdef Reach plan_backward(const Pooling *job, Py_ssize_t size) noexcept nogil:
         plan.phases, plan.lead, plan.cells = 1, 0, width.out
     else:
         plan.phases = width.stride
-        plan.lead = round_up((width.pool - 1) // plan.phases)    # whole vectors: aligned rows
-        plan.cells = plan.lead + round_up(max(
+        plan.lead = (width.pool - 1) // plan.phases
+        plan.cells = plan.lead + max(
             width.out, (width.size - 1 - width.start) // plan.phases + 1
-        ))
+        )
     rows = BLOCK_BYTES // (2 * size * plan.cells)
     plan.block = max(rows, 2 * min(height.pool, height.size))
     plan.block = (height.size - 1) // ((height.size - 1) // plan.block + 1) + 1    # all alike
@@ -96,7 +96,7 @@ cdef inline void read_outputs(
             memcpy(where + x, places + x, n_out - x)
         x = next_vector(x, out_w, lanes)
     if out_w < lanes:             # elsewhere nothing has spilled over
-        memset(where + out_w, NO_PLACE, plan.cells - out_w)
+        memset(where + out_w, NO_PLACE, plan.cells + lanes - out_w)
 
 
 cdef inline void scatter_places(
