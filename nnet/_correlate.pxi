@@ -7,8 +7,7 @@
 cdef enum:
     SMALL_WORK = 1_000_000    # multiply-adds below which a second thread costs more than it saves
     # Products in a direct sum from which on Winograd's algorithm errs no more than it does, by
-    # root mean square, also for rectified pixels; with 36 it errs 1.4 times as much. With
-    # strides and 3x3 taps it errs 1.15 times as much for any number of channels.
+    # root mean square, also for rectified pixels; with 36 it errs 1.4 times as much.
     WINOGRAD_TAPS = 144
     # How a correlation is computed.
     FASTEST = 0
@@ -66,7 +65,7 @@ cdef double winograd_cycles(const Correlation *job, const Pieces *y, const Piece
         * feature_vectors_cycles(vectors // job.groups)
         + n_tiles * ceil_div(job.n_channels, lanes) * y.n_elements * x.n_elements * (
             8 if strided else 4)
-        + n_tiles * (vectors * 60 + (400 if strided else 0))
+        + n_tiles * vectors * 60
         + transposition_cycles(job, 4 * n_tiles, vectors, lanes)
         # The filters are transformed once for all images.
         + 200 * y.n * x.n * channels * vectors / <double>job.n_imgs
@@ -90,7 +89,6 @@ cdef int choose_algorithm(
         axis_y.n_products * axis_x.n_products) / n_pixels
     cdef double cycles, fewest
     cdef bint has_pieces = pieces_y.n > 0 and pieces_x.n > 0
-    cdef bint strided = pieces_y.stride > 1 or pieces_x.stride > 1
     if algorithm > DIRECT and (algorithm != WINOGRAD or has_pieces):
         return algorithm
     if job.by_rows:
@@ -100,9 +98,7 @@ cdef int choose_algorithm(
     cycles = pixels_cycles(job, n_pixels, n_taps, lanes)
     if cycles < fewest:
         best, fewest = PIXELS, cycles
-    cdef bint accurate = n_taps >= WINOGRAD_TAPS and (
-        not strided or pieces_y.n_taps > 3 and pieces_x.n_taps > 3)
-    if algorithm == FASTEST and has_pieces and accurate:
+    if algorithm == FASTEST and has_pieces and n_taps >= WINOGRAD_TAPS:
         cycles = winograd_cycles(job, pieces_y, pieces_x, lanes)
         if cycles < fewest:
             best = WINOGRAD

@@ -19,9 +19,9 @@
 # take 7 x 7 multiplications instead of 100.
 #
 # With a stride of 2, even and odd taps read even and odd pixels: these phases are
-# images of their own, and pieces add up over them. A phase with one tap has it in
-# the middle of g, and nothing in its first and fourth elements: 3 x 3 taps, 2 + 1
-# an axis, take 5 x 5 multiplications instead of 36.
+# images of their own, and pieces add up over them. A piece of one tap multiplies its
+# two pixels as they are, in the first and the fourth element, which only one output
+# takes: 3 x 3 taps, 2 + 1 an axis, take 5 x 5 multiplications instead of 36.
 #
 # With dilation d a tile's pixels are d apart; tile rows q*d to q*d + d - 1 lie
 # within each other.
@@ -54,13 +54,16 @@ cdef inline Py_ssize_t longest_piece(const Pieces *pieces, Py_ssize_t phase) noe
 
 
 cdef Piece axis_piece(const Pieces *pieces, Py_ssize_t k) noexcept nogil:
+    """The last phase comes first: sums err less if they start with the shorter pieces."""
     cdef Piece piece
-    cdef Py_ssize_t m = phase_taps(pieces, 0), n = max(<Py_ssize_t>1, m // 2)
-    piece.phase = 0
+    cdef Py_ssize_t m, n
+    piece.phase = pieces.stride - 1
+    m = phase_taps(pieces, piece.phase)
+    n = max(<Py_ssize_t>1, m // 2)
     if k >= n:
         k -= n
-        piece.phase = 1
-        m = phase_taps(pieces, 1)
+        piece.phase = 0
+        m = phase_taps(pieces, 0)
         n = max(<Py_ssize_t>1, m // 2)
     piece.shift, piece.first = k, piece.phase + 2 * k * pieces.stride
     piece.n_taps = m - 2 * k if k == n - 1 else 2
@@ -109,8 +112,8 @@ cdef inline void transform_line(real *out, Py_ssize_t out_pitch, const real *d,
                                 Py_ssize_t pitch, const int n_taps) noexcept nogil:
     """B' d of the vectors that so many taps and two outputs read; what is 0 is not written."""
     if n_taps == 1:
-        add(out + out_pitch, d, d + pitch)
-        subtract(out + 2 * out_pitch, d + pitch, d)
+        store(out, d)
+        store(out + 3 * out_pitch, d + pitch)
         return
     subtract(out, d, d + 2 * pitch)
     add(out + out_pitch, d + pitch, d + 2 * pitch)
@@ -128,8 +131,9 @@ cdef inline void transform_tile(
     cdef int i
     for i in range(taps_y + 1):
         transform_line(d + 4 * i * lanes, lanes, src + i * row, col, taps_x)
-    for i in range(1 if taps_x == 1 else 0, 4 if taps_x == 3 else 3):
-        transform_line(out + i * pitch, 4 * pitch, d + i * lanes, 4 * lanes, taps_y)
+    for i in range(4):
+        if has_element(i, taps_x):
+            transform_line(out + i * pitch, 4 * pitch, d + i * lanes, 4 * lanes, taps_y)
 
 
 cdef inline void transform_pixels(
@@ -283,8 +287,8 @@ cdef Py_ssize_t plan_tiles(PixelJob *job, Py_ssize_t lanes) noexcept nogil:
     job.in_step, job.out_step = 2 * stride_y, 2
     job.in_extra = w.first_y + 2 * stride_y * (w.halo_y + w.dilation_y)
     job.cols = w.first_x + 2 * stride_x * (w.tile_cols + w.halo_x + w.dilation_x)
-    return 16 * (stride_y * stride_x * (w.tile_cols + w.halo_x) * job.depth
-                 + w.tile_cols * job.block_vectors * lanes)
+    return (w.pieces_y.n_elements * w.pieces_x.n_elements * (w.tile_cols + w.halo_x) * job.depth
+            + 16 * w.tile_cols * job.block_vectors * lanes)
 
 
 cdef void plan_winograd(
@@ -388,31 +392,35 @@ cdef void transform_piece(
             x = piece_x.first + j * w.pieces_x.stride
             if flip:
                 y, x = w.pieces_y.n_taps - 1 - y, w.pieces_x.n_taps - 1 - x
-            tap = g + (3 * (i + (piece_y.n_taps == 1)) + j + (piece_x.n_taps == 1)) * lanes
+            tap = g + (3 * i + j) * lanes
             for f in range(n_features):
                 tap[f] = filters[f * feature_pitch + y * w.pieces_x.n_taps + x]
     for j in range(3):
-        transform_taps(h + j * lanes, 3 * lanes, g + j * lanes, 3 * lanes)
+        transform_taps(h + j * lanes, 3 * lanes, g + j * lanes, 3 * lanes, piece_y.n_taps)
     for i in range(4):
         if has_element(i, piece_y.n_taps):
-            transform_taps(g, lanes, h + 3 * i * lanes, lanes)
+            transform_taps(g, lanes, h + 3 * i * lanes, lanes, piece_x.n_taps)
             for j in range(4):
                 if has_element(j, piece_x.n_taps):
                     store(out[4 * i + j] + at, g + j * lanes)
 
 
 cdef inline void transform_taps(real *out, Py_ssize_t out_pitch, const real *taps,
-                                Py_ssize_t pitch) noexcept nogil:
-    """G g of three vectors."""
+                                Py_ssize_t pitch, Py_ssize_t n_taps) noexcept nogil:
+    """G g of so many vectors, and zeros up to three."""
     cdef int lanes = VECTOR_BYTES // sizeof(real)
     cdef real outer[LANES]
     cdef real middle[LANES]
+    store(out, taps)
+    if n_taps == 1:
+        clear(outer)
+        subtract(out + 3 * out_pitch, outer, taps)
+        return
     fill(outer, <real>0)
     fill(middle, <real>0)
     madd(outer, <real>0.5, taps)
     madd(outer, <real>0.5, taps + 2 * pitch)
     madd(middle, <real>0.5, taps + pitch)
-    store(out, taps)
     store(out + 3 * out_pitch, taps + 2 * pitch)
     add(out + out_pitch, outer, middle)
     subtract(out + 2 * out_pitch, outer, middle)
@@ -425,7 +433,7 @@ cdef inline Py_ssize_t spread(Py_ssize_t size, Py_ssize_t lanes) noexcept nogil:
 
 cdef inline bint has_element(Py_ssize_t e, Py_ssize_t n_taps) noexcept nogil:
     """Whether a piece of so many taps has an element e, along its axis."""
-    return 0 < e < 3 or e == 0 and n_taps > 1 or e == 3 and n_taps == 3
+    return e == 0 or e == 3 and n_taps != 2 or 0 < e < 3 and n_taps > 1
 
 
 cdef inline int elements_of(Piece y, Piece x) noexcept nogil:
