@@ -94,6 +94,9 @@ def test_batches_of_tiny_planes(kernels, dtype, n_imgs, size):
     check_all(kernels, (n_imgs, 3, 1, size, 4, 2, 2, {"padding_mode": 1}), dtype)
     check_all(kernels, (n_imgs, 4, size, size, 9, 3, 3, {"border_mode": "nearest"}), dtype)
     check_all(kernels, (n_imgs, 4, size, size, 9, 3, 3, {"strides": (2, 2)}), dtype)
+    for pads in (0, 2), (2, 0):  # a row of one pixel has one of the two phases
+        options = {"strides": (2, 2), "padding_mode": (pads, pads)}
+        check_all(kernels, (n_imgs, 4, size, size, 9, 3, 3, options), dtype)
     check_all(kernels, (n_imgs, 4, size, size + 3, 9, 3, 3, {"dilation": (1, 2)}), dtype)
 
 
