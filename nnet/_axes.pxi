@@ -31,6 +31,7 @@ cdef class Axis:
     cdef Py_ssize_t before, padded      # padding before the input; its size with padding
     cdef Py_ssize_t longest, shortest   # phase
     cdef Py_ssize_t n_products          # of an output line with a line of taps
+    cdef Py_ssize_t most_taps           # of an output
     cdef Py_ssize_t first, last         # padded pixels that output 0 of any phase reads
 
     def __init__(self, phases, before, padded):
@@ -41,6 +42,7 @@ cdef class Axis:
         self.before, self.padded = before, padded
         self.longest, self.shortest = max(counts), min(counts)
         self.n_products = sum([count * len(taps) for _, _, count, taps in phases])
+        self.most_taps = max([len(taps) for _, _, _, taps in phases])
         self.first, self.last = min(reads, default=0), max(reads, default=0)
 
 

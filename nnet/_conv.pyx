@@ -31,6 +31,7 @@ include "_planes.pxi"
 include "_pixels.pxi"
 include "_winograd.pxi"
 include "_pixels_plan.pxi"
+include "_winograd_plan.pxi"
 include "_correlate.pxi"
 include "_gradient_tile.pxi"
 include "_filter_gradient.pxi"
@@ -285,9 +286,8 @@ def bprop_conv_bc01(
         If given, filled with the gradient of the bias, the mean over the images.
     algorithm : {None, 'direct', 'planes', 'pixels', 'winograd'}
         As in `conv_bc01`; the gradient of the filters is a sum over pixels and images, and
-        None transforms it wherever that is faster. If asked for 'winograd', the gradient
-        of the images is direct with strides of 2, that of the filters with dilation and
-        with borders other than zeros.
+        None transforms it wherever that is faster. If asked for 'winograd', it is direct
+        with dilation and with borders other than zeros.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the results.
 
@@ -307,7 +307,8 @@ def bprop_conv_bc01(
     -----
     An infinite or NaN pixel may turn more of the filter gradients of its
     channel into NaN than those that it takes part in. What `conv_bc01` says of
-    infinite and NaN pixels is true of the output gradient and `imgs_grad`.
+    infinite and NaN pixels is true of the output gradient and `imgs_grad`, where
+    neighbours are a stride apart.
     """
     cdef cnp.ndarray imgs_ = check_array(imgs, "imgs", "n_imgs, n_channels, img_h, img_w", None, "")
     cdef cnp.ndarray grad = check_array(

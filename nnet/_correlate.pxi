@@ -6,9 +6,8 @@
 
 cdef enum:
     SMALL_WORK = 1_000_000    # multiply-adds below which a second thread costs more than it saves
-    # Products in a direct sum from which on Winograd's algorithm errs no more than it does, by
-    # root mean square, also for rectified pixels; with 36 it errs 1.4 times as much. With
-    # strides and 3x3 taps it errs 1.15 times as much for any number of channels.
+    # Products in the longest direct sums from which on Winograd's algorithm errs no more than
+    # they do, by root mean square, also for rectified pixels; with 36 it errs 1.4 times as much.
     WINOGRAD_TAPS = 144
     # How a correlation is computed.
     FASTEST = 0
@@ -55,19 +54,22 @@ cdef double pixels_cycles(const Correlation *job, double n_pixels, double n_taps
 
 
 cdef double winograd_cycles(const Correlation *job, const Pieces *y, const Pieces *x,
+                            Py_ssize_t n_passes_y, Py_ssize_t n_passes_x,
                             Py_ssize_t lanes) noexcept nogil:
     """About how long an image takes with Winograd's algorithm."""
     cdef Py_ssize_t vectors = ceil_div(job.n_features // job.groups, lanes) * job.groups
     cdef Py_ssize_t channels = job.n_channels // job.groups
-    cdef double n_tiles = ceil_div(job.out_h, 2) * ceil_div(job.out_w, 2)
+    cdef double n_tiles = (ceil_div(job.out_h, 2 * n_passes_y)
+                           * ceil_div(job.out_w, 2 * n_passes_x))
+    cdef double n_sums = n_passes_y * n_passes_x * n_tiles
     cdef bint strided = y.stride > 1 or x.stride > 1
     return (
         n_tiles * channels * y.n_products * x.n_products * job.groups
         * feature_vectors_cycles(vectors // job.groups)
         + n_tiles * ceil_div(job.n_channels, lanes) * y.n_elements * x.n_elements * (
             8 if strided else 4)
-        + n_tiles * (vectors * 60 + (400 if strided else 0))
-        + transposition_cycles(job, 4 * n_tiles, vectors, lanes)
+        + n_sums * vectors * 60
+        + transposition_cycles(job, 4 * n_sums, vectors, lanes)
         # The filters are transformed once for all images.
         + 200 * y.n * x.n * channels * vectors / <double>job.n_imgs
     )
@@ -90,7 +92,6 @@ cdef int choose_algorithm(
         axis_y.n_products * axis_x.n_products) / n_pixels
     cdef double cycles, fewest
     cdef bint has_pieces = pieces_y.n > 0 and pieces_x.n > 0
-    cdef bint strided = pieces_y.stride > 1 or pieces_x.stride > 1
     if algorithm > DIRECT and (algorithm != WINOGRAD or has_pieces):
         return algorithm
     if job.by_rows:
@@ -100,10 +101,10 @@ cdef int choose_algorithm(
     cycles = pixels_cycles(job, n_pixels, n_taps, lanes)
     if cycles < fewest:
         best, fewest = PIXELS, cycles
-    cdef bint accurate = n_taps >= WINOGRAD_TAPS and (
-        not strided or pieces_y.n_taps > 3 and pieces_x.n_taps > 3)
-    if algorithm == FASTEST and has_pieces and accurate:
-        cycles = winograd_cycles(job, pieces_y, pieces_x, lanes)
+    cdef Py_ssize_t longest = job.n_channels // job.groups * axis_y.most_taps * axis_x.most_taps
+    if algorithm == FASTEST and has_pieces and longest >= WINOGRAD_TAPS:
+        cycles = winograd_cycles(job, pieces_y, pieces_x, len(axis_y.phases), len(axis_x.phases),
+                                 lanes)
         if cycles < fewest:
             best = WINOGRAD
     return best
@@ -206,10 +207,8 @@ cdef void conv_imgs_gradient(
     p.top, p.rows, p.left, p.cols = axis_y.before, axis_y.padded, axis_x.before, axis_x.padded
     plan_rows(&job, axis_y.shortest, fil_h, geometry)
     plan_layout(&job, axis_y.longest, axis_x.longest, sy == 1 and sx == 1, lanes)
-    cdef Pieces pieces_y = cut_axis(fil_h, 1, geometry.dilation_y)
-    cdef Pieces pieces_x = cut_axis(fil_w, 1, geometry.dilation_x)
-    if sy > 1 or sx > 1:
-        pieces_y.n = 0      # phases of outputs: not transformed
+    cdef Pieces pieces_y = cut_axis(fil_h, sy, geometry.dilation_y)
+    cdef Pieces pieces_x = cut_axis(fil_w, sx, geometry.dilation_x)
     algorithm = choose_algorithm(&job, algorithm, axis_y, axis_x, &pieces_y, &pieces_x, lanes)
     if algorithm != PLANES:
         correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, True, axis_y, axis_x, pieces_y,

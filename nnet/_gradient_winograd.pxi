@@ -40,26 +40,29 @@ cdef inline void transform_gradient(
 
 
 cdef inline void transform_axis(real *out, Py_ssize_t out_pitch, const real *m,
-                                Py_ssize_t pitch) noexcept nogil:
-    """G' m of four vectors."""
+                                Py_ssize_t pitch, Py_ssize_t n_taps) noexcept nogil:
+    """G' m of four vectors: the first so many of three are of use."""
     cdef int i
     for i in range(3):
         fill(out + i * out_pitch, <real>0)
         madd(out + i * out_pitch, <real>0.5, m + pitch)
         madd(out + i * out_pitch, <real>(-0.5 if i == 1 else 0.5), m + 2 * pitch)
     add(out, out, m)
+    if n_taps == 1:
+        subtract(out, m, m + 3 * pitch)
     add(out + 2 * out_pitch, out + 2 * out_pitch, m + 3 * pitch)
 
 
-cdef inline void transform_filter(real *out, const real *sums) noexcept nogil:
+cdef inline void transform_filter(real *out, const real *sums, Py_ssize_t taps_y,
+                                  Py_ssize_t taps_x) noexcept nogil:
     """G' m G of one vector of features: (3, 3) of (4, 4)."""
     cdef int lanes = VECTOR_BYTES // sizeof(real)
     cdef real t[12 * LANES]
     cdef int i
     for i in range(4):
-        transform_axis(t + i * lanes, 4 * lanes, sums + i * lanes, 4 * lanes)
+        transform_axis(t + i * lanes, 4 * lanes, sums + i * lanes, 4 * lanes, taps_y)
     for i in range(3):
-        transform_axis(out + 3 * i * lanes, lanes, t + 4 * i * lanes, lanes)
+        transform_axis(out + 3 * i * lanes, lanes, t + 4 * i * lanes, lanes, taps_x)
 
 
 cdef struct WinogradLayout:
@@ -252,7 +255,7 @@ cdef void combine_winograd(const FilterGradient *job, Py_ssize_t c, const real *
         elements = elements_of(y, x)
         for b in range(w.k_pitch // lanes):
             sum_chunks(job, sums, part + b * lanes, i, elements)
-            transform_filter(piece, sums)
+            transform_filter(piece, sums, y.n_taps, x.n_taps)
             write_piece(job, filters_grad + b * lanes * taps, piece, y, x,
                         min(lanes, job.k_per_group - b * lanes))
 
@@ -278,8 +281,6 @@ cdef inline void write_piece(
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t row = job.stride_y * job.fil_w, f, i, j
     cdef real *to
-    # A single tap is the middle one.
-    piece += (3 * (y.n_taps == 1) + (x.n_taps == 1)) * lanes
     for f in range(n_features):
         to = filters_grad + (f * job.fil_h + y.first) * job.fil_w + x.first
         for i in range(y.n_taps):

@@ -40,7 +40,7 @@ cdef void plan_units(PixelJob *job, Py_ssize_t row_values, Py_ssize_t itemsize,
     cache. A unit should fill some tiles, and every thread should have a few units.
     """
     # Winograd tiles of different rows lie within each other.
-    cdef Py_ssize_t multiple = job.winograd.dilation_y if job.winograd != NULL else 1
+    cdef Py_ssize_t multiple = job.winograd.y.dilation if job.winograd != NULL else 1
     cdef Py_ssize_t most = max(<Py_ssize_t>1, UNIT_BYTES // (row_values * itemsize))  # rows
     cdef Py_ssize_t enough = ceil_div(UNIT_PIXELS, job.pass_cols)
     job.stack, job.strip = 1, job.pass_rows
@@ -162,7 +162,7 @@ cdef void plan_memory(PixelJob *job, Py_ssize_t lanes) noexcept nogil:
     job.buffer_size = 0 if job.in_place else job.stack * job.img_pitch * job.depth
     n_pixels = job.stack * job.strip * job.pass_cols
     job.unit_tiles = job.n_blocks * ceil_div(n_pixels, TILE_PIXELS) * (
-        16 if job.winograd != NULL else job.n_passes)
+        16 * job.winograd.n_passes if job.winograd != NULL else job.n_passes)
 
 
 cdef void correlate_by_pixels(
@@ -191,11 +191,10 @@ cdef void correlate_by_pixels(
     job.winograd = NULL
     if with_winograd:
         job.winograd = &winograd
-        winograd.dilation_y, winograd.dilation_x = geometry.dilation_y, geometry.dilation_x
-        winograd.first_y, winograd.first_x = axis_y.first, axis_x.first
-        winograd.pieces_y, winograd.pieces_x = pieces_y, pieces_x
+        plan_axis(&winograd.y, axis_y, pieces_y, geometry.dilation_y, task.out_h, backward)
+        plan_axis(&winograd.x, axis_x, pieces_x, geometry.dilation_x, task.out_w, backward)
         row_values += plan_tiles(&job, lanes)
-        if task.n_imgs * winograd.tile_rows * winograd.tile_cols < SMALL_TILES:
+        if task.n_imgs * winograd.y.tiles * winograd.x.tiles < SMALL_TILES:
             n_threads = 1
     job.rows = job.pass_rows * job.in_step + job.in_extra
     if task.packing.border != BORDER_ZEROS:

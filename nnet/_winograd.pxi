@@ -19,9 +19,10 @@
 # take 7 x 7 multiplications instead of 100.
 #
 # With a stride of 2, even and odd taps read even and odd pixels: these phases are
-# images of their own, and pieces add up over them. A phase with one tap has it in
-# the middle of g, and nothing in its first and fourth elements: 3 x 3 taps, 2 + 1
-# an axis, take 5 x 5 multiplications instead of 36.
+# images of their own, and pieces add up over them. A piece of one tap multiplies its
+# two pixels as they are, in the first and the fourth element, which only one output
+# takes: 3 x 3 taps, 2 + 1 an axis, take 5 x 5 multiplications instead of 36. Back to the
+# images these phases are outputs that read the same gradient: each is a pass of its own.
 #
 # With dilation d a tile's pixels are d apart; tile rows q*d to q*d + d - 1 lie
 # within each other.
@@ -54,13 +55,16 @@ cdef inline Py_ssize_t longest_piece(const Pieces *pieces, Py_ssize_t phase) noe
 
 
 cdef Piece axis_piece(const Pieces *pieces, Py_ssize_t k) noexcept nogil:
+    """The last phase comes first: sums err less if they start with the shorter pieces."""
     cdef Piece piece
-    cdef Py_ssize_t m = phase_taps(pieces, 0), n = max(<Py_ssize_t>1, m // 2)
-    piece.phase = 0
+    cdef Py_ssize_t m, n
+    piece.phase = pieces.stride - 1
+    m = phase_taps(pieces, piece.phase)
+    n = max(<Py_ssize_t>1, m // 2)
     if k >= n:
         k -= n
-        piece.phase = 1
-        m = phase_taps(pieces, 1)
+        piece.phase = 0
+        m = phase_taps(pieces, 0)
         n = max(<Py_ssize_t>1, m // 2)
     piece.shift, piece.first = k, piece.phase + 2 * k * pieces.stride
     piece.n_taps = m - 2 * k if k == n - 1 else 2
@@ -84,20 +88,52 @@ cdef Pieces cut_axis(Py_ssize_t n_taps, Py_ssize_t stride, Py_ssize_t dilation) 
     return pieces
 
 
+cdef inline bint has_element(Py_ssize_t e, Py_ssize_t n_taps) noexcept nogil:
+    """Whether a piece of so many taps has an element e, along its axis."""
+    return e == 0 or e == 3 and n_taps != 2 or 0 < e < 3 and n_taps > 1
+
+
+cdef inline int elements_of(Piece y, Piece x) noexcept nogil:
+    """Which elements a piece of both axes has: 16 bits."""
+    cdef int e, bits = 0
+    for e in range(16):
+        if has_element(e // 4, y.n_taps) and has_element(e % 4, x.n_taps):
+            bits |= 1 << e
+    return bits
+
+
+cdef struct TiledAxis:
+    Pieces pieces
+    Py_ssize_t dilation
+    Py_ssize_t in_step, out_step        # between the pixels of a phase: 1, or the stride
+    Py_ssize_t first[2]                 # the packed pixel that the first tap of a phase reads ...
+    Py_ssize_t pixel[2]                 # ... for this output pixel, the first of the phase
+    Py_ssize_t tiles                    # of outputs
+    Py_ssize_t halo                     # tiles that only pieces read
+
 cdef struct Winograd:
-    Pieces pieces_y, pieces_x
-    Py_ssize_t dilation_y, dilation_x
-    Py_ssize_t first_y, first_x         # the packed pixel that the first tap of output 0 reads
-    Py_ssize_t tile_rows, tile_cols     # of outputs
-    Py_ssize_t halo_y, halo_x           # tiles that only pieces read
-    Py_ssize_t *grid_at                 # (stack, strip, tile_cols) where each tile is in the grid
+    TiledAxis y, x
+    Py_ssize_t *grid_at                 # (stack, strip, x.tiles) where each tile is in the grid
     Py_ssize_t *dense_at                # 0, 1, 2, ...
-    Py_ssize_t n_taps[16]               # channels and pieces
-    Py_ssize_t *tap_at[16]
-    Py_ssize_t n_all                    # of all 16 elements
-    void *weights                       # (blocks) (16) (n_taps, width)
+    Py_ssize_t n_passes                 # phases of outputs
+    Py_ssize_t n_taps[64]               # (passes, 16), channels and pieces
+    Py_ssize_t *tap_at[64]
+    Py_ssize_t n_all                    # of all passes and elements
+    void *weights                       # (blocks) (passes) (16) (n_taps, width)
     Py_ssize_t pitch                    # from one element of the transformed pixels to the next
     Py_ssize_t sums_pitch               # from one element of their sums to the next
+
+
+cdef inline Py_ssize_t pass_of(const Winograd *w, Piece y, Piece x) noexcept nogil:
+    return y.phase * w.x.pieces.stride + x.phase if w.n_passes > 1 else 0
+
+
+cdef inline Py_ssize_t taps_of_sums(const TiledAxis *axis, Py_ssize_t phase) noexcept nogil:
+    """Pieces of so many taps have the elements of a pass's sums: 3 for all of them."""
+    cdef Py_ssize_t longest = longest_piece(&axis.pieces, phase)
+    if axis.in_step > 1 and longest_piece(&axis.pieces, 1) != longest:
+        return 3
+    return longest
 
 
 cdef inline Py_ssize_t tile_start(Py_ssize_t t, Py_ssize_t dilation) noexcept nogil:
@@ -109,8 +145,8 @@ cdef inline void transform_line(real *out, Py_ssize_t out_pitch, const real *d,
                                 Py_ssize_t pitch, const int n_taps) noexcept nogil:
     """B' d of the vectors that so many taps and two outputs read; what is 0 is not written."""
     if n_taps == 1:
-        add(out + out_pitch, d, d + pitch)
-        subtract(out + 2 * out_pitch, d + pitch, d)
+        store(out, d)
+        store(out + 3 * out_pitch, d + pitch)
         return
     subtract(out, d, d + 2 * pitch)
     add(out + out_pitch, d + pitch, d + 2 * pitch)
@@ -128,8 +164,9 @@ cdef inline void transform_tile(
     cdef int i
     for i in range(taps_y + 1):
         transform_line(d + 4 * i * lanes, lanes, src + i * row, col, taps_x)
-    for i in range(1 if taps_x == 1 else 0, 4 if taps_x == 3 else 3):
-        transform_line(out + i * pitch, 4 * pitch, d + i * lanes, 4 * lanes, taps_y)
+    for i in range(4):
+        if has_element(i, taps_x):
+            transform_line(out + i * pitch, 4 * pitch, d + i * lanes, 4 * lanes, taps_y)
 
 
 cdef inline void transform_pixels(
@@ -161,26 +198,60 @@ cdef inline void transform_pixels(
         transform_tile(out, pitch, src, row, col, 1, 1)
 
 
+cdef inline void sum_line(real *out, Py_ssize_t out_pitch, const real *m, Py_ssize_t pitch,
+                          const int n_taps) noexcept nogil:
+    """A' m of the elements that pieces of so many taps have."""
+    cdef int lanes = VECTOR_BYTES // sizeof(real)
+    cdef real b[LANES]
+    if n_taps == 1:
+        clear(b)
+        store(out, m)
+        subtract(out + out_pitch, b, m + 3 * pitch)
+        return
+    add(b, m + pitch, m + 2 * pitch)
+    add(out, m, b)
+    subtract(out + out_pitch, m + pitch, m + 2 * pitch)
+    if n_taps == 3:
+        subtract(out + out_pitch, out + out_pitch, m + 3 * pitch)
+
+
+cdef inline void sum_tile(real *out, const real *sums, Py_ssize_t pitch, const int taps_y,
+                          const int taps_x) noexcept nogil:
+    cdef int lanes = VECTOR_BYTES // sizeof(real)
+    cdef real a[8 * LANES]
+    cdef int i
+    for i in range(4):
+        if has_element(i, taps_x):
+            sum_line(a + i * lanes, 4 * lanes, sums + i * pitch, 4 * pitch, taps_y)
+    for i in range(2):
+        sum_line(out + 2 * i * lanes, lanes, a + 4 * i * lanes, lanes, taps_x)
+
+
 cdef inline void transform_sums(
     real *out,                  # (2, 2) vectors of features                        OUT
     const real *sums,           # (4, 4, ...), elements pitch apart
     Py_ssize_t pitch,
+    Py_ssize_t taps_y, Py_ssize_t taps_x,
 ) noexcept nogil:
     """A' m A of one vector of features."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real a[8 * LANES]
-    cdef real b[LANES]
-    cdef int i, j
-    for j in range(4):
-        add(b, sums + (4 + j) * pitch, sums + (8 + j) * pitch)
-        add(a + j * lanes, sums + j * pitch, b)
-        subtract(b, sums + (4 + j) * pitch, sums + (8 + j) * pitch)
-        subtract(a + (4 + j) * lanes, b, sums + (12 + j) * pitch)
-    for i in range(2):
-        add(b, a + (4 * i + 1) * lanes, a + (4 * i + 2) * lanes)
-        add(out + 2 * i * lanes, a + 4 * i * lanes, b)
-        subtract(b, a + (4 * i + 1) * lanes, a + (4 * i + 2) * lanes)
-        subtract(out + (2 * i + 1) * lanes, b, a + (4 * i + 3) * lanes)
+    if taps_y == 3 and taps_x == 3:
+        sum_tile(out, sums, pitch, 3, 3)
+    elif taps_y == 3 and taps_x == 2:
+        sum_tile(out, sums, pitch, 3, 2)
+    elif taps_y == 3:
+        sum_tile(out, sums, pitch, 3, 1)
+    elif taps_y == 2 and taps_x == 3:
+        sum_tile(out, sums, pitch, 2, 3)
+    elif taps_y == 2 and taps_x == 2:
+        sum_tile(out, sums, pitch, 2, 2)
+    elif taps_y == 2:
+        sum_tile(out, sums, pitch, 2, 1)
+    elif taps_x == 3:
+        sum_tile(out, sums, pitch, 1, 3)
+    elif taps_x == 2:
+        sum_tile(out, sums, pitch, 1, 2)
+    else:
+        sum_tile(out, sums, pitch, 1, 1)
 
 
 cdef void winograd_input(const PixelJob *job, real *transformed, const real *buffer,
@@ -188,22 +259,22 @@ cdef void winograd_input(const PixelJob *job, real *transformed, const real *buf
     """Transform the packed pixels of a unit: (phases, 16, stack, rows and halo, cols and halo,
     depth)."""
     cdef const Winograd *w = job.winograd
-    cdef Py_ssize_t grid_rows = job.strip + w.halo_y, grid_cols = w.tile_cols + w.halo_x
+    cdef Py_ssize_t grid_rows = job.strip + w.y.halo, grid_cols = w.x.tiles + w.x.halo
     cdef Py_ssize_t img_rows = job.strip * job.in_step + job.in_extra
-    cdef Py_ssize_t stride_y = w.pieces_y.stride, stride_x = w.pieces_x.stride
+    cdef Py_ssize_t stride_y = w.y.pieces.stride, stride_x = w.x.pieces.stride
     cdef Py_ssize_t s, t, u, py, px
     for s in range(n_stacked):
-        for t in range(n_rows + w.halo_y):
+        for t in range(n_rows + w.y.halo):
             for py in range(stride_y):
                 for px in range(stride_x):
                     winograd_row(
                         job, transformed + 16 * (py * stride_x + px) * w.pitch
                         + (s * grid_rows + t) * grid_cols * job.depth,
                         buffer + job.depth * (
-                            (s * img_rows + w.first_y + py
-                             + stride_y * tile_start(t, w.dilation_y)) * job.cols
-                            + w.first_x + px),
-                        longest_piece(&w.pieces_y, py), longest_piece(&w.pieces_x, px))
+                            (s * img_rows + w.y.first[py]
+                             + w.y.in_step * tile_start(t, w.y.dilation)) * job.cols
+                            + w.x.first[px]),
+                        longest_piece(&w.y.pieces, py), longest_piece(&w.x.pieces, px))
 
 
 cdef inline void winograd_row(const PixelJob *job, real *dst, const real *src, Py_ssize_t taps_y,
@@ -211,12 +282,12 @@ cdef inline void winograd_row(const PixelJob *job, real *dst, const real *src, P
     """A row of tiles."""
     cdef const Winograd *w = job.winograd
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t row = w.pieces_y.stride * w.dilation_y * job.cols * job.depth
-    cdef Py_ssize_t col = w.pieces_x.stride * w.dilation_x * job.depth
+    cdef Py_ssize_t row = w.y.in_step * w.y.dilation * job.cols * job.depth
+    cdef Py_ssize_t col = w.x.in_step * w.x.dilation * job.depth
     cdef Py_ssize_t u, c
     cdef const real *tile
-    for u in range(w.tile_cols + w.halo_x):
-        tile = src + w.pieces_x.stride * tile_start(u, w.dilation_x) * job.depth
+    for u in range(w.x.tiles + w.x.halo):
+        tile = src + w.x.in_step * tile_start(u, w.x.dilation) * job.depth
         for c in range(job.depth // lanes):
             transform_pixels(dst + u * job.depth + c * lanes, w.pitch, tile + c * lanes, row, col,
                              taps_y, taps_x)
@@ -229,31 +300,47 @@ cdef void winograd_block(
     """One block of features of a unit whose pixels are transformed."""
     cdef const Winograd *w = job.winograd
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t width = n_vectors * lanes
-    cdef Py_ssize_t n_tiles = n_stacked * n_rows * w.tile_cols
+    cdef Py_ssize_t n_tiles = n_stacked * n_rows * w.x.tiles
     cdef Py_ssize_t per_group = job.task.n_channels // job.task.groups
-    cdef real *sums = scratch + 16 * w.pieces_y.stride * w.pieces_x.stride * w.pitch
+    cdef real *sums = scratch + 16 * w.y.pieces.stride * w.x.pieces.stride * w.pitch
     cdef const real *weights = <const real *>w.weights + w.n_all * padded_features(job, b, lanes)
-    cdef Py_ssize_t e, s, t, u, v, y, x, i, j
+    cdef Py_ssize_t e
+    for e in range(16 * w.n_passes):
+        if w.n_taps[e] > 0:
+            correlate_features(
+                sums + e % 16 * w.sums_pitch, w.dense_at,
+                scratch + e % 16 * w.pitch + b // job.blocks_per_group * per_group, w.grid_at,
+                job.depth, n_tiles, w.tap_at[e], weights, w.n_taps[e], <const real *>NULL, False,
+                n_vectors, ahead,
+            )
+        weights += w.n_taps[e] * n_vectors * lanes
+        if e % 16 == 15:
+            winograd_output(job, e // 16, result, sums, bias, n_stacked, n_rows, out_rows,
+                            n_vectors)
+
+
+cdef void winograd_output(
+    const PixelJob *job, Py_ssize_t run, real *result, const real *tile, const real *bias,
+    Py_ssize_t n_stacked, Py_ssize_t n_rows, Py_ssize_t out_rows, int n_vectors,
+) noexcept nogil:
+    """The outputs of a pass."""
+    cdef const Winograd *w = job.winograd
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t width = n_vectors * lanes
+    cdef Py_ssize_t py = run // w.x.pieces.stride, px = run % w.x.pieces.stride
+    cdef Py_ssize_t taps_y = taps_of_sums(&w.y, py), taps_x = taps_of_sums(&w.x, px)
+    cdef Py_ssize_t step_y = w.y.out_step * w.y.dilation, step_x = w.x.out_step * w.x.dilation
+    cdef Py_ssize_t s, t, u, v, y, x, i, j
     cdef real *pixel
-    cdef real *tile = sums
     cdef real out[4 * LANES]
-    for e in range(16):
-        correlate_features(
-            sums + e * w.sums_pitch, w.dense_at,
-            scratch + e * w.pitch + b // job.blocks_per_group * per_group, w.grid_at, job.depth,
-            n_tiles, w.tap_at[e], weights, w.n_taps[e], <const real *>NULL, False, n_vectors,
-            ahead,
-        )
-        weights += w.n_taps[e] * width
     for s in range(n_stacked):
         for t in range(n_rows):
-            y = tile_start(t, w.dilation_y)
-            for u in range(w.tile_cols):
-                x = tile_start(u, w.dilation_x)
+            y = w.y.pixel[py] + w.y.out_step * tile_start(t, w.y.dilation)
+            for u in range(w.x.tiles):
+                x = w.x.pixel[px] + w.x.out_step * tile_start(u, w.x.dilation)
                 pixel = result + ((s * job.task.out_h + y) * job.task.out_w + x) * width
                 for v in range(n_vectors):
-                    transform_sums(out, tile + v * lanes, w.sums_pitch)
+                    transform_sums(out, tile + v * lanes, w.sums_pitch, taps_y, taps_x)
                     for i in range(2):
                         for j in range(2):
                             if bias != NULL:
@@ -261,177 +348,10 @@ cdef void winograd_block(
                                     bias + v * lanes)
                             if job.task.with_relu:
                                 relu(out + (2 * i + j) * lanes)
-                            if (y + i * w.dilation_y < out_rows
-                                    and x + j * w.dilation_x < job.task.out_w):
+                            if y + i * step_y < out_rows and x + j * step_x < job.task.out_w:
                                 store(
-                                    pixel + v * lanes + width * (
-                                        i * w.dilation_y * job.task.out_w + j * w.dilation_x),
+                                    pixel + v * lanes
+                                    + width * (i * step_y * job.task.out_w + j * step_x),
                                     out + (2 * i + j) * lanes,
                                 )
                 tile += width
-
-
-cdef Py_ssize_t plan_tiles(PixelJob *job, Py_ssize_t lanes) noexcept nogil:
-    """Rows of tiles take the place of rows of a pass; returns the values that one of them needs."""
-    cdef Winograd *w = job.winograd
-    cdef Py_ssize_t stride_y = w.pieces_y.stride, stride_x = w.pieces_x.stride
-    w.tile_rows = ceil_div(job.task.out_h, 2 * w.dilation_y) * w.dilation_y
-    w.tile_cols = ceil_div(job.task.out_w, 2 * w.dilation_x) * w.dilation_x
-    w.halo_y = (w.pieces_y.n_shifts - 1) * w.dilation_y
-    w.halo_x = (w.pieces_x.n_shifts - 1) * w.dilation_x
-    job.pass_rows, job.pass_cols = w.tile_rows, w.tile_cols
-    job.in_step, job.out_step = 2 * stride_y, 2
-    job.in_extra = w.first_y + 2 * stride_y * (w.halo_y + w.dilation_y)
-    job.cols = w.first_x + 2 * stride_x * (w.tile_cols + w.halo_x + w.dilation_x)
-    return 16 * (stride_y * stride_x * (w.tile_cols + w.halo_x) * job.depth
-                 + w.tile_cols * job.block_vectors * lanes)
-
-
-cdef void plan_winograd(
-    PixelJob *job, const real *filters, bint flip, Workspace space,
-) except *:
-    """Tables of taps and tiles, and the transformed weights."""
-    cdef Winograd *w = job.winograd
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t channels = job.task.n_channels // job.task.groups
-    cdef Py_ssize_t grid_rows = job.strip + w.halo_y, grid_cols = w.tile_cols + w.halo_x
-    cdef Py_ssize_t n_phases = w.pieces_y.stride * w.pieces_x.stride
-    cdef Py_ssize_t n = job.stack * job.strip * w.tile_cols
-    cdef Py_ssize_t e, m, c, s, t, u, py, px
-    cdef Piece y, x
-    w.pitch = spread(job.stack * grid_rows * grid_cols * job.depth, lanes)
-    w.sums_pitch = spread(n * job.block_vectors * lanes, lanes)
-    job.scratch_size = 16 * (n_phases * w.pitch + w.sums_pitch)
-    w.n_all = 0
-    for e in range(16):
-        w.tap_at[e] = <Py_ssize_t *>space.take(
-            w.pieces_y.n * w.pieces_x.n * channels * sizeof(Py_ssize_t))
-        m = 0
-        for py in range(w.pieces_y.n):
-            y = axis_piece(&w.pieces_y, py)
-            for px in range(w.pieces_x.n):
-                x = axis_piece(&w.pieces_x, px)
-                if elements_of(y, x) >> e & 1:
-                    for c in range(channels):
-                        w.tap_at[e][m] = (
-                            c + 16 * (y.phase * w.pieces_x.stride + x.phase) * w.pitch
-                            + job.depth * (y.shift * w.dilation_y * grid_cols
-                                           + x.shift * w.dilation_x))
-                        m += 1
-        w.n_taps[e] = m
-        w.n_all += m
-    w.weights = space.take(w.n_all * padded_features(job, job.n_blocks, lanes) * sizeof(real))
-    transform_filters(job, <real *>w.weights, filters, flip)
-    w.grid_at = <Py_ssize_t *>space.take(n * sizeof(Py_ssize_t))
-    w.dense_at = <Py_ssize_t *>space.take(n * sizeof(Py_ssize_t))
-    m = 0
-    for s in range(job.stack):
-        for t in range(job.strip):
-            for u in range(w.tile_cols):
-                w.grid_at[m] = (s * grid_rows + t) * grid_cols + u
-                w.dense_at[m] = m
-                m += 1
-
-
-cdef void transform_filters(
-    const PixelJob *job, real *out, const real *filters, bint flip,
-) noexcept nogil:
-    """G g G' of all pieces of all filters, for each block of features in the order of its taps."""
-    cdef const Winograd *w = job.winograd
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t channels = job.task.n_channels // job.task.groups
-    cdef FilterPitches pitch = filter_pitches(
-        job.task, w.pieces_y.n_taps * w.pieces_x.n_taps, flip)
-    cdef Py_ssize_t b, c, e, f, v, k, k_end, py, px, n_vectors
-    cdef real *rows[16]
-    cdef const real *source
-    cdef Piece y, x
-    cdef int elements
-    for b in range(job.n_blocks):
-        n_vectors = vectors_of(job, b, lanes)
-        k, k_end = first_feature(job, b, lanes), first_feature(job, b + 1, lanes)
-        source = filters + filter_at(job, b, k, &pitch)
-        for e in range(16):
-            rows[e] = out
-            out += w.n_taps[e] * n_vectors * lanes
-        for py in range(w.pieces_y.n):
-            y = axis_piece(&w.pieces_y, py)
-            for px in range(w.pieces_x.n):
-                x = axis_piece(&w.pieces_x, px)
-                elements = elements_of(y, x)
-                for c in range(channels):
-                    for v in range(n_vectors):
-                        transform_piece(
-                            w, rows, v * lanes,
-                            source + c * pitch.channel + v * lanes * pitch.feature,
-                            pitch.feature, min(lanes, k_end - k - v * lanes), y, x, flip,
-                        )
-                    for e in range(16):
-                        if elements >> e & 1:
-                            rows[e] += n_vectors * lanes
-
-
-cdef void transform_piece(
-    const Winograd *w, real **out, Py_ssize_t at, const real *filters, Py_ssize_t feature_pitch,
-    Py_ssize_t n_features, Piece piece_y, Piece piece_x, bint flip,
-) noexcept nogil:
-    """G g G' of a piece of a vector of filters: 16 vectors."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real g[9 * LANES]
-    cdef real h[12 * LANES]
-    cdef real *tap
-    cdef Py_ssize_t f, i, j, y, x
-    memset(g, 0, sizeof(g))
-    for i in range(piece_y.n_taps):
-        for j in range(piece_x.n_taps):
-            y = piece_y.first + i * w.pieces_y.stride
-            x = piece_x.first + j * w.pieces_x.stride
-            if flip:
-                y, x = w.pieces_y.n_taps - 1 - y, w.pieces_x.n_taps - 1 - x
-            tap = g + (3 * (i + (piece_y.n_taps == 1)) + j + (piece_x.n_taps == 1)) * lanes
-            for f in range(n_features):
-                tap[f] = filters[f * feature_pitch + y * w.pieces_x.n_taps + x]
-    for j in range(3):
-        transform_taps(h + j * lanes, 3 * lanes, g + j * lanes, 3 * lanes)
-    for i in range(4):
-        if has_element(i, piece_y.n_taps):
-            transform_taps(g, lanes, h + 3 * i * lanes, lanes)
-            for j in range(4):
-                if has_element(j, piece_x.n_taps):
-                    store(out[4 * i + j] + at, g + j * lanes)
-
-
-cdef inline void transform_taps(real *out, Py_ssize_t out_pitch, const real *taps,
-                                Py_ssize_t pitch) noexcept nogil:
-    """G g of three vectors."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real outer[LANES]
-    cdef real middle[LANES]
-    fill(outer, <real>0)
-    fill(middle, <real>0)
-    madd(outer, <real>0.5, taps)
-    madd(outer, <real>0.5, taps + 2 * pitch)
-    madd(middle, <real>0.5, taps + pitch)
-    store(out, taps)
-    store(out + 3 * out_pitch, taps + 2 * pitch)
-    add(out + out_pitch, outer, middle)
-    subtract(out + 2 * out_pitch, outer, middle)
-
-
-cdef inline Py_ssize_t spread(Py_ssize_t size, Py_ssize_t lanes) noexcept nogil:
-    """An odd number of vectors: powers of two would put all 16 into the same cache sets."""
-    return (ceil_div(size, lanes) | 1) * lanes
-
-
-cdef inline bint has_element(Py_ssize_t e, Py_ssize_t n_taps) noexcept nogil:
-    """Whether a piece of so many taps has an element e, along its axis."""
-    return 0 < e < 3 or e == 0 and n_taps > 1 or e == 3 and n_taps == 3
-
-
-cdef inline int elements_of(Piece y, Piece x) noexcept nogil:
-    """Which elements a piece of both axes has: 16 bits."""
-    cdef int e, bits = 0
-    for e in range(16):
-        if has_element(e // 4, y.n_taps) and has_element(e % 4, x.n_taps):
-            bits |= 1 << e
-    return bits

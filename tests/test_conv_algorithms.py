@@ -94,6 +94,9 @@ def test_batches_of_tiny_planes(kernels, dtype, n_imgs, size):
     check_all(kernels, (n_imgs, 3, 1, size, 4, 2, 2, {"padding_mode": 1}), dtype)
     check_all(kernels, (n_imgs, 4, size, size, 9, 3, 3, {"border_mode": "nearest"}), dtype)
     check_all(kernels, (n_imgs, 4, size, size, 9, 3, 3, {"strides": (2, 2)}), dtype)
+    for pads in (0, 2), (2, 0):  # a row of one pixel has one of the two phases
+        options = {"strides": (2, 2), "padding_mode": (pads, pads)}
+        check_all(kernels, (n_imgs, 4, size, size, 9, 3, 3, options), dtype)
     check_all(kernels, (n_imgs, 4, size, size + 3, 9, 3, 3, {"dilation": (1, 2)}), dtype)
 
 
@@ -172,7 +175,7 @@ def test_winograd_is_about_as_accurate(kernels, n_channels, size, stride, rectif
 
     A long sum loses more than the transforms: an element sums the channels of a pixel, and
     no taps. Measured root mean squares are at most 0.9 of those of direct sums from
-    WINOGRAD_TAPS on, 1.1 with rectified pixels, and 1.7 with few taps or short strided filters.
+    WINOGRAD_TAPS on, 1.1 with rectified pixels, and 1.7 with few taps.
     """
     rng = np.random.default_rng(5)
     options = {"strides": stride}
@@ -188,17 +191,19 @@ def test_winograd_is_about_as_accurate(kernels, n_channels, size, stride, rectif
 
     ratios = errors_of("winograd") / np.minimum(*[errors_of(name) for name in DIRECT])
     root_mean_square, maximum = ratios.T
-    long = n_channels * size * size >= WINOGRAD_TAPS and (stride == 1 or size > 3)
-    assert (root_mean_square < (1.15 if long else 2)).all(), ratios
+    # Those of an output and, back to the images, those of a pixel that most outputs read.
+    n_products = n_channels * np.array([size**2, (-(-size // stride)) ** 2])
+    long = n_products >= WINOGRAD_TAPS
+    assert (root_mean_square < np.where(long, 1.15, 2)).all(), ratios
     # one value of thousands: it varies
-    assert (maximum < (1.5 if long else 2 if stride == 1 else 2.5)).all(), ratios
+    assert (maximum < np.where(long, 1.5, 2 if stride == 1 else 2.5)).all(), ratios
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_no_winograd_unasked_where_it_is_less_accurate(kernels, dtype, rng, size, stride):
     for n_channels in (WINOGRAD_TAPS - 1) // size**2, 64, 8, 2, 1:
-        if n_channels * size * size < WINOGRAD_TAPS or stride > 1 and size < 4:
+        if n_channels * size * size < WINOGRAD_TAPS or stride > 1 and size < 3:
             case = (4, n_channels, 12, 12, 64, size, size, {})
             imgs, filters, _, _ = make_arrays(case, rng.standard_normal, dtype)
             automatic, direct = (
@@ -237,7 +242,8 @@ def test_what_an_infinite_or_nan_pixel_spoils(kernels, dtype, value, size, strid
             assert np.isfinite(found[~reads]).all()
         found = run_all(compiled(kernels), arrays, options, algorithm="winograd")[result]
         assert not np.isfinite(found[reads]).any()
-        if size % 2 == 0 or stride > 1:  # neighbours of a tile are a dilation apart
-            steps = (-dilation, 0, dilation)
+        if size % 2 == 0 or stride > 1:  # neighbours of a tile are a dilation apart,
+            step = dilation * stride**result  # or back to the images a stride
+            steps = (-step, 0, step)
             reads = np.any([np.roll(reads, (y, x), (2, 3)) for y in steps for x in steps], 0)
         assert np.isfinite(found[~reads]).all()
