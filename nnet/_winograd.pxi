@@ -95,10 +95,11 @@ cdef inline bint has_element(Py_ssize_t e, Py_ssize_t n_taps) noexcept nogil:
 
 cdef inline int elements_of(Piece y, Piece x) noexcept nogil:
     """Which elements a piece of both axes has: 16 bits."""
-    cdef int e, bits = 0
-    for e in range(16):
-        if has_element(e // 4, y.n_taps) and has_element(e % 4, x.n_taps):
-            bits |= 1 << e
+    cdef int e, row = 0, bits = 0
+    for e in range(4):
+        row |= has_element(e, x.n_taps) << e
+    for e in range(4):
+        bits |= has_element(e, y.n_taps) * row << 4 * e
     return bits
 
 

@@ -48,28 +48,30 @@ cdef void plan_winograd(
     cdef Py_ssize_t n = job.stack * job.strip * w.x.tiles
     cdef Py_ssize_t e, r, m, c, s, t, u, py, px
     cdef Piece y, x
+    cdef int elements
     w.pitch = spread(job.stack * grid_rows * grid_cols * job.depth, lanes)
     w.sums_pitch = spread(n * job.block_vectors * lanes, lanes)
     job.scratch_size = 16 * (n_phases * w.pitch + w.sums_pitch)
-    w.n_all = 0
     for r in range(16 * w.n_passes):
-        e = r % 16
         w.tap_at[r] = <Py_ssize_t *>space.take(
             w.y.pieces.n * w.x.pieces.n * channels * sizeof(Py_ssize_t))
-        m = 0
-        for py in range(w.y.pieces.n):
-            y = axis_piece(&w.y.pieces, py)
-            for px in range(w.x.pieces.n):
-                x = axis_piece(&w.x.pieces, px)
-                if pass_of(w, y, x) == r // 16 and elements_of(y, x) >> e & 1:
+        w.n_taps[r] = 0
+    for py in range(w.y.pieces.n):
+        y = axis_piece(&w.y.pieces, py)
+        for px in range(w.x.pieces.n):
+            x = axis_piece(&w.x.pieces, px)
+            m = 16 * (y.phase * w.x.pieces.stride + x.phase) * w.pitch + job.depth * (
+                y.shift * w.y.dilation * grid_cols + x.shift * w.x.dilation)
+            elements = elements_of(y, x)
+            for e in range(16):
+                if elements >> e & 1:
+                    r = 16 * pass_of(w, y, x) + e
                     for c in range(channels):
-                        w.tap_at[r][m] = (
-                            c + 16 * (y.phase * w.x.pieces.stride + x.phase) * w.pitch
-                            + job.depth * (y.shift * w.y.dilation * grid_cols
-                                           + x.shift * w.x.dilation))
-                        m += 1
-        w.n_taps[r] = m
-        w.n_all += m
+                        w.tap_at[r][w.n_taps[r] + c] = m + c
+                    w.n_taps[r] += channels
+    w.n_all = 0
+    for r in range(16 * w.n_passes):
+        w.n_all += w.n_taps[r]
     w.weights = space.take(w.n_all * padded_features(job, job.n_blocks, lanes) * sizeof(real))
     transform_filters(job, <real *>w.weights, filters, flip)
     w.grid_at = <Py_ssize_t *>space.take(n * sizeof(Py_ssize_t))
@@ -129,27 +131,44 @@ cdef void transform_piece(
 ) noexcept nogil:
     """G g G' of a piece of a vector of filters: 16 vectors."""
     cdef int lanes = VECTOR_BYTES // sizeof(real)
+    cdef Py_ssize_t fil_w = w.x.pieces.n_taps
+    cdef Py_ssize_t first = piece_y.first * fil_w + piece_x.first
+    cdef Py_ssize_t step_y = w.y.pieces.stride * fil_w, step_x = w.x.pieces.stride
+    if flip:
+        first = w.y.pieces.n_taps * fil_w - 1 - first
+        step_y, step_x = -step_y, -step_x
+    filters += first
+    if piece_y.n_taps == 3 and piece_x.n_taps == 3 and n_features == lanes:
+        transform_its_taps(out, at, filters, step_y, step_x, feature_pitch,
+                           VECTOR_BYTES // sizeof(real), 3, 3)      # constants: unrolled
+    else:
+        transform_its_taps(out, at, filters, step_y, step_x, feature_pitch, n_features,
+                           <int>piece_y.n_taps, <int>piece_x.n_taps)
+
+
+cdef inline void transform_its_taps(
+    real **out, Py_ssize_t at, const real *filters, Py_ssize_t step_y, Py_ssize_t step_x,
+    Py_ssize_t feature_pitch, const Py_ssize_t n_features, const int taps_y, const int taps_x,
+) noexcept nogil:
+    cdef int lanes = VECTOR_BYTES // sizeof(real)
     cdef real g[9 * LANES]
     cdef real h[12 * LANES]
     cdef real *tap
-    cdef Py_ssize_t f, i, j, y, x
-    memset(g, 0, sizeof(g))
-    for i in range(piece_y.n_taps):
-        for j in range(piece_x.n_taps):
-            y = piece_y.first + i * w.y.pieces.stride
-            x = piece_x.first + j * w.x.pieces.stride
-            if flip:
-                y, x = w.y.pieces.n_taps - 1 - y, w.x.pieces.n_taps - 1 - x
+    cdef int f, i, j
+    for i in range(9):
+        clear(g + i * lanes)
+    for i in range(taps_y):
+        for j in range(taps_x):
             tap = g + (3 * i + j) * lanes
             for f in range(n_features):
-                tap[f] = filters[f * feature_pitch + y * w.x.pieces.n_taps + x]
+                tap[f] = filters[f * feature_pitch + i * step_y + j * step_x]
     for j in range(3):
-        transform_taps(h + j * lanes, 3 * lanes, g + j * lanes, 3 * lanes, piece_y.n_taps)
+        transform_taps(h + j * lanes, 3 * lanes, g + j * lanes, 3 * lanes, taps_y)
     for i in range(4):
-        if has_element(i, piece_y.n_taps):
-            transform_taps(g, lanes, h + 3 * i * lanes, lanes, piece_x.n_taps)
+        if has_element(i, taps_y):
+            transform_taps(g, lanes, h + 3 * i * lanes, lanes, taps_x)
             for j in range(4):
-                if has_element(j, piece_x.n_taps):
+                if has_element(j, taps_x):
                     store(out[4 * i + j] + at, g + j * lanes)
 
 
