@@ -1,12 +1,12 @@
 """Convolution of BC01 images, forward and backward: the compiled kernels.
 
 Read in this order: _reuse.pxi (what calls leave for others), _packing.pxi (what
-lies where in memory), _vectors.pxi, _correlation_tile.pxi and _gradient_tile.pxi
-(the inner loops), _correlate.pxi (the forward pass and the backward pass to the
-images, and the choice between three ways to compute them), _pixels.pxi and
-_winograd.pxi (two of these), _filter_gradient.pxi (the backward pass to the
-filters, and the choice between its forms: _gradient_dot.pxi, _gradient_outer.pxi
-and _gradient_winograd.pxi), and this file: the public functions.
+lies where in memory), _vectors.pxi, _correlation_tile.pxi, _rows.pxi, _strips.pxi
+and _gradient_tile.pxi (the inner loops), _correlate.pxi (the forward pass and the
+backward pass to the images, and the choice between three ways to compute them),
+_pixels.pxi and _winograd.pxi (two of these), _filter_gradient.pxi (the backward
+pass to the filters, and the choice between its forms: _gradient_dot.pxi,
+_gradient_outer.pxi and _gradient_winograd.pxi), and this file: the public functions.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -27,6 +27,7 @@ include "_packing.pxi"
 include "_axes.pxi"
 include "_correlation_tile.pxi"
 include "_rows.pxi"
+include "_strips.pxi"
 include "_planes.pxi"
 include "_pixels.pxi"
 include "_winograd.pxi"

@@ -135,7 +135,7 @@ cdef void conv_forward(
     cdef Axis axis_x = _forward_axis(
         geometry.out_w, geometry.left, geometry.stride_x, fil_w, geometry.dilation_x)
     plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], fil_h, fil_w, border)
-    plan_rows(&job, job.out_h, fil_h, geometry)
+    plan_rows(&job, axis_y, axis_x, fil_h, fil_w, geometry, False, space, lanes)
     plan_layout(&job, job.out_h, job.out_w, True, lanes)
     cdef Pieces pieces_y = cut_axis(fil_h, geometry.stride_y, geometry.dilation_y)
     cdef Pieces pieces_x = cut_axis(fil_w, geometry.stride_x, geometry.dilation_x)
@@ -145,6 +145,11 @@ cdef void conv_forward(
                             pieces_x, imgs, filters, convout, bias, space, n_threads)
         return
     plan_blocks(&job, n_threads)
+    if job.strips != NULL:
+        job.n_passes = 0
+        pack_strips(job.strips, filters, n_features, False, space)
+        correlate_images(&job, imgs, convout, bias, space, n_threads)
+        return
 
     n_taps = filters_shape[0] * fil_h * fil_w
     run.rows, run.cols = job.out_h, job.out_w
@@ -205,7 +210,7 @@ cdef void conv_imgs_gradient(
     axis_y = _gradient_axis(job.out_h, top, sy, fil_h, geometry.dilation_y)
     axis_x = _gradient_axis(job.out_w, left, sx, fil_w, geometry.dilation_x)
     p.top, p.rows, p.left, p.cols = axis_y.before, axis_y.padded, axis_x.before, axis_x.padded
-    plan_rows(&job, axis_y.shortest, fil_h, geometry)
+    plan_rows(&job, axis_y, axis_x, fil_h, fil_w, geometry, True, space, lanes)
     plan_layout(&job, axis_y.longest, axis_x.longest, sy == 1 and sx == 1, lanes)
     cdef Pieces pieces_y = cut_axis(fil_h, sy, geometry.dilation_y)
     cdef Pieces pieces_x = cut_axis(fil_w, sx, geometry.dilation_x)
@@ -218,6 +223,10 @@ cdef void conv_imgs_gradient(
     plan_blocks(&job, n_threads)
 
     job.n_passes = 0
+    if job.strips != NULL:
+        pack_strips(job.strips, filters, job.n_features, True, space)
+        correlate_images(&job, grad, imgs_grad, <const real *>NULL, space, n_threads)
+        return
     job.passes = <Pass *>space.take(
         len(axis_y.phases) * len(axis_x.phases) * sizeof(Pass))
     for phase_y in axis_y.phases:

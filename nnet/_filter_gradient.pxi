@@ -12,6 +12,7 @@ cdef enum:
     SHIFTED = 1
     OUTER = 2
     TRANSFORMED = 3
+    STRIPS = 4
 
 cdef struct FilterGradient
 
@@ -29,6 +30,7 @@ cdef struct FilterGradient:
     DotLayout dot
     OuterLayout outer
     WinogradLayout winograd
+    Strips strips
     Py_ssize_t stack                    # images that a tile sums over at once
     Py_ssize_t n_stacks, n_chunks
     Py_ssize_t n_split, parts           # what is cut into parts: features (dot forms), channels
@@ -55,6 +57,8 @@ cdef void gradient_unit(
         outer_unit(job, chunk, first, end, imgs, grad, part, buffer)
     elif job.form == TRANSFORMED:
         winograd_unit(job, chunk, first, end, imgs, grad, part, buffer)
+    elif job.form == STRIPS:
+        strips_unit(job, chunk, first, end, imgs, grad, part, buffer)
     else:
         dot_unit(job, chunk, first, end, imgs, grad, part, buffer)
     if bias_part == NULL or i > 0:
@@ -164,8 +168,20 @@ cdef int cheapest_form(FilterGradient *job, int algorithm, Py_ssize_t lanes) noe
     return SHIFTED if few else DENSE
 
 
+cdef bint strips_fit(FilterGradient *job, int algorithm, Workspace space,
+                     Py_ssize_t lanes) except -1:
+    """Whether the sums need no copies of images; if so, they are planned."""
+    return (
+        algorithm != PIXELS and algorithm != WINOGRAD and job.border == BORDER_ZEROS
+        and job.c_per_group == 1 and job.k_per_group == 1
+        and job.stride_y == 1 and job.stride_x == 1 and job.dilation_y == 1
+        and plan_strips(&job.strips, job.h, job.w, job.out_h, job.out_w, job.top, -job.left,
+                        job.dilation_x, job.fil_h, job.fil_w, space, lanes)
+    )
+
+
 cdef int plan_filters_gradient(FilterGradient *job, int algorithm, int n_threads,
-                               Py_ssize_t itemsize) except 0:
+                               Workspace space, Py_ssize_t itemsize) except 0:
     """Which form, how many images at once, and units of work for how many threads.
 
     Only the number of parts depends on the threads: it moves no sum.
@@ -174,7 +190,9 @@ cdef int plan_filters_gradient(FilterGradient *job, int algorithm, int n_threads
     cdef Py_ssize_t taps = job.fil_h * job.fil_w, size = job.out_h * job.out_w
     job.winograd.pieces_y = cut_axis(job.fil_h, job.stride_y, job.dilation_y)
     job.winograd.pieces_x = cut_axis(job.fil_w, job.stride_x, job.dilation_x)
-    job.form = cheapest_form(job, algorithm, lanes)
+    job.form = STRIPS
+    if not strips_fit(job, algorithm, space, lanes):
+        job.form = cheapest_form(job, algorithm, lanes)
     if job.form == OUTER:
         plan_outer(job, lanes, itemsize)
         job.buffer_size = job.outer.size
@@ -188,7 +206,10 @@ cdef int plan_filters_gradient(FilterGradient *job, int algorithm, int n_threads
         if job.n_imgs * job.winograd.rows * job.winograd.cols < SMALL_TILES:
             n_threads = 1
     else:
-        plan_dot(job, job.form == SHIFTED, lanes)
+        if job.form == STRIPS:
+            job.stack, job.buffer_size = 1, job.n_features * taps * lanes
+        else:
+            plan_dot(job, job.form == SHIFTED, lanes)
         job.part_size = job.n_features * job.c_per_group * taps
         job.n_split = job.n_combined = job.n_features
     job.n_stacks = ceil_div(job.n_imgs, job.stack)
@@ -264,12 +285,12 @@ cdef void conv_filters_gradient(
     job.stride_y, job.stride_x = geometry.stride_y, geometry.stride_x
     job.dilation_y, job.dilation_x = geometry.dilation_y, geometry.dilation_x
     job.top, job.left, job.border = geometry.top, geometry.left, border
-    n_threads = plan_filters_gradient(&job, algorithm, n_threads, sizeof(real))
+    n_threads = plan_filters_gradient(&job, algorithm, n_threads, space, sizeof(real))
     if job.form == OUTER:
         plan_outer_tables(&job, space)
     elif job.form == TRANSFORMED:
         plan_transformed_tables(&job, space, VECTOR_BYTES // sizeof(real))
-    else:
+    elif job.form != STRIPS:
         plan_dot_tables(&job, space)
 
     work.memory = take_for_threads(space, n_threads, job.buffer_size * sizeof(real), 0)

@@ -203,7 +203,7 @@ cdef void dot_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_fir
     cdef const DotLayout *d = &job.dot
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t taps = job.fil_h * job.fil_w, pitch = job.c_per_group * taps * lanes
-    cdef Py_ssize_t stack, n, n_stacked, g, c, k0, k1, i, j
+    cdef Py_ssize_t stack, n, n_stacked, g, c, k0, k1
     cdef Walk walk
     cdef real *sums = buffer + d.sums_at - k_first * pitch  # (k, c, j, i, lanes)
     memset(buffer, 0, d.sums_at * sizeof(real))
@@ -228,11 +228,33 @@ cdef void dot_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_fir
                         grad + n * job.n_features * job.out_h * job.out_w,
                         buffer + d.grad_at, n_stacked, k_first, k_end, k0, k1, &walk,
                     )
+    sum_lanes(job, k_first, k_end, sums, part)
+
+
+cdef void sum_lanes(const FilterGradient *job, Py_ssize_t k_first, Py_ssize_t k_end,
+                    const real *sums, real *part) noexcept nogil:
+    """Sums (k, c, j, i, lanes) of features [k_first, k_end) into a part (k, c, i, j)."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), taps = job.fil_h * job.fil_w, c, i, j
     for c in range(k_first * job.c_per_group, k_end * job.c_per_group):
         for i in range(job.fil_h):
             for j in range(job.fil_w):
                 part[c * taps + i * job.fil_w + j] = lane_sum(
                     sums + (c * taps + j * job.fil_h + i) * lanes)
+
+
+cdef void strips_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_first,
+                      Py_ssize_t k_end, const real *imgs, const real *grad, real *part,
+                      real *buffer) noexcept nogil:
+    """The same for depthwise filters, without copies: see _strips.pxi."""
+    cdef Py_ssize_t size = job.fil_h * job.fil_w * (VECTOR_BYTES // <Py_ssize_t>sizeof(real))
+    cdef Py_ssize_t n, k, plane
+    memset(buffer, 0, (k_end - k_first) * size * sizeof(real))
+    for n in range(first_stack(job, chunk), first_stack(job, chunk + 1)):
+        for k in range(k_first, k_end):
+            plane = n * job.n_features + k
+            gradient_strips(buffer + (k - k_first) * size, imgs + plane * job.h * job.w,
+                            grad + plane * job.out_h * job.out_w, &job.strips)
+    sum_lanes(job, k_first, k_end, buffer - k_first * size, part)
 
 
 cdef void copy_channel(const FilterGradient *job, real *buffer, const real *imgs, Py_ssize_t n,

@@ -28,6 +28,7 @@ cdef struct Correlation:
     Py_ssize_t n_passes
     Pass *passes
     bint by_rows                        # of single features: see _rows.pxi
+    Strips *strips                      # not NULL: and of single channels: see _strips.pxi
     Py_ssize_t every                    # rows between the taps of a phase
     bint direct                         # tiles store to the output; else to a scratch buffer
     Packing *fold                       # not NULL: add up the padding of each output plane
@@ -149,6 +150,9 @@ cdef void correlate_unit(
     cdef real *dst
     cdef const Pass *run
     imgs += n0 * job.n_channels * p.h * p.w
+    if job.strips != NULL:
+        strips_of_image(job, n0, first, last, imgs, out, bias, padded)
+        return
     g, q = first // job.blocks_per_group, first % job.blocks_per_group
     for b in range(first, last):
         if p.in_place:
@@ -195,6 +199,23 @@ cdef void correlate_unit(
                     out + (n0 * job.n_features + c) * job.fold.h * job.fold.w,
                     padded + (c - k) * out_size, job.out_h, job.out_w, job.fold,
                 )
+
+
+cdef void strips_of_image(const Correlation *job, Py_ssize_t n, Py_ssize_t first, Py_ssize_t last,
+                          const real *imgs, real *out, const real *bias,
+                          real *padded) noexcept nogil:
+    """The same for planes in strips: features [first, last) of image n, whose pixels are given."""
+    cdef Py_ssize_t size = job.out_h * job.out_w, k
+    cdef real *dst
+    if job.fold != NULL:
+        size = job.fold.h * job.fold.w
+    out += n * job.n_features * size
+    for k in range(first, last):
+        dst = padded if job.fold != NULL else out + k * size
+        correlate_strips(dst, imgs + k * job.packing.h * job.packing.w, job.strips, k,
+                         bias[k] if bias != NULL else <real>0, job.with_relu)
+        if job.fold != NULL:
+            fold_plane(out + k * size, padded, job.out_h, job.out_w, job.fold)
 
 
 cdef void unpack_planes(real *dst, Py_ssize_t dst_pitch, const real *scratch,
@@ -320,14 +341,27 @@ cdef void read_in_place(Packing *p) noexcept nogil:
     p.image_pitch = p.phase_pitch = p.channel_pitch = p.h * p.w
 
 
-cdef void plan_rows(Correlation *job, Py_ssize_t rows, Py_ssize_t fil_h,
-                    object geometry) except *:
-    """Whether to keep rows of single features in the registers; the shortest pass has so many."""
+cdef void plan_rows(Correlation *job, Axis axis_y, Axis axis_x, Py_ssize_t fil_h,
+                    Py_ssize_t fil_w, object geometry, bint backward, Workspace space,
+                    Py_ssize_t lanes) except *:
+    """Whether to keep rows of single features in the registers, and not to copy them at all."""
+    cdef const Packing *p = &job.packing
     cdef Py_ssize_t stride = geometry.stride_y, dilation = geometry.dilation_y
+    cdef Py_ssize_t rows = axis_y.shortest, step = geometry.dilation_x
+    cdef Py_ssize_t start = (axis_x.last if backward else axis_x.first) - p.left
     job.every = dilation // <Py_ssize_t>gcd(stride, dilation)
     job.by_rows = (
         job.n_features == job.groups and fil_h > stride and rows // job.every >= MIN_ROWS
     )
+    job.strips = <Strips *>space.take(sizeof(Strips))
+    if not (
+        job.by_rows and job.n_channels == job.groups and p.border == BORDER_ZEROS
+        and dilation == 1 and stride == 1 and geometry.stride_x == 1
+        and fil_w <= 2 * fil_h      # 3x9 taps: more loads than the copies cost
+        and plan_strips(job.strips, p.h, p.w, rows, axis_x.longest, p.top - axis_y.first, start,
+                        -step if backward else step, fil_h, fil_w, space, lanes)
+    ):
+        job.strips = NULL
 
 
 cdef void plan_layout(Correlation *job, Py_ssize_t rows, Py_ssize_t cols, bint dense,
@@ -337,11 +371,14 @@ cdef void plan_layout(Correlation *job, Py_ssize_t rows, Py_ssize_t cols, bint d
     `dense`: the output has its pixels side by side, without a stride between them.
     """
     cdef Packing *p = &job.packing
-    if dense and needs_no_packing(p, rows, cols, lanes):
+    if job.strips != NULL or dense and needs_no_packing(p, rows, cols, lanes):
         read_in_place(p)
     else:
         lay_out(p, rows, cols, 1, lanes)
     job.scratch_row = p.pitch
+    if job.strips != NULL:
+        job.direct = True
+        return
     if job.by_rows:
         job.direct = dense and cols >= lanes
         if cols < lanes:

@@ -154,6 +154,20 @@ def test_channels_and_features_around_tile_edges(kernels, dtype, count):
     check_exact(kernels, (1, 2, 9, 9, count, 3, 3, {"strides": (2, 2)}), dtype)
 
 
+@pytest.mark.parametrize("width", [1, 3, 7, 8, 9, 14, 15, 16, 17, 31, 32, 33, 50])
+@pytest.mark.parametrize("fil_h", range(2, 9))
+def test_depthwise_around_vector_edges(kernels, dtype, width, fil_h):
+    """One load is a row; taps of a column, columns and padding on both sides of each limit."""
+    size = (3, 2, 9, width, 2)
+    check_exact(kernels, (*size, fil_h, fil_h, {"groups": 2}), dtype)
+    check_exact(kernels, (*size, fil_h, 1, {"groups": 2, "padding_mode": "full"}), dtype)
+    top = {"groups": 2, "padding_mode": ((fil_h - 1, 0), (2, 5))}
+    check_exact(kernels, (*size, fil_h, 4, top), dtype)
+    bottom = {"groups": 2, "padding_mode": ((0, fil_h), (5, 2)), "dilation": (1, 2)}
+    check_exact(kernels, (*size, fil_h, 3, bottom), dtype)
+    check_exact(kernels, (*size, fil_h, 5, {"groups": 2, "border_mode": "nearest"}), dtype)
+
+
 @pytest.mark.parametrize("n_imgs", [1, 2, 3, 4, 5, 8, 9])
 @pytest.mark.parametrize("size", [*range(1, 13)])
 def test_batches_of_small_images(kernels, dtype, n_imgs, size):

@@ -1,0 +1,264 @@
+# Depthwise filters, in strips as wide as a vector.
+#
+# Nothing is copied: a row of pixels is loaded from the image once for each column of taps,
+# without the lanes that lie outside of it. Rows of padding are skipped.
+#
+#     row r of pixels    a b c d        outputs r     += w[0, j] * loaded[j]
+#     column j = 0       . a b c        outputs r - 1 += w[1, j] * loaded[j]
+#            j = 1       a b c d        outputs r - 2 += w[2, j] * loaded[j]
+#            j = 2       b c d .        ...
+#
+# As many rows of outputs as the filter has rows are in the making, each in a vector; from
+# row to row they move on by one. The filter gradient keeps rows of the output gradient
+# instead, and a sum for each tap.
+#
+# This is for vectors of which some lanes can be loaded and stored: AVX-512. Others, strides,
+# dilation and borders of pixels are left to _rows.pxi.
+
+cdef extern from *:
+    """
+    enum { MAX_STRIP_TAPS = 7, MAX_STRIP_SUMS = 15 };   /* taps of a column; sums at once */
+    typedef struct {
+        Py_ssize_t w, rows, cols;       /* of a plane of pixels, of outputs */
+        Py_ssize_t first, end;          /* the rows to read, counted from the top padding */
+        Py_ssize_t start, step;         /* output x reads pixel x + start + j * step */
+        Py_ssize_t n_taps, n_columns;   /* of the filter; a column has n_taps */
+        unsigned short *kept;           /* (n_strips, n_columns) the lanes of pixels */
+        void *weights;                  /* (n_features, n_columns, n_taps) of a correlation */
+    } Strips;
+
+    #define STRIP_PRIMITIVES(real, bits, LOAD, STORE)                                         \\
+    INLINE void strip##bits(real *out, const real *pixels, const Strips *p,                   \\
+                            const unsigned short *kept, unsigned stored, const real *w,       \\
+                            real bias, int with_relu, const int n_taps,                       \\
+                            const Py_ssize_t n_columns) {                                     \\
+        const Py_ssize_t end = p->end, rows = p->rows, cols = p->cols, step = p->step;        \\
+        const Py_ssize_t width = p->w;                                                        \\
+        const int square = n_taps == n_columns;                                               \\
+        const vec##bits start = bias - (vec##bits){0};                                        \\
+        vec##bits acc[MAX_STRIP_TAPS], weight[9];                                             \\
+        unsigned short lanes[MAX_STRIP_TAPS];                                                 \\
+        /* In registers: 3x3 takes 45 ns instead of 54 for 16 x 16 pixels. */                 \\
+        if (square) for (int j = 0; j < n_taps; j++) lanes[j] = kept[j];                      \\
+        if (square && n_taps <= 3) for (int t = 0; t < n_taps * n_taps; t++) {                \\
+            weight[t] = w[t] - (vec##bits){0};                                                \\
+            KEEP(weight[t]); }                                                                \\
+        UNROLL for (int i = 0; i < n_taps; i++) acc[i] = start;                               \\
+        for (Py_ssize_t r = p->first; r < end; r++, pixels += width) {                        \\
+            UNROLL for (int i = n_taps - 1; i > 0; i--) {                                     \\
+                acc[i] = acc[i - 1];                                                          \\
+                KEEP(acc[i]); }  /* clang would call memmove */                               \\
+            acc[0] = start;                                                                   \\
+            for (Py_ssize_t j = 0; j < n_columns; j++) {                                      \\
+                vec##bits x = LOAD(square ? lanes[j] : kept[j], pixels + j * step);           \\
+                UNROLL for (int i = 0; i < n_taps; i++)                                       \\
+                    if (square && n_taps <= 3) acc[i] += weight[j * n_taps + i] * x;          \\
+                    else acc[i] += w[j * n_taps + i] * x; }                                   \\
+            vec##bits done = acc[n_taps - 1];                                                 \\
+            if (with_relu) relu##bits((real *)&done);                                         \\
+            /* Row 0 is stored again after rows that would lie above it. */                   \\
+            STORE(out + (r < n_taps - 1 ? 0 : r - n_taps + 1) * cols, stored, done); }        \\
+        UNROLL for (int i = n_taps - 2; i >= 0; i--) {                                        \\
+            Py_ssize_t y = end - 1 - i;                                                       \\
+            if (y < 0 || y >= rows) continue;                                                 \\
+            if (with_relu) relu##bits((real *)&acc[i]);                                       \\
+            STORE(out + y * cols, stored, acc[i]); } }                                        \\
+    INLINE void strip_gradient##bits(real *sums, const real *pixels, const real *grad,        \\
+                                     const Strips *p, const unsigned short *kept,             \\
+                                     unsigned stored, const int n_taps,                       \\
+                                     const int n_columns) {                                   \\
+        const Py_ssize_t first = p->first, end = p->end, rows = p->rows, cols = p->cols;      \\
+        const Py_ssize_t width = p->w, step = p->step;                                        \\
+        vec##bits acc[MAX_STRIP_SUMS], g[MAX_STRIP_TAPS] = {0};                               \\
+        unsigned short lanes[3];                                                              \\
+        UNROLL for (int j = 0; j < n_columns; j++) lanes[j] = kept[j];                        \\
+        UNROLL for (int t = 0; t < n_taps * n_columns; t++) acc[t] = ((vec##bits *)sums)[t];  \\
+        for (Py_ssize_t r = first - n_taps + 1; r < end; r++) {                               \\
+            UNROLL for (int i = n_taps - 1; i > 0; i--) { g[i] = g[i - 1]; KEEP(g[i]); }      \\
+            g[0] = (vec##bits){0};                                                            \\
+            if (0 <= r && r < rows) g[0] = LOAD(stored, grad + r * cols);                     \\
+            if (r < first) continue;                                                          \\
+            UNROLL for (int j = 0; j < n_columns; j++) {                                      \\
+                vec##bits x = LOAD(lanes[j], pixels + j * step);                              \\
+                UNROLL for (int i = 0; i < n_taps; i++) acc[j * n_taps + i] += g[i] * x; }    \\
+            pixels += width; }                                                                \\
+        UNROLL for (int t = 0; t < n_taps * n_columns; t++) ((vec##bits *)sums)[t] = acc[t]; }
+
+    #if defined(__AVX512F__)
+    #include <immintrin.h>
+    enum { HAS_STRIPS = 1 };
+    STRIP_PRIMITIVES(float, 32, _mm512_maskz_loadu_ps, _mm512_mask_storeu_ps)
+    STRIP_PRIMITIVES(double, 64, _mm512_maskz_loadu_pd, _mm512_mask_storeu_pd)
+    #else
+    enum { HAS_STRIPS = 0 };
+    #define strip32(out, pixels, p, kept, stored, ...) (void)(stored)
+    #define strip64(out, pixels, p, kept, stored, ...) (void)(stored)
+    #define strip_gradient32(...)
+    #define strip_gradient64(...)
+    #endif
+    """
+    enum: HAS_STRIPS
+    enum: MAX_STRIP_TAPS
+    enum: MAX_STRIP_SUMS
+    ctypedef struct Strips:
+        Py_ssize_t w, rows, cols
+        Py_ssize_t first, end
+        Py_ssize_t start, step
+        Py_ssize_t n_taps, n_columns
+        unsigned short *kept
+        void *weights
+    void strip32(float *out, const float *pixels, const Strips *p, const unsigned short *kept,
+                 unsigned stored, const float *w, float bias, bint with_relu, int n_taps,
+                 Py_ssize_t n_columns) noexcept nogil
+    void strip64(double *out, const double *pixels, const Strips *p, const unsigned short *kept,
+                 unsigned stored, const double *w, double bias, bint with_relu, int n_taps,
+                 Py_ssize_t n_columns) noexcept nogil
+    void strip_gradient32(float *sums, const float *pixels, const float *grad, const Strips *p,
+                          const unsigned short *kept, unsigned stored, int n_taps,
+                          int n_columns) noexcept nogil
+    void strip_gradient64(double *sums, const double *pixels, const double *grad,
+                          const Strips *p, const unsigned short *kept, unsigned stored,
+                          int n_taps, int n_columns) noexcept nogil
+
+
+cdef bint plan_strips(
+    Strips *p, Py_ssize_t h, Py_ssize_t w, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t top,
+    Py_ssize_t start, Py_ssize_t step, Py_ssize_t fil_h, Py_ssize_t fil_w, Workspace space,
+    Py_ssize_t lanes,
+) except -1:
+    """Whether strips will do, for planes of h x w pixels with a border of zeros.
+
+    For output x, column j of taps reads pixel x + start + j * step. Each output must be
+    in the making while some row is read.
+    """
+    cdef Py_ssize_t n_strips = ceil_div(cols, lanes), s, j, l, x
+    if not (HAS_STRIPS and 2 <= fil_h <= MAX_STRIP_TAPS and 0 <= top < fil_h and rows <= top + h):
+        return False
+    p.w, p.rows, p.cols, p.n_taps, p.n_columns = w, rows, cols, fil_h, fil_w
+    p.start, p.step = start, step
+    p.first, p.end = top, min(top + h, rows + fil_h - 1)
+    p.kept = <unsigned short *>space.take(n_strips * fil_w * sizeof(unsigned short))
+    for s in range(n_strips):
+        for j in range(fil_w):
+            p.kept[s * fil_w + j] = 0
+            for l in range(min(lanes, cols - s * lanes)):
+                x = s * lanes + l + start + j * step
+                if 0 <= x < w:
+                    p.kept[s * fil_w + j] |= 1 << l
+    return True
+
+
+cdef void pack_strips(Strips *p, const real *filters, Py_ssize_t n_features, bint backward,
+                      Workspace space) except *:
+    """The weights in the order of their use; backward, columns are read from below."""
+    cdef Py_ssize_t n = p.n_taps, k, i, j
+    cdef real *w = <real *>space.take(n_features * n * p.n_columns * sizeof(real))
+    p.weights = w
+    for k in range(n_features):
+        for j in range(p.n_columns):
+            for i in range(n):
+                w[0] = filters[(n - 1 - i if backward else i) * p.n_columns + j]
+                w += 1
+        filters += n * p.n_columns
+
+
+cdef void correlate_strips(real *out, const real *plane, const Strips *p, Py_ssize_t k, real bias,
+                           bint with_relu) noexcept nogil:
+    """All outputs of feature k, from its plane of pixels."""
+    cdef const real *weights = <const real *>p.weights + k * p.n_taps * p.n_columns
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), x = 0
+    cdef const unsigned short *kept = p.kept
+    while x < p.cols:
+        if p.n_taps == 2:
+            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 2)
+        elif p.n_taps == 3:
+            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 3)
+        elif p.n_taps == 4:
+            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 4)
+        elif p.n_taps == 5:
+            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 5)
+        elif p.n_taps == 6:
+            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 6)
+        else:
+            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 7)
+        x += lanes
+        kept += p.n_columns
+
+
+cdef inline unsigned lanes_from(const Strips *p, Py_ssize_t x, Py_ssize_t lanes) noexcept nogil:
+    """The lanes of outputs in the strip that starts at x."""
+    return (1 << min(lanes, p.cols - x)) - 1
+
+
+cdef inline void strip(
+    real *out, const real *pixels, const Strips *p, const unsigned short *kept, Py_ssize_t x,
+    const real *weights, real bias, bint with_relu, const int n_taps,
+) noexcept nogil:
+    cdef unsigned stored = lanes_from(p, x, VECTOR_BYTES // sizeof(real))
+    if real is float:
+        if p.n_columns == n_taps:
+            strip32(out, pixels, p, kept, stored, weights, bias, with_relu, n_taps, n_taps)
+        else:
+            strip32(out, pixels, p, kept, stored, weights, bias, with_relu, n_taps, p.n_columns)
+    elif p.n_columns == n_taps:
+        strip64(out, pixels, p, kept, stored, weights, bias, with_relu, n_taps, n_taps)
+    else:
+        strip64(out, pixels, p, kept, stored, weights, bias, with_relu, n_taps, p.n_columns)
+
+
+cdef void gradient_strips(
+    real *sums,                         # (n_columns, n_taps, lanes)    IN/OUT
+    const real *plane, const real *grad, const Strips *p,
+) noexcept nogil:
+    """What one plane adds to the gradient of its filter."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), x = 0, n = p.n_columns
+    cdef Py_ssize_t parts = ceil_div(n, min(<Py_ssize_t>3, MAX_STRIP_SUMS // p.n_taps)), i, j
+    cdef const unsigned short *kept = p.kept
+    cdef real *to
+    while x < p.cols:
+        for i in range(parts):
+            j = i * n // parts
+            to = sums + j * p.n_taps * lanes
+            strip_columns(to, plane + x + p.start + j * p.step, grad + x, p, kept + j, x,
+                          (i + 1) * n // parts - j)
+        x += lanes
+        kept += n
+
+
+cdef inline void strip_columns(
+    real *sums, const real *pixels, const real *grad, const Strips *p, const unsigned short *kept,
+    Py_ssize_t x, Py_ssize_t n_columns,
+) noexcept nogil:
+    cdef unsigned stored = lanes_from(p, x, VECTOR_BYTES // sizeof(real))
+    if p.n_taps == 2:
+        strip_sums(sums, pixels, grad, p, kept, stored, 2, n_columns)
+    elif p.n_taps == 3:
+        strip_sums(sums, pixels, grad, p, kept, stored, 3, n_columns)
+    elif p.n_taps == 4:
+        strip_sums(sums, pixels, grad, p, kept, stored, 4, n_columns)
+    elif p.n_taps == 5:
+        strip_sums(sums, pixels, grad, p, kept, stored, 5, n_columns)
+    elif p.n_taps == 6:
+        strip_sums(sums, pixels, grad, p, kept, stored, 6, n_columns)
+    else:
+        strip_sums(sums, pixels, grad, p, kept, stored, 7, n_columns)
+
+
+cdef inline void strip_sums(
+    real *sums, const real *pixels, const real *grad, const Strips *p, const unsigned short *kept,
+    unsigned stored, const int n_taps, Py_ssize_t n_columns,
+) noexcept nogil:
+    """1 to 3 columns of taps; 2 of 6 or 7 taps."""
+    if real is float:
+        if n_columns == 1:
+            strip_gradient32(sums, pixels, grad, p, kept, stored, n_taps, 1)
+        elif n_columns == 2:
+            strip_gradient32(sums, pixels, grad, p, kept, stored, n_taps, 2)
+        elif n_taps <= 5:
+            strip_gradient32(sums, pixels, grad, p, kept, stored, n_taps, 3)
+    elif n_columns == 1:
+        strip_gradient64(sums, pixels, grad, p, kept, stored, n_taps, 1)
+    elif n_columns == 2:
+        strip_gradient64(sums, pixels, grad, p, kept, stored, n_taps, 2)
+    elif n_taps <= 5:
+        strip_gradient64(sums, pixels, grad, p, kept, stored, n_taps, 3)
