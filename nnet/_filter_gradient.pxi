@@ -61,13 +61,14 @@ cdef void gradient_unit(
         strips_unit(job, chunk, first, end, imgs, grad, part, buffer)
     else:
         dot_unit(job, chunk, first, end, imgs, grad, part, buffer)
-    if bias_part == NULL or i > 0:
+    if bias_part == NULL:
         return
     bias_part += chunk * job.n_features
-    memset(bias_part, 0, job.n_features * sizeof(real))
+    first, end = i * job.n_features // job.parts, (i + 1) * job.n_features // job.parts
+    memset(bias_part + first, 0, (end - first) * sizeof(real))
     n1 = min(job.n_imgs, first_stack(job, chunk + 1) * job.stack)
     for n in range(first_stack(job, chunk) * job.stack, n1):
-        for k in range(job.n_features):
+        for k in range(first, end):
             bias_part[k] += plane_sum(grad + (n * job.n_features + k) * size, size)
 
 

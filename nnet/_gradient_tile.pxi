@@ -376,19 +376,23 @@ cdef void outer_gradient(
 cdef real plane_sum(const real *plane, Py_ssize_t n) noexcept nogil:
     """The sum of n values: whole vectors in four accumulators, then the rest."""
     cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[4 * VECTOR_BYTES]
+    cdef real acc[4 * LANES]
     cdef real total = 0
-    cdef Py_ssize_t x, whole = n - n % (4 * lanes)
+    cdef Py_ssize_t x = 0
     cdef int v
-    for v in range(4):
-        fill(acc + v * lanes, <real>0)
-    x = 0
-    while x < whole:
+    if n >= lanes:
         for v in range(4):
-            madd(acc + v * lanes, <real>1, plane + x + v * lanes)
-        x += 4 * lanes
-    for x in range(whole, n):
+            clear(acc + v * lanes)
+        while x + 4 * lanes <= n:
+            for v in range(4):
+                add(acc + v * lanes, acc + v * lanes, plane + x + v * lanes)
+            x += 4 * lanes
+        while x + lanes <= n:
+            add(acc, acc, plane + x)
+            x += lanes
+        for v in range(1, 4):
+            add(acc, acc, acc + v * lanes)
+        total = lane_sum(acc)
+    for x in range(x, n):
         total += plane[x]
-    for v in range(4):
-        total += lane_sum(acc + v * lanes)
     return total

@@ -129,10 +129,11 @@ cdef extern from *:
         *(mask##bits *)acc &= ~negative; }                                                  \\
     INLINE real lane_sum##bits(const real *acc) {                                           \\
         enum { HALF = VECTOR_BYTES / 2 / sizeof(real) };                                    \\
-        real lane[HALF], total = 0;                                                         \\
+        real lane[HALF];                                                                    \\
         *(half##bits *)lane = *(const half##bits *)acc + *(const half##bits *)(acc + HALF); \\
-        for (int l = 0; l < HALF; l++) total += lane[l];                                    \\
-        return total; }
+        for (int n = HALF / 2; n; n /= 2)                                                   \\
+            for (int l = 0; l < n; l++) lane[l] += lane[l + n];                             \\
+        return lane[0]; }
     PRIMITIVES(float, 32, int)
     PRIMITIVES(double, 64, long long)
     #define prefetch(address) __builtin_prefetch(address)

@@ -138,12 +138,31 @@ cdef void transform_piece(
         first = w.y.pieces.n_taps * fil_w - 1 - first
         step_y, step_x = -step_y, -step_x
     filters += first
-    if piece_y.n_taps == 3 and piece_x.n_taps == 3 and n_features == lanes:
-        transform_its_taps(out, at, filters, step_y, step_x, feature_pitch,
-                           VECTOR_BYTES // sizeof(real), 3, 3)      # constants: unrolled
+    cdef int taps_y = <int>piece_y.n_taps, taps_x = <int>piece_x.n_taps
+    if n_features < lanes:
+        transform_its_taps(out, at, filters, step_y, step_x, feature_pitch, n_features, taps_y,
+                           taps_x)
+    elif taps_y == 3 and taps_x == 3:
+        transform_whole(out, at, filters, step_y, step_x, feature_pitch, 3, 3)
+    elif taps_y == 2 and taps_x == 2:
+        transform_whole(out, at, filters, step_y, step_x, feature_pitch, 2, 2)
+    elif taps_y == 2 and taps_x == 1:
+        transform_whole(out, at, filters, step_y, step_x, feature_pitch, 2, 1)
+    elif taps_y == 1 and taps_x == 2:
+        transform_whole(out, at, filters, step_y, step_x, feature_pitch, 1, 2)
+    elif taps_y == 1 and taps_x == 1:
+        transform_whole(out, at, filters, step_y, step_x, feature_pitch, 1, 1)
     else:
-        transform_its_taps(out, at, filters, step_y, step_x, feature_pitch, n_features,
-                           <int>piece_y.n_taps, <int>piece_x.n_taps)
+        transform_its_taps(out, at, filters, step_y, step_x, feature_pitch, n_features, taps_y,
+                           taps_x)
+
+
+cdef inline void transform_whole(
+    real **out, Py_ssize_t at, const real *filters, Py_ssize_t step_y, Py_ssize_t step_x,
+    Py_ssize_t feature_pitch, const int taps_y, const int taps_x,
+) noexcept nogil:
+    transform_its_taps(out, at, filters, step_y, step_x, feature_pitch,
+                       VECTOR_BYTES // sizeof(real), taps_y, taps_x)
 
 
 cdef inline void transform_its_taps(
