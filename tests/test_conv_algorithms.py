@@ -6,10 +6,7 @@ weights, and small numbers keep their halves and quarters.
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
-from test_conv import (
+from convolutions import (
     CASES,
     IM2COL,
     LARGE,
@@ -21,6 +18,9 @@ from test_conv import (
     run_all,
     whole,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 DIRECT = ["planes", "pixels"]
 ALGORITHMS = [None, "direct", *DIRECT, "winograd"]

@@ -4,8 +4,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+from convolutions import compiled, make_arrays, run_all
 from numpy.testing import assert_allclose
-from test_conv import compiled, make_arrays, run_all
 
 # n, c, h, w, k, filter h, filter w, options: shapes of real networks, with small batches
 NETWORKS = {

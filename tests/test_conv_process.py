@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from convolutions import CASES, LARGE, compiled, make_arrays, run_all, whole
 from numpy.testing import assert_array_equal
-from test_conv import CASES, LARGE, compiled, make_arrays, run_all, whole
 from test_conv_algorithms import algorithms_for
 
 from nnet.kernels import load

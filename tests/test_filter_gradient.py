@@ -6,9 +6,9 @@ the lanes, 'pixels' features, 'winograd' transforms.
 
 import numpy as np
 import pytest
+from convolutions import CASES, LARGE, any_case, make_arrays, whole
 from hypothesis import given, settings
 from numpy.testing import assert_array_equal
-from test_conv import CASES, LARGE, any_case, make_arrays, whole
 from test_conv_algorithms import fits_winograd
 
 from nnet import reference
