@@ -204,6 +204,7 @@ def conv_bc01(
     no other. 'winograd' adds and subtracts pixels before it multiplies them: there an
     infinite pixel, or one so large that sums overflow, may turn these outputs into
     NaN, and with strides or with a filter of even height or width their neighbours as well.
+    An infinite or NaN weight that meets padding makes NaN of it, or leaves it out.
     """
     cdef cnp.ndarray imgs_ = check_array(imgs, "imgs", "n_imgs, n_channels, img_h, img_w", None, "")
     cdef cnp.ndarray filters_ = check_array(

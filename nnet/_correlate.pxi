@@ -105,7 +105,8 @@ cdef int choose_algorithm(
     cycles = pixels_cycles(job, n_pixels, n_taps, lanes)
     if cycles < fewest:
         best, fewest = PIXELS, cycles
-    cdef Py_ssize_t longest = job.n_channels // job.groups * axis_y.most_taps * axis_x.most_taps
+    cdef Py_ssize_t longest = job.n_channels // job.groups * (
+        min(axis_y.most_taps, job.packing.h) * min(axis_x.most_taps, job.packing.w))
     if algorithm == FASTEST and has_pieces and longest >= WINOGRAD_TAPS:
         cycles = winograd_cycles(job, pieces_y, pieces_x, len(axis_y.phases), len(axis_x.phases),
                                  lanes)

@@ -12,7 +12,9 @@
 # Against float64, on normal random data, the root mean square error in float32 is
 # 2.4e-7 to 3.8e-7 of that of the gradient itself for nine shapes of 1 to 128 images
 # and 16 to 128 channels; the direct outer form has 2.4e-7 to 5.8e-7 there. With
-# filters of 2x2 to 7x7 it is 2.5e-7 to 3.5e-7, directly 2.7e-7 to 3.9e-7.
+# filters of 2x2 to 7x7 it is 2.5e-7 to 3.5e-7, directly 2.7e-7 to 3.9e-7. Against the dot
+# form, whose sums are shorter, or with rectified pixels it is more than that of direct
+# sums: 1.1 to 1.6 times with 36 to 64 channels, up to 2 times with 16 and a stride of 2.
 
 cdef inline void transform_gradient(
     real *out,                  # (4, 4, ...), elements pitch apart                 OUT
@@ -202,13 +204,20 @@ cdef void transform_planes(
     once."""
     cdef const Pieces *y = &job.winograd.pieces_y
     cdef const Pieces *x = &job.winograd.pieces_x
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t r0 = clip(-first_row, 0, n_rows), r1 = clip(h - first_row, r0, n_rows)
-    cdef Py_ssize_t row = n_cols * lanes, b, ty, tx, py, px
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), row = n_cols * lanes
+    cdef Py_ssize_t read_h = h, read_w = w, r0, r1, r, b, ty, tx, py, px
+    if imgs:    # pixels that no output reads stay zero: they must not spoil others
+        read_h = min(h, (job.out_h - 1) * job.stride_y + job.fil_h - job.top)
+        read_w = clip((job.out_w - 1) * job.stride_x + job.fil_w - job.left, 0, w)
+    r0 = clip(-first_row, 0, n_rows)
+    r1 = clip(read_h - first_row, r0, n_rows)
     memset(pixels, 0, n_rows * row * sizeof(real))
     for b in range(ceil_div(n_planes, lanes)):
         pixel_major(pixels + r0 * row, pixel_at, planes + b * lanes * h * w + (first_row + r0) * w,
                     h * w, min(lanes, n_planes - b * lanes), (r1 - r0) * w)
+        for r in range(r0, r1 if read_w < w else r0):
+            memset(pixels + r * row + (job.left + read_w) * lanes, 0,
+                   (w - read_w) * lanes * sizeof(real))
         if imgs:
             for py in range(y.stride):
                 for px in range(x.stride):

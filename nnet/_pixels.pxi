@@ -31,7 +31,8 @@ cdef struct PixelPass:
 
 cdef struct PixelJob:
     const Correlation *task             # what is to be computed
-    Py_ssize_t rows, cols               # the packed plane: padded, as far as taps read
+    Py_ssize_t rows, cols               # the packed plane: padded, as far as tiles read
+    Py_ssize_t read_rows, read_cols     # of these as far as taps read: what is beyond stays zero
     bint in_place                       # the images serve as they are: nothing is packed
     Py_ssize_t depth                    # from one packed pixel to the next ...
     Py_ssize_t channel_pitch            # ... one channel to the next ...
@@ -173,22 +174,28 @@ cdef void pack_image(const PixelJob *job, real *dst, const real *img, Py_ssize_t
                     img + y0 * p.w, p.h * p.w, job.task.n_channels, (y1 - y0) * p.w)
     if p.border == BORDER_ZEROS:
         # The columns beside the image stay zero; other strips had pixels in these rows.
-        if job.n_strips > 1:
-            for r in range(first, end):
-                if r < p.top or r >= p.top + p.h:
-                    memset(dst + (r - first) * row_size, 0, row_size * sizeof(real))
-        return
-    for r in range(first, end):     # all rows: the job has one strip
-        y = border_index(r - p.top, p.h, p.border)
-        for x in range(job.cols):
-            if r < p.top or r >= p.top + p.h or x < p.left or x >= p.left + p.w:
-                memcpy(
-                    dst + (r - first) * row_size + x * job.depth,
-                    dst + job.depth * job.pixel_at[
-                        y * p.w + border_index(x - p.left, p.w, p.border)
-                    ],
-                    job.depth * sizeof(real),
-                )
+        for r in range(first, end if job.n_strips > 1 else first):
+            if r < p.top or r >= p.top + p.h:
+                memset(dst + (r - first) * row_size, 0, row_size * sizeof(real))
+        if p.top + p.h <= job.read_rows and p.left + p.w <= job.read_cols:
+            return
+    else:
+        for r in range(first, end):     # all rows: the job has one strip
+            y = border_index(r - p.top, p.h, p.border)
+            for x in range(job.cols):
+                if r < p.top or r >= p.top + p.h or x < p.left or x >= p.left + p.w:
+                    memcpy(
+                        dst + (r - first) * row_size + x * job.depth,
+                        dst + job.depth * job.pixel_at[
+                            y * p.w + border_index(x - p.left, p.w, p.border)
+                        ],
+                        job.depth * sizeof(real),
+                    )
+    # What no output reads must not spoil others of its tile.
+    for r in range(first, end):
+        x = 0 if r >= job.read_rows else min(job.read_cols, job.cols)
+        memset(dst + (r - first) * row_size + x * job.depth, 0,
+               (job.cols - x) * job.depth * sizeof(real))
 
 
 cdef void fold_pixels(const PixelJob *job, real *dst, const real *src,

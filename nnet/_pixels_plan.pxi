@@ -186,7 +186,8 @@ cdef void correlate_by_pixels(
     job.in_step = 1 if backward else geometry.stride_y
     job.out_step = geometry.stride_y if backward else 1
     job.in_extra = axis_y.last + 1 - job.in_step
-    job.cols = (job.pass_cols - 1) * step_x + axis_x.last + 1
+    job.read_rows = (job.pass_rows - 1) * job.in_step + axis_y.last + 1
+    job.read_cols = job.cols = (job.pass_cols - 1) * step_x + axis_x.last + 1
     row_values = task.out_w * job.out_step * job.block_vectors * lanes
     job.winograd = NULL
     if with_winograd:

@@ -140,11 +140,9 @@ cdef bint plan_strips(
     p.kept = <unsigned short *>space.take(n_strips * fil_w * sizeof(unsigned short))
     for s in range(n_strips):
         for j in range(fil_w):
-            p.kept[s * fil_w + j] = 0
-            for l in range(min(lanes, cols - s * lanes)):
-                x = s * lanes + l + start + j * step
-                if 0 <= x < w:
-                    p.kept[s * fil_w + j] |= 1 << l
+            x = s * lanes + start + j * step    # which pixel lane 0 reads
+            l = clip(min(w - x, cols - s * lanes), 0, lanes)
+            p.kept[s * fil_w + j] = <unsigned short>((1 << l) - (1 << clip(-x, 0, l)))
     return True
 
 

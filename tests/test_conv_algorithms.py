@@ -22,6 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from nnet.geometry import conv_geometry
+
 DIRECT = ["planes", "pixels"]
 ALGORITHMS = [None, "direct", *DIRECT, "winograd"]
 LANE_EDGES = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 49, 65]  # and of blocks of 2 or 3 vectors
@@ -202,15 +204,40 @@ def test_winograd_is_about_as_accurate(kernels, n_channels, size, stride, rectif
 @pytest.mark.parametrize("size", [2, 3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_no_winograd_unasked_where_it_is_less_accurate(kernels, dtype, rng, size, stride):
-    for n_channels in (WINOGRAD_TAPS - 1) // size**2, 64, 8, 2, 1:
-        if n_channels * size * size < WINOGRAD_TAPS or stride > 1 and size < 3:
-            case = (4, n_channels, 12, 12, 64, size, size, {})
-            imgs, filters, _, _ = make_arrays(case, rng.standard_normal, dtype)
+    """Few products in a sum: of an output, and of a pixel that most outputs read."""
+    options = {"strides": stride}
+    taps = -(-size // stride)
+    for n_channels in (WINOGRAD_TAPS - 1) // size**2, 8, 2, 1:
+        if n_channels * size * size < WINOGRAD_TAPS:
+            case = (4, n_channels, 12, 12, 64, size, size, options)
+            arrays = make_arrays(case, rng.standard_normal, dtype)
             automatic, direct = (
-                kernels.conv_bc01(imgs, filters, strides=stride, algorithm=name)
+                run_all(compiled(kernels), arrays, options, algorithm=name)[0]
                 for name in (None, "direct")
             )
             assert_array_equal(automatic, direct)
+    for n_feats in (WINOGRAD_TAPS - 1) // taps**2, 8, 2, 1:
+        if n_feats * taps * taps < WINOGRAD_TAPS:
+            case = (4, 64, 12, 12, n_feats, size, size, options)
+            arrays = make_arrays(case, rng.standard_normal, dtype)
+            automatic, direct = (
+                run_all(compiled(kernels), arrays, options, algorithm=name)[1]
+                for name in (None, "direct")
+            )
+            assert_array_equal(automatic, direct)
+
+
+@pytest.mark.parametrize("case", [
+    (8, 16, 5, 5, 120, 5, 5, {"padding_mode": "valid"}),
+    (8, 48, 6, 4, 64, 6, 6, {"strides": (2, 1), "padding_mode": 1}),
+])  # fmt: skip
+def test_no_winograd_unasked_where_few_outputs_read_a_pixel(kernels, dtype, rng, case):
+    """A pixel's sum has no more products than there are outputs."""
+    arrays = make_arrays(case, rng.standard_normal, dtype)
+    automatic, direct = (
+        run_all(compiled(kernels), arrays, case[-1], algorithm=name)[1] for name in (None, "direct")
+    )
+    assert_array_equal(automatic, direct)
 
 
 # --- infinities and NaN ---------------------------------------------------------
@@ -247,3 +274,27 @@ def test_what_an_infinite_or_nan_pixel_spoils(kernels, dtype, value, size, strid
             steps = (-step, 0, step)
             reads = np.any([np.roll(reads, (y, x), (2, 3)) for y in steps for x in steps], 0)
         assert np.isfinite(found[~reads]).all()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("size, fil_size", [(17, 4), (14, 3), (13, 2), (10, 5)])
+@pytest.mark.parametrize("border", ["zeros", "nearest"])
+def test_pixels_that_no_output_reads_spoil_nothing(
+    kernels, dtype, rng, algorithm, size, fil_size, border
+):
+    """With a stride the last row and column may be left over, and tiles reach beyond outputs."""
+    options = {"strides": 2, "padding_mode": ((1, 0), (0, 0)), "border_mode": border}
+    case = (3, 40, size + (size - fil_size) % 2, size, 20, fil_size, fil_size, options)
+    arrays = make_arrays(case, rng.standard_normal, dtype)
+    geometry = conv_geometry(*case[2:4], fil_size, fil_size, 2, ((1, 0), (0, 0)), border)
+    spoilt = arrays[0].copy()
+    spoilt[:, :, 2 * (geometry.out_h - 1) + fil_size - 1 :] = np.nan
+    spoilt[..., 2 * (geometry.out_w - 1) + fil_size :] = np.nan
+    assert np.isnan(spoilt).any()
+    expected, found = (
+        run_all(compiled(kernels), [imgs, *arrays[1:]], options, algorithm=algorithm)
+        for imgs in (arrays[0], spoilt)
+    )
+    assert_array_equal(found[0], expected[0])
+    if algorithm == "winograd" and border == "zeros":
+        assert_array_equal(found[2], expected[2])
