@@ -151,9 +151,7 @@ cdef void conv_forward(
         return
     plan_blocks(&job, n_threads)
     if job.strips != NULL:
-        job.n_passes = 0
-        pack_strips(job.strips, filters, n_features, False, space)
-        correlate_images(&job, imgs, convout, bias, space, n_threads)
+        correlate_in_strips(&job, imgs, filters, False, convout, bias, space, n_threads)
         return
 
     n_taps = filters_shape[0] * fil_h * fil_w
@@ -227,11 +225,11 @@ cdef void conv_imgs_gradient(
         return
     plan_blocks(&job, n_threads)
 
-    job.n_passes = 0
     if job.strips != NULL:
-        pack_strips(job.strips, filters, job.n_features, True, space)
-        correlate_images(&job, grad, imgs_grad, <const real *>NULL, space, n_threads)
+        correlate_in_strips(&job, grad, filters, True, imgs_grad, <const real *>NULL, space,
+                            n_threads)
         return
+    job.n_passes = 0
     job.passes = <Pass *>space.take(
         len(axis_y.phases) * len(axis_x.phases) * sizeof(Pass))
     for phase_y in axis_y.phases:

@@ -176,7 +176,7 @@ cdef bint strips_fit(FilterGradient *job, int algorithm, Workspace space,
         algorithm != PIXELS and algorithm != WINOGRAD and job.border == BORDER_ZEROS
         and job.c_per_group == 1 and job.k_per_group == 1
         and job.stride_y == 1 and job.stride_x == 1 and job.dilation_y == 1
-        and job.out_h >= MIN_ROWS and job.fil_w <= 16   # measured: low planes and wide filters lose
+        and job.fil_w <= 16     # measured: wide filters lose
         and plan_strips(&job.strips, job.h, job.w, job.out_h, job.out_w, job.top, -job.left,
                         job.dilation_x, job.fil_h, job.fil_w, space, lanes)
     )

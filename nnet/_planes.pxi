@@ -271,6 +271,14 @@ cdef void correlate_images(Correlation *job, const real *imgs, real *out, const 
                      job.n_stacks * job.parts, n_threads)
 
 
+cdef void correlate_in_strips(Correlation *job, const real *imgs, const real *filters,
+                              bint backward, real *out, const real *bias, Workspace space,
+                              int n_threads) except *:
+    job.n_passes = 0
+    pack_strips(job.strips, filters, job.n_features, backward, space)
+    correlate_images(job, imgs, out, bias, space, n_threads)
+
+
 cdef void correlate_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
     cdef CorrelationWork *work = <CorrelationWork *>context
     cdef float *buffer = <float *>piece_of(&work.memory, thread)

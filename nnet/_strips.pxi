@@ -13,7 +13,7 @@
 # instead, and a sum for each tap.
 #
 # This is for vectors of which some lanes can be loaded and stored: AVX-512. Others, strides,
-# dilation and borders of pixels are left to _rows.pxi.
+# dilation of the rows and borders of pixels are left to _rows.pxi.
 
 cdef extern from *:
     """
@@ -132,7 +132,8 @@ cdef bint plan_strips(
     in the making while some row is read.
     """
     cdef Py_ssize_t n_strips = ceil_div(cols, lanes), s, j, l, x
-    if not (HAS_STRIPS and 2 <= fil_h <= MAX_STRIP_TAPS and 0 <= top < fil_h and rows <= top + h):
+    if not (HAS_STRIPS and 2 <= fil_h <= MAX_STRIP_TAPS and 0 <= top < fil_h
+            and MIN_ROWS <= rows <= top + h):   # measured: low planes lose
         return False
     p.w, p.rows, p.cols, p.n_taps, p.n_columns = w, rows, cols, fil_h, fil_w
     p.start, p.step = start, step

@@ -139,18 +139,17 @@ cdef void transform_piece(
         step_y, step_x = -step_y, -step_x
     filters += first
     cdef int taps_y = <int>piece_y.n_taps, taps_x = <int>piece_x.n_taps
-    if n_features < lanes:
-        transform_its_taps(out, at, filters, step_y, step_x, feature_pitch, n_features, taps_y,
-                           taps_x)
-    elif taps_y == 3 and taps_x == 3:
+    # Constants are worth code of their own: 3x3 filters, with and without a stride.
+    cdef bint whole = n_features == lanes
+    if whole and taps_y == 3 and taps_x == 3:
         transform_whole(out, at, filters, step_y, step_x, feature_pitch, 3, 3)
-    elif taps_y == 2 and taps_x == 2:
+    elif whole and taps_y == 2 and taps_x == 2:
         transform_whole(out, at, filters, step_y, step_x, feature_pitch, 2, 2)
-    elif taps_y == 2 and taps_x == 1:
+    elif whole and taps_y == 2 and taps_x == 1:
         transform_whole(out, at, filters, step_y, step_x, feature_pitch, 2, 1)
-    elif taps_y == 1 and taps_x == 2:
+    elif whole and taps_y == 1 and taps_x == 2:
         transform_whole(out, at, filters, step_y, step_x, feature_pitch, 1, 2)
-    elif taps_y == 1 and taps_x == 1:
+    elif whole and taps_y == 1 and taps_x == 1:
         transform_whole(out, at, filters, step_y, step_x, feature_pitch, 1, 1)
     else:
         transform_its_taps(out, at, filters, step_y, step_x, feature_pitch, n_features, taps_y,

@@ -201,6 +201,14 @@ def test_winograd_is_about_as_accurate(kernels, n_channels, size, stride, rectif
     assert (maximum < np.where(long, 1.5, 2 if stride == 1 else 2.5)).all(), ratios
 
 
+def assert_direct_unasked(kernels, arrays, options, result):
+    automatic, direct = (
+        run_all(compiled(kernels), arrays, options, algorithm=name)[result]
+        for name in (None, "direct")
+    )
+    assert_array_equal(automatic, direct)
+
+
 @pytest.mark.parametrize("size", [2, 3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_no_winograd_unasked_where_it_is_less_accurate(kernels, dtype, rng, size, stride):
@@ -211,20 +219,12 @@ def test_no_winograd_unasked_where_it_is_less_accurate(kernels, dtype, rng, size
         if n_channels * size * size < WINOGRAD_TAPS:
             case = (4, n_channels, 12, 12, 64, size, size, options)
             arrays = make_arrays(case, rng.standard_normal, dtype)
-            automatic, direct = (
-                run_all(compiled(kernels), arrays, options, algorithm=name)[0]
-                for name in (None, "direct")
-            )
-            assert_array_equal(automatic, direct)
+            assert_direct_unasked(kernels, arrays, options, 0)
     for n_feats in (WINOGRAD_TAPS - 1) // taps**2, 8, 2, 1:
         if n_feats * taps * taps < WINOGRAD_TAPS:
             case = (4, 64, 12, 12, n_feats, size, size, options)
             arrays = make_arrays(case, rng.standard_normal, dtype)
-            automatic, direct = (
-                run_all(compiled(kernels), arrays, options, algorithm=name)[1]
-                for name in (None, "direct")
-            )
-            assert_array_equal(automatic, direct)
+            assert_direct_unasked(kernels, arrays, options, 1)
 
 
 @pytest.mark.parametrize("case", [
@@ -233,11 +233,7 @@ def test_no_winograd_unasked_where_it_is_less_accurate(kernels, dtype, rng, size
 ])  # fmt: skip
 def test_no_winograd_unasked_where_few_outputs_read_a_pixel(kernels, dtype, rng, case):
     """A pixel's sum has no more products than there are outputs."""
-    arrays = make_arrays(case, rng.standard_normal, dtype)
-    automatic, direct = (
-        run_all(compiled(kernels), arrays, case[-1], algorithm=name)[1] for name in (None, "direct")
-    )
-    assert_array_equal(automatic, direct)
+    assert_direct_unasked(kernels, make_arrays(case, rng.standard_normal, dtype), case[-1], 1)
 
 
 # --- infinities and NaN ---------------------------------------------------------

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from convolutions import CASES, IM2COL, assert_exact, compiled, make_arrays, run_all, whole
+from layouts import misaligned, read_only
 from numpy.testing import assert_array_equal
 
 
@@ -10,18 +11,6 @@ def channels_last(array):
     if array.ndim < 4:
         return array
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-
-
-def misaligned(array):
-    copy = np.ndarray(array.shape, array.dtype, bytearray(array.nbytes + 1), offset=1)
-    copy[...] = array
-    return copy
-
-
-def read_only(array):
-    copy = array.copy()
-    copy.flags.writeable = False
-    return copy
 
 
 def every_second(array):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layouts import misaligned, read_only
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnet
@@ -332,21 +333,9 @@ VIEWS = {
     "negative strides": lambda a: np.ascontiguousarray(a[::-1, :, ::-1])[::-1, :, ::-1],
     "Fortran order": np.asfortranarray,
     "transposed": lambda a: np.ascontiguousarray(a.T).T,
-    "misaligned": lambda a: misaligned(a),
+    "misaligned": misaligned,
     "subclass": lambda a: a.view(type("Mine", (np.ndarray,), {})),
 }
-
-
-def misaligned(array):
-    raw = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
-    raw[...] = array
-    return raw
-
-
-def read_only(array):
-    array = array.view()
-    array.flags.writeable = False
-    return array
 
 
 @pytest.mark.parametrize("mode, places", [("max", False), ("max", True), ("avg", False)])
