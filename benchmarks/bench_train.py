@@ -14,7 +14,7 @@ import bench_conv
 import bench_pool
 from common import Benchmark, Operation, Stopwatch, main, median_time
 from nnet import NeuralNetwork
-from nnet.layer_spec import complete, parse_layers
+from nnet.layers.spec import complete, parse_layers
 from nnet.layers import Activation, Conv, Flatten, GlobalAveragePool, Linear, Pool
 
 N_CLASSES = 10

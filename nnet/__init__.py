@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 from nnet import kernels  # isort: skip  # first: it says what to do where nothing is compiled
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet._pool import bprop_pool_bc01, pool_bc01
-from nnet.images import to_bc01
+from nnet.files.images import to_bc01
 from nnet.kernels import get_num_threads, num_threads, set_num_threads, show_config
 from nnet.layers import (
     Activation,
@@ -42,5 +42,5 @@ from nnet.layers import (
     Pool,
     Standardize,
 )
-from nnet.network import DivergedError, NeuralNetwork
-from nnet.optimizers import SGD
+from nnet.training.network import DivergedError, NeuralNetwork
+from nnet.training.optimizers import SGD

@@ -92,9 +92,10 @@ def run_guarded_apart(request, kernels, run_python):
     """A function that calls `run_guarded` of the test's own file in a process of its own."""
     if not sys.platform.startswith("linux"):
         pytest.skip("needs Linux's mprotect")
-    tests, module = str(Path(__file__).parent), request.module.__name__
+    folders = [str(Path(__file__).parent), str(Path(request.module.__file__).parent)]
+    module = request.module.__name__
     return lambda: run_python(
-        f"import sys; sys.path.insert(0, {tests!r})\n"
+        f"import sys; sys.path[:0] = {folders!r}\n"
         f"import {module} as t; t.run_guarded({kernels.target!r})"
     )
 

@@ -1,20 +1,7 @@
-"""The specification: what the compiled kernels compute, written to be read.
+"""The four kernels, and the convolution as one dense matrix, as plain Python loops.
 
-The four kernels `conv_bc01`, `bprop_conv_bc01`, `pool_bc01` and
-`bprop_pool_bc01` as plain Python loops: same names, same arguments, same
-results. Swap the import, run the same call compiled, and compare::
-
-    from nnet.reference import conv_bc01   # loops, to read
-    from nnet import conv_bc01             # compiled, to use
-
-Only `n_threads` is missing, because loops in Python run on one thread. Sums
-are taken in double precision for both dtypes. Arguments are checked lightly;
+Sums are taken in double precision for both dtypes. Arguments are checked lightly;
 the compiled kernels check everything.
-
-`conv_matrix` writes a convolution as one dense matrix, and reference_im2col.py
-as one matrix product per group: `conv_bc01_im2col`, `bprop_conv_bc01_im2col`.
-The first steps, in one dimension and with a single channel, are in
-reference_1d.py: `conv_1d`, `input_1d_grads`, `param_1d_grads` and so on.
 """
 
 import math
@@ -22,51 +9,7 @@ import math
 import numpy as np
 
 from nnet.geometry import conv_geometry, pool_geometry
-from nnet.reference_1d import (
-    conv_1d,
-    conv_1d_batch,
-    conv_2d,
-    conv_2d_batch,
-    input_1d_grads,
-    input_1d_grads_batch,
-    input_2d_grads,
-    input_2d_grads_batch,
-    param_1d_grads,
-    param_1d_grads_batch,
-    param_2d_grads,
-    param_2d_grads_batch,
-)
-from nnet.reference_im2col import (
-    bprop_conv_bc01_im2col,
-    check_shape,
-    conv_bc01_im2col,
-    conv_setup,
-    grad_arrays,
-    output_array,
-)
-
-__all__ = [
-    "border_index",
-    "bprop_conv_bc01",
-    "bprop_conv_bc01_im2col",
-    "bprop_pool_bc01",
-    "conv_1d",
-    "conv_1d_batch",
-    "conv_2d",
-    "conv_2d_batch",
-    "conv_bc01",
-    "conv_bc01_im2col",
-    "conv_matrix",
-    "input_1d_grads",
-    "input_1d_grads_batch",
-    "input_2d_grads",
-    "input_2d_grads_batch",
-    "param_1d_grads",
-    "param_1d_grads_batch",
-    "param_2d_grads",
-    "param_2d_grads_batch",
-    "pool_bc01",
-]
+from nnet.reference.im2col import check_shape, conv_setup, grad_arrays, output_array
 
 # NaN and infinity are values like any other here: they warn of nothing.
 quiet = np.errstate(over="ignore", invalid="ignore")

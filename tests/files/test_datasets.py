@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from nnet.datasets import load_arrays, load_digits, split
+from nnet.files.datasets import load_arrays, load_digits, split
 
 
 def test_digits():

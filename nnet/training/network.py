@@ -6,13 +6,13 @@ from threading import RLock
 
 import numpy as np
 
-from nnet import gradients
+from nnet.training import gradients
 from nnet._dense import all_finite
-from nnet.data import as_images, as_labels, as_values, batch_of, bc01_shape, check_lengths, encode
+from nnet.training.data import as_images, as_labels, as_values, batch_of, bc01_shape, check_lengths, encode
 from nnet.layers import Layer, LogRegression, LossMixin, ParamMixin
 from nnet.layers.base import as_bool, as_float, as_generator, as_int
-from nnet.optimizers import SGD
-from nnet.progress import Progress, describe
+from nnet.training.optimizers import SGD
+from nnet.training.progress import Progress, describe
 from nnet.work import AtWork, find_foreign, find_fusions
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
@@ -474,7 +474,7 @@ class NeuralNetwork:
         """
         if self.input_shape_ is None:
             raise ValueError("this network is not fitted yet, expected a call of fit first")
-        from nnet import saving  # only now: it needs modules that import nnet can do without
+        from nnet.files import saving  # only now: it needs modules that import nnet can do without
 
         saving.save(self, path)
 
@@ -489,7 +489,7 @@ class NeuralNetwork:
         ValueError
             For a file that is truncated, changed, or not from `save`.
         """
-        from nnet import saving
+        from nnet.files import saving
 
         layers, fitted = saving.load(path)
         network = cls(layers)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnet.data import as_images
+from nnet.training.data import as_images
 from nnet.layers import ParamMixin
 from nnet.layers.base import as_generator
 

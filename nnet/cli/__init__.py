@@ -16,8 +16,9 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 
 import nnet
-from nnet import datasets, layer_spec
-from nnet.data import as_images, as_labels, check_lengths
+from nnet.files import datasets
+from nnet.layers import spec as layer_spec
+from nnet.training.data import as_images, as_labels, check_lengths
 
 ERROR = 2
 INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a program that Ctrl-C ended

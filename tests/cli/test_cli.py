@@ -19,7 +19,7 @@ from sklearn.model_selection import train_test_split
 import nnet
 from nnet import cli
 from nnet.cli import main
-from nnet.progress import Progress
+from nnet.training.progress import Progress
 
 ROOT = Path(nnet.__file__).resolve().parents[1]
 SMALL = ["--layers", "conv4-3x3,relu,gap", "--epochs", "2", "--threads", "1"]
@@ -440,7 +440,7 @@ def test_version_and_help(args, capsys):
 
 def test_the_script_is_this_function():
     tomllib = pytest.importorskip("tomllib")
-    scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
+    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
         "scripts"
     ]
     assert scripts == {"nnet": "nnet.cli:main"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from test_reference import CASES, POOLS, make_arrays
+from test_loops import CASES, POOLS, make_arrays
 
 from nnet import reference
 from nnet.geometry import conv_geometry

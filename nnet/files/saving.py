@@ -19,7 +19,7 @@ from operator import index
 import numpy as np
 
 import nnet.layers
-from nnet.data import bc01_shape
+from nnet.training.data import bc01_shape
 from nnet.layers.base import Layer, WeightedLayer, as_int
 
 FORMAT = 1

@@ -1,7 +1,6 @@
-"""The convolution of reference.py as NumPy matrix products, one per group.
+"""The convolution of loops.py as NumPy matrix products, one per group.
 
-The light checks at the end of this file serve reference.py too, which
-re-exports the two functions.
+The light checks at the end of this file serve loops.py too.
 """
 
 import math

@@ -20,8 +20,8 @@ from nnet import (
     NeuralNetwork,
     Pool,
     Standardize,
-    saving,
 )
+from nnet.files import saving
 
 pytest.importorskip("safetensors")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from nnet import Activation, Conv, Flatten, GlobalAveragePool, Linear, LogRegression, Pool
-from nnet.layer_spec import complete, parse_layers
+from nnet.layers.spec import complete, parse_layers
 from nnet.layers.activation import FUNCTIONS
 
 

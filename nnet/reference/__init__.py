@@ -1,0 +1,65 @@
+"""The specification: what the compiled kernels compute, written to be read.
+
+The four kernels `conv_bc01`, `bprop_conv_bc01`, `pool_bc01` and
+`bprop_pool_bc01` as plain Python loops: same names, same arguments, same
+results. Swap the import, run the same call compiled, and compare::
+
+    from nnet.reference import conv_bc01   # loops, to read
+    from nnet import conv_bc01             # compiled, to use
+
+Only `n_threads` is missing, because loops in Python run on one thread. Sums
+are taken in double precision for both dtypes. Arguments are checked lightly;
+the compiled kernels check everything.
+
+`conv_matrix` writes a convolution as one dense matrix, and im2col.py as one
+matrix product per group: `conv_bc01_im2col`, `bprop_conv_bc01_im2col`.
+The first steps, in one dimension and with a single channel, are in
+one_d.py: `conv_1d`, `input_1d_grads`, `param_1d_grads` and so on.
+"""
+
+from nnet.reference.im2col import bprop_conv_bc01_im2col, conv_bc01_im2col
+from nnet.reference.loops import (
+    border_index,
+    bprop_conv_bc01,
+    bprop_pool_bc01,
+    conv_bc01,
+    conv_matrix,
+    pool_bc01,
+)
+from nnet.reference.one_d import (
+    conv_1d,
+    conv_1d_batch,
+    conv_2d,
+    conv_2d_batch,
+    input_1d_grads,
+    input_1d_grads_batch,
+    input_2d_grads,
+    input_2d_grads_batch,
+    param_1d_grads,
+    param_1d_grads_batch,
+    param_2d_grads,
+    param_2d_grads_batch,
+)
+
+__all__ = [
+    "border_index",
+    "bprop_conv_bc01",
+    "bprop_conv_bc01_im2col",
+    "bprop_pool_bc01",
+    "conv_1d",
+    "conv_1d_batch",
+    "conv_2d",
+    "conv_2d_batch",
+    "conv_bc01",
+    "conv_bc01_im2col",
+    "conv_matrix",
+    "input_1d_grads",
+    "input_1d_grads_batch",
+    "input_2d_grads",
+    "input_2d_grads_batch",
+    "param_1d_grads",
+    "param_1d_grads_batch",
+    "param_2d_grads",
+    "param_2d_grads_batch",
+    "pool_bc01",
+]

@@ -1,0 +1,2 @@
+"""Training: the network, one run of it, and what it is made of.
+"""
