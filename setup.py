@@ -113,7 +113,7 @@ def extension(name, flags):
     )
 
 
-extensions = [extension("_cpu", [])] + [
+extensions = [extension("_cpu", []), extension("_atomic", [])] + [
     extension(kernel if target == "baseline" else f"{kernel}_{target}", flags)
     for kernel in ("_conv", "_pool", "_dense")
     for target, flags in TARGET_FLAGS.items()

@@ -61,7 +61,7 @@ class Case(NamedTuple):
         for layer in self.nnet_layers():
             out_shape = layer.output_shape(shape)
             if isinstance(layer, (Conv, Linear)):
-                n_weights = math.prod(layer.param_shapes(shape)["W"])
+                n_weights = math.prod(layer.array_shapes(shape)["W"])
                 work = 2 * shape[0] * n_weights * math.prod(out_shape[2:])
                 total += work * (3 if total else 2)
             shape = out_shape

@@ -29,6 +29,8 @@ def softmax(scores: NDArray[_Real], probs: NDArray[_Real] | None = None) -> NDAr
 def cross_entropy(
     scores: NDArray[_Real],
     target: NDArray[np.intp],
+    probs: NDArray[_Real],
+    losses: NDArray[np.float64],
     scores_grad: NDArray[_Real],
-) -> tuple[float, int]: ...
+) -> None: ...
 def all_finite(array: NDArray[Any]) -> bool: ...

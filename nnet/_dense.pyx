@@ -13,6 +13,8 @@ include "_arrays.pxi"
 include "_vectors.pxi"
 include "_matmul.pxi"
 
+cdef object FLOAT64 = np.dtype(np.float64)
+
 cdef enum:
     SMALL_SIZE = 200_000    # values below which a second thread saves no time in one pass
 
@@ -249,33 +251,26 @@ def softmax(
     return out
 
 
-cdef double row_entropy(const real *scores, Py_ssize_t target, real *grad, Py_ssize_t n_classes,
-                        Py_ssize_t *n_right) noexcept nogil:
-    """The loss of one image, and its gradient: softmax minus one at the target."""
-    cdef Py_ssize_t k, best = 0
-    cdef real highest, total = softmax_row(scores, grad, n_classes, &highest)
-    for k in range(n_classes):
-        if grad[k] > grad[best]:
-            best = k
-    n_right[0] += best == target
-    grad[target] -= 1
-    return log(total) - (scores[target] - highest)
-
-
-cdef double entropies(const real *scores, const cnp.npy_intp *target, real *grad,
-                      Py_ssize_t n_imgs, Py_ssize_t n_classes, Py_ssize_t *n_right) noexcept nogil:
-    """The sum of the images' losses."""
-    cdef double total = 0
+cdef void entropies(
+    const real *scores, const cnp.npy_intp *target, real *probs, double *losses, real *grad,
+    Py_ssize_t n_imgs, Py_ssize_t n_classes,
+) noexcept nogil:
+    """For each image the loss, and its gradient: the probabilities minus one at the target."""
+    cdef real highest, total
     cdef Py_ssize_t n
     for n in range(n_imgs):
-        total += row_entropy(scores + n * n_classes, target[n], grad + n * n_classes, n_classes,
-                             n_right)
-    return total
+        total = softmax_row(scores, probs, n_classes, &highest)
+        losses[n] = log(total) - (scores[target[n]] - highest)
+        memcpy(grad, probs, n_classes * sizeof(real))
+        grad[target[n]] -= 1
+        scores, probs, grad = scores + n_classes, probs + n_classes, grad + n_classes
 
 
 def cross_entropy(
     scores,         # (n_imgs, n_classes)                                   IN
     target,         # (n_imgs,)                                             IN
+    probs,          # (n_imgs, n_classes)                                   OUT
+    losses,         # (n_imgs,)                                             OUT
     scores_grad,    # (n_imgs, n_classes)                                   OUT
 ):
     """The cross-entropy of softmax(scores), and what else a training step needs of it.
@@ -285,15 +280,12 @@ def cross_entropy(
     scores : ndarray (n_imgs, n_classes), float32 or float64
     target : ndarray (n_imgs,), intp
         The right class of each image.
+    probs : ndarray (n_imgs, n_classes), same dtype
+        Filled with softmax(scores).
+    losses : ndarray (n_imgs,), float64
+        Filled with the loss of each image.
     scores_grad : ndarray (n_imgs, n_classes), same dtype
         Filled with the gradient of each image's loss.
-
-    Returns
-    -------
-    loss : float
-        The mean over the images.
-    n_right : int
-        For how many images the right class has the largest probability, as numpy.argmax sees it.
 
     Raises
     ------
@@ -302,39 +294,47 @@ def cross_entropy(
     """
     cdef cnp.ndarray scores_ = check_array(scores, "scores", "n_imgs, n_classes", None, "")
     cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(scores_, 0), n_classes = cnp.PyArray_DIM(scores_, 1)
-    if n_imgs == 0:
-        raise ValueError(f"scores has shape {shape_of(scores_)}, expected at least one image")
     check_ndarray(target, "target", "a NumPy array")
     if target.dtype != np.intp:
         raise TypeError(f"target has dtype {target.dtype}, expected {np.dtype(np.intp)}")
     check_shape(target, "target", (n_imgs,))
     cdef cnp.ndarray target_ = contiguous(target)
     cdef const cnp.npy_intp *classes = <const cnp.npy_intp *>cnp.PyArray_DATA(target_)
-    cdef Py_ssize_t n, n_right = 0
+    cdef Py_ssize_t n
     for n in range(n_imgs):
         if not 0 <= classes[n] < n_classes:
             raise ValueError(f"target[{n}] is {classes[n]}, expected one of {n_classes} classes")
-    if scores_grad is None:
-        raise TypeError("scores_grad is None, expected a NumPy array")
-    cdef cnp.ndarray out = check_output(
-        scores_grad, "scores_grad", shape_of(scores_), scores_.dtype)
-    refuse_overlap(out, "scores_grad", scores_, "scores")
-    refuse_overlap(out, "scores_grad", target, "target")
+    cdef tuple shape = shape_of(scores_)
+    cdef list outputs = [
+        (probs, "probs", shape, scores_.dtype), (losses, "losses", (n_imgs,), FLOAT64),
+        (scores_grad, "scores_grad", shape, scores_.dtype),
+    ]
+    cdef list others = [(scores_, "scores"), (target, "target")]
+    for out, name, out_shape, dtype in outputs:
+        if out is None:
+            raise TypeError(f"{name} is None, expected a NumPy array")
+        out = check_output(out, name, out_shape, dtype)
+        for other, other_name in others:
+            refuse_overlap(out, name, other, other_name)
+        others.append((out, name))
     scores_ = contiguous(scores_)
-    cdef cnp.ndarray work = work_array(out)
-    cdef double total
+    cdef cnp.ndarray probs_ = work_array(probs), losses_ = work_array(losses)
+    cdef cnp.ndarray grad_ = work_array(scores_grad)
     if cnp.PyArray_TYPE(scores_) == cnp.NPY_FLOAT:
-        total = entropies[float](
-            <const float *>cnp.PyArray_DATA(scores_), classes, <float *>cnp.PyArray_DATA(work),
-            n_imgs, n_classes, &n_right,
+        entropies[float](
+            <const float *>cnp.PyArray_DATA(scores_), classes, <float *>cnp.PyArray_DATA(probs_),
+            <double *>cnp.PyArray_DATA(losses_), <float *>cnp.PyArray_DATA(grad_), n_imgs,
+            n_classes,
         )
     else:
-        total = entropies[double](
-            <const double *>cnp.PyArray_DATA(scores_), classes, <double *>cnp.PyArray_DATA(work),
-            n_imgs, n_classes, &n_right,
+        entropies[double](
+            <const double *>cnp.PyArray_DATA(scores_), classes,
+            <double *>cnp.PyArray_DATA(probs_), <double *>cnp.PyArray_DATA(losses_),
+            <double *>cnp.PyArray_DATA(grad_), n_imgs, n_classes,
         )
-    deliver(out, work)
-    return total / n_imgs, n_right
+    deliver(probs, probs_)
+    deliver(losses, losses_)
+    deliver(scores_grad, grad_)
 
 
 cdef bint are_finite(const real *values, Py_ssize_t n) noexcept nogil:

@@ -5,10 +5,12 @@ The file's metadata has one entry, "nnet": a JSON object with the keys
 format    1
 sha256    of the architecture and of all tensors
 network   dtype, input_shape, target_shape, classes, and the layers, each with
-          its name as "class" and its constructor's arguments
+          its name as "class" and its constructor's arguments; layers inside of
+          a layer are such objects too. Arguments that are left out have their defaults
 
-The tensor "2.W" is the parameter W of layer 2. Everything in a file is
-checked before it is used; nothing is allocated by a number that the file names.
+The tensor "2.W" is the parameter W of layer 2, "5.0.W" that of the first layer inside of
+layer 5. Everything in a file is checked before it is used; nothing is allocated by a number
+that the file names.
 """
 
 import hashlib
@@ -19,8 +21,22 @@ from operator import index
 import numpy as np
 
 import nnet.layers
+from nnet.layers.arguments import as_int
+from nnet.layers.base import Layer
+from nnet.layers.loss import LossMixin
+from nnet.layers.tree import (
+    Trace,
+    check_arrays,
+    describe,
+    follow,
+    has_params,
+    is_own,
+    numbered,
+    state_arrays,
+    trained_arrays,
+    walk,
+)
 from nnet.training.data import bc01_shape
-from nnet.layers.base import Layer, WeightedLayer, as_int
 
 FORMAT = 1
 NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
@@ -31,31 +47,34 @@ LAYERS = {
 }
 
 
-def save(network, path):
-    """Write a fitted network."""
+def save(model, path):
+    """Write a `Model`, if `load` can read it."""
     safetensors = _import_safetensors()
-    tensors, layers = {}, []
-    for i, layer in enumerate(network.layers):
-        name = type(layer).__name__
-        if LAYERS.get(name) is not type(layer):
-            raise ValueError(f"layer {i} is a {name}, expected one of nnet's own: {tuple(LAYERS)}")
-        layers.append({"class": name, **layer.config()})
-        if isinstance(layer, WeightedLayer):
-            for param_name, param in zip(layer.param_names(), layer.params()):
-                tensors[f"{i}.{param_name}"] = np.ascontiguousarray(param)
+    children = numbered(model.layers)
+    layers = [_layer_to_json(name, layer) for name, layer in children.items()]
+    classes = _classes_to_json(model.classes)
     description = {
-        "dtype": network.dtype_.name,
-        "input_shape": network.input_shape_,
-        "target_shape": network.target_shape_,
-        "classes": _classes_to_json(network.classes_),
+        "dtype": model.dtype.name,
+        "input_shape": model.input_shape,
+        "target_shape": model.target_shape,
+        "classes": classes,
         "layers": layers,
     }
+    _plan(model.layers, model.input_shape, model.target_shape, model.classes, check_arrays)
+    _classes_from_json(json.loads(_dumps(classes)))
+    arrays = trained_arrays(children) | state_arrays(children)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            prefix, _, attribute = name.rpartition(".")
+            which = f"{describe(prefix, dict(walk(children))[prefix])}.{attribute}"
+            raise ValueError(f"{which} has NaN or infinite values, expected finite ones")
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     content = {"format": FORMAT, "sha256": _digest(description, tensors), "network": description}
     _replace(os.path.realpath(path), safetensors.numpy.save(tensors, {"nnet": _dumps(content)}))
 
 
 def load(path):
-    """The layers of a file, and the attributes that a fitted network has."""
+    """The layers of a file, and the attributes of their `Model`."""
     safetensors = _import_safetensors()
     with open(path, "rb"):
         pass  # a missing or unreadable file is an OSError, as always
@@ -86,38 +105,45 @@ def _read(content, file):
     input_shape = _shape_from_json(description["input_shape"])
     target_shape = _shape_from_json(description["target_shape"])
     classes = _classes_from_json(description["classes"])
+    layers = [_layer_from_json(config) for config in _as_list(description["layers"])]
+    for _, layer in walk(numbered(layers)):
+        layer.dtype, layer.signals = dtype, len(input_shape) == 2
 
-    layers, shapes, expected = [], [bc01_shape(input_shape)], {}
-    for i, config in enumerate(description["layers"]):
-        layer = _layer_from_json(config)
-        if isinstance(layer, WeightedLayer):
-            param_shapes = layer.param_shapes((1, *shapes[-1]))
-            expected |= {f"{i}.{name}": param_shapes[name] for name in layer.param_names()}
-        shapes.append(layer.output_shape((1, *shapes[-1]))[1:])
-        layers.append(layer)
-    output_shape = (target_shape or (1,)) if classes is None else (len(classes),)
-    if shapes[-1] != output_shape:
-        raise ValueError(f"its layers put out {shapes[-1]}, expected {output_shape}")
-    if layers[-1].is_classifier != (classes is not None) or (classes is not None and target_shape):
-        raise ValueError(f"its last layer {type(layers[-1]).__name__} does not fit its targets")
+    expected = {}
 
+    def collect(name, layer, shape):
+        expected.update({f"{name}.{key}": s for key, s in layer.array_shapes(shape).items()})
+
+    _plan(layers, input_shape, target_shape, classes, collect)
     tensors = _read_tensors(file, expected, dtype)
     if _digest(description, tensors) != content["sha256"]:
         raise ValueError("its checksum is wrong")
-    for i, layer in enumerate(layers):
-        layer.dtype = dtype
-        if isinstance(layer, WeightedLayer):
-            layer._set_params({name: tensors[f"{i}.{name}"] for name in layer.param_names()})
+    for name, layer in walk(numbered(layers)):
+        keys = [*layer.param_names(), *layer.state_names()]
+        if keys:
+            layer._set_arrays({key: tensors[f"{name}.{key}"] for key in keys})
     return layers, {
-        "dtype_": dtype,
-        "input_shape_": input_shape,
-        "target_shape_": target_shape,
-        "classes_": classes,
-        "_shapes": shapes,
-        "loss_history_": [],
-        "val_loss_history_": [],
-        "val_error_history_": [],
+        "input_shape": input_shape,
+        "dtype": dtype,
+        "classes": classes,
+        "target_shape": target_shape,
     }
+
+
+def _plan(layers, input_shape, target_shape, classes, visit):
+    """Follow an image's shape through the layers; refuse what is not a network for these targets.
+
+    Both directions come through here: what `load` would refuse is not saved.
+    """
+    if not layers or not isinstance(layers[-1], LossMixin) or not any(map(has_params, layers)):
+        raise ValueError("its layers put out nothing: they have no loss at the end, or no parameters")
+    shape = follow(numbered(layers), "", Trace(visit), (1, *bc01_shape(input_shape)))
+    expected = (target_shape or (1,)) if classes is None else (len(classes),)
+    if shape[1:] != expected:
+        raise ValueError(f"its layers put out {shape[1:]}, expected {expected}")
+    loss = layers[-1]
+    if loss.is_classifier != (classes is not None) or (classes is not None and target_shape):
+        raise ValueError(f"its last layer {type(loss).__name__} does not fit its targets")
 
 
 def _read_tensors(file, expected, dtype):
@@ -132,21 +158,47 @@ def _read_tensors(file, expected, dtype):
     return {name: np.array(file.get_tensor(name)) for name in expected}
 
 
+def _layer_to_json(name, layer):
+    """Its class and its options; layers among these likewise."""
+    cls = type(layer).__name__
+    if not is_own(layer) or LAYERS.get(cls) is not type(layer):
+        raise ValueError(
+            f"layer {name} is a {cls}, expected one of nnet's own: {tuple(LAYERS)}"
+        )
+
+    def convert(value):
+        if isinstance(value, Layer):
+            return _layer_to_json(name, value)
+        if isinstance(value, list) and value and isinstance(value[0], (Layer, list)):
+            return [convert(item) for item in value]
+        return value
+
+    return {"class": cls, **{key: convert(value) for key, value in layer.config().items()}}
+
+
 def _layer_from_json(config):
     config = dict(config)
     name = config.pop("class")
     if name not in tuple(LAYERS):
         raise ValueError(f"it has a layer {name!r}, expected one of {tuple(LAYERS)}")
-    layer = LAYERS[name](**_to_tuples(config))
-    if set(layer.config()) != set(config):
-        raise ValueError(f"its {name} has {sorted(config)}, expected {sorted(layer.config())}")
-    return layer
+    return LAYERS[name](**{key: _option_from_json(value) for key, value in config.items()})
 
 
-def _to_tuples(value):
+def _option_from_json(value):
+    """Lists are tuples, but for those of layers, which are objects."""
     if isinstance(value, dict):
-        return {name: _to_tuples(item) for name, item in value.items()}
-    return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
+        return _layer_from_json(value)
+    if not isinstance(value, list):
+        return value
+    items = [_option_from_json(item) for item in value]
+    holds_layers = all(isinstance(item, (Layer, list)) for item in items)
+    return items if holds_layers else tuple(items)
+
+
+def _as_list(layers):
+    if not isinstance(layers, list):
+        raise ValueError(f"its layers are {layers!r}, expected a list")
+    return layers
 
 
 def _shape_from_json(shape):

@@ -3,50 +3,10 @@
 import numpy as np
 
 from nnet._dense import bprop_relu
+from nnet.layers.arguments import Option, as_word
 from nnet.layers.base import Layer
 
 LEAK = 0.01  # leaky_relu's slope below zero, as Maas et al. 2013 chose it
-
-
-class Activation(Layer):
-    """An elementwise function.
-
-    Parameters
-    ----------
-    type : {'relu', 'leaky_relu', 'sigmoid', 'tanh', 'elu', 'softplus'}
-        leaky_relu has slope 0.01 below zero, elu (Clevert et al. 2016) alpha = 1.
-    """
-
-    def __init__(self, type):
-        if type not in FUNCTIONS:
-            raise ValueError(f"type is {type!r}, expected one of {tuple(FUNCTIONS)}")
-        self.type = type
-
-    def fprop(self, input):
-        if self._fused_relu:  # the layer before this one has done the work
-            output = input
-        else:
-            function, _ = FUNCTIONS[self.type]
-            output = self._output(input)
-            function(input, output, self._fleeting(input.shape, input.dtype))
-        if self.training:
-            self._kept = output
-        return output
-
-    def bprop(self, output_grad):
-        if self._fused_relu_grad:  # the Pool after this layer has done the work
-            return output_grad
-        output = self._kept
-        grad = self._fleeting(output.shape, output.dtype)
-        if self.type == "relu":
-            return bprop_relu(output, output_grad, grad)
-        _, slope = FUNCTIONS[self.type]
-        slope(output, grad)
-        return np.multiply(grad, output_grad, out=grad)
-
-    def output_shape(self, input_shape):
-        return tuple(input_shape)
-
 
 # Each function writes f(x) to y, and may use temp; each slope writes f'(x), found from y alone.
 
@@ -131,3 +91,42 @@ FUNCTIONS = {
     "elu": (elu, elu_slope),
     "softplus": (softplus, softplus_slope),
 }
+
+
+class Activation(Layer):
+    """An elementwise function.
+
+    Parameters
+    ----------
+    type : {'relu', 'leaky_relu', 'sigmoid', 'tanh', 'elu', 'softplus'}
+        leaky_relu has slope 0.01 below zero, elu (Clevert et al. 2016) alpha = 1.
+    """
+
+    type = Option(as_word, tuple(FUNCTIONS))
+
+    def __init__(self, type):
+        self.type = type
+
+    def fprop(self, input):
+        function, _ = FUNCTIONS[self.type]
+        output = self._output(input)
+        function(input, output, self._scratch(input.shape, input.dtype))
+        return self.keep(output)
+
+    def keep(self, output):
+        """Take an output that another layer has computed."""
+        if self.training:
+            self._kept = output
+        return output
+
+    def bprop(self, output_grad):
+        output = self._kept
+        grad = self._scratch(output.shape, output.dtype)
+        if self.type == "relu":
+            return bprop_relu(output, output_grad, grad)
+        _, slope = FUNCTIONS[self.type]
+        slope(output, grad)
+        return np.multiply(grad, output_grad, out=grad)
+
+    def output_shape(self, input_shape):
+        return tuple(input_shape)

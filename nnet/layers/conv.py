@@ -1,11 +1,13 @@
 """Conv: a convolution with bias."""
 
 from nnet._conv import bprop_conv_bc01, conv_bc01
-from nnet.geometry import BORDER_MODES, as_pair, conv_geometry
-from nnet.layers.base import WeightedLayer, as_int, check_axes
+from nnet.geometry import BORDER_MODES, PADDING_WORDS, conv_geometry
+from nnet.layers.arguments import Option, PairOption, as_count, as_word, check_axes
+from nnet.layers.weighted import WeightedLayer
+from nnet.layers.windows import WindowMixin, as_padding_mode
 
 
-class Conv(WeightedLayer):
+class Conv(WindowMixin, WeightedLayer):
     """Convolve images with learned filters.
 
     Parameters
@@ -13,7 +15,8 @@ class Conv(WeightedLayer):
     n_feats : int
         Number of output channels.
     filter_shape, strides, dilation : int or (int, int)
-        (height, width). Signals are images of height 1: give (1, length).
+        (height, width). Signals are images of height 1: for them give (1, length), or the
+        length alone, as in Conv(16, 9).
     weight_scale : float, 'he' or 'glorot'
         Standard deviation of the initial weights.
     weight_decay : float
@@ -30,6 +33,15 @@ class Conv(WeightedLayer):
     b : array (n_feats,), or None
     """
 
+    _WINDOW = "filter_shape"
+    n_feats = Option(as_count)
+    filter_shape = PairOption()
+    strides = PairOption()
+    padding_mode = Option(as_padding_mode, PADDING_WORDS)
+    border_mode = Option(as_word, BORDER_MODES)
+    dilation = PairOption()
+    groups = Option(as_count)
+
     def __init__(
         self,
         n_feats,
@@ -44,57 +56,63 @@ class Conv(WeightedLayer):
         use_bias=True,
     ):
         super().__init__(weight_scale, weight_decay, use_bias)
-        self.n_feats = as_int(n_feats, "n_feats", 1)
-        self.filter_shape = as_pair(filter_shape, "filter_shape")
-        self.strides = as_pair(strides, "strides")
+        self.n_feats = n_feats
+        self.filter_shape = filter_shape
+        self.strides = strides
         self.padding_mode = padding_mode
         self.border_mode = border_mode
-        if border_mode not in BORDER_MODES:
-            raise ValueError(f"border_mode is {border_mode!r}, expected one of {BORDER_MODES}")
-        self.dilation = as_pair(dilation, "dilation")
-        self.groups = as_int(groups, "groups", 1)
-        if self.n_feats % self.groups:
-            raise ValueError(f"n_feats is {n_feats}, expected a multiple of groups = {groups}")
+        self.dilation = dilation
+        self.groups = groups
+        self._check_groups()
 
-    def param_shapes(self, input_shape):
-        """Shapes of the parameters W and b for this input."""
+    def _check_groups(self):
+        if self.n_feats % self.groups:
+            raise ValueError(
+                f"n_feats is {self.n_feats}, expected a multiple of groups = {self.groups}"
+            )
+
+    def array_shapes(self, input_shape):
+        self._check_groups()
         self.output_shape(input_shape)
         n_channels = input_shape[1]
         if n_channels % self.groups:
             raise ValueError(
                 f"expected a channel count that groups = {self.groups} divides, got {n_channels}"
             )
-        return {
-            "W": (n_channels // self.groups, self.n_feats, *self.filter_shape),
-            "b": (self.n_feats,),
-        }
+        shapes = {"W": (n_channels // self.groups, self.n_feats, *self._window("filter_shape"))}
+        return shapes | ({"b": (self.n_feats,)} if self.use_bias else {})
 
     def _fans(self, W_shape):
         """Inputs that one output pixel sees, and outputs that one input pixel reaches."""
         group_channels, n_feats, fil_h, fil_w = W_shape
         return group_channels * fil_h * fil_w, n_feats // self.groups * fil_h * fil_w
 
-    def fprop(self, input):
+    def _find_geometry(self):
+        return {
+            "strides": self._window("strides"),
+            "padding_mode": self._pads(),
+            "border_mode": self.border_mode,
+            "dilation": self._window("dilation"),
+        }
+
+    def fprop(self, input, activation=None):
         if self.training:
             self._kept = input
         return conv_bc01(
             input,
             self.W,
             self._output(input),
-            bias=self.b,
-            activation="relu" if self._fused_relu else None,
-            strides=self.strides,
-            padding_mode=self.padding_mode,
-            border_mode=self.border_mode,
-            dilation=self.dilation,
+            bias=self._bias(),
+            activation=activation,
             groups=self.groups,
+            **self._geometry(),
         )
 
     def bprop(self, output_grad):
         imgs = self._kept
         imgs_grad = None
         if self.need_input_grad:
-            imgs_grad = self._fleeting(imgs.shape, self.W.dtype)
+            imgs_grad = self._scratch(imgs.shape, self.W.dtype)
         return bprop_conv_bc01(
             imgs,
             output_grad,
@@ -102,22 +120,13 @@ class Conv(WeightedLayer):
             imgs_grad,
             self.W_grad,
             need_imgs_grad=self.need_input_grad,
-            bias_grad=self.b_grad,
-            strides=self.strides,
-            padding_mode=self.padding_mode,
-            border_mode=self.border_mode,
-            dilation=self.dilation,
+            bias_grad=self._bias_grad(),
             groups=self.groups,
+            **self._geometry(),
         )[0]
 
     def output_shape(self, input_shape):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
-        where = conv_geometry(
-            *input_shape[2:],
-            *self.filter_shape,
-            self.strides,
-            self.padding_mode,
-            self.border_mode,
-            self.dilation,
-        )
+        window = self._window("filter_shape")
+        where = conv_geometry(*input_shape[2:], *window, **self._geometry())
         return input_shape[0], self.n_feats, where.out_h, where.out_w

@@ -3,7 +3,9 @@
 import numpy as np
 
 from nnet._dense import matmul
-from nnet.layers.base import Layer, WeightedLayer, as_int, check_axes
+from nnet.layers.arguments import Option, as_count, check_axes
+from nnet.layers.base import Layer
+from nnet.layers.weighted import WeightedLayer
 
 
 class Linear(WeightedLayer):
@@ -25,23 +27,25 @@ class Linear(WeightedLayer):
     b : array (n_out,), or None
     """
 
+    n_out = Option(as_count)
+
     def __init__(self, n_out, weight_scale="he", weight_decay=0.0, use_bias=True):
         super().__init__(weight_scale, weight_decay, use_bias)
-        self.n_out = as_int(n_out, "n_out", 1)
+        self.n_out = n_out
 
-    def param_shapes(self, input_shape):
-        """Shapes of the parameters W and b for this input."""
+    def array_shapes(self, input_shape):
         self.output_shape(input_shape)
-        return {"W": (input_shape[1], self.n_out), "b": (self.n_out,)}
+        shapes = {"W": (input_shape[1], self.n_out)}
+        return shapes | ({"b": (self.n_out,)} if self.use_bias else {})
 
     def _fans(self, W_shape):
         return W_shape
 
-    def fprop(self, input):
+    def fprop(self, input, activation=None):
         if self.training:
             self._kept = input
-        activation = "relu" if self._fused_relu else None
-        return matmul(input, self.W, self._output(input), bias=self.b, activation=activation)
+        output = self._output(input)
+        return matmul(input, self.W, output, bias=self._bias(), activation=activation)
 
     def bprop(self, output_grad):
         input = self._kept
@@ -51,7 +55,7 @@ class Linear(WeightedLayer):
             self.b_grad /= max(len(input), 1)
         if not self.need_input_grad:
             return None
-        return matmul(output_grad, self.W.T, self._fleeting(input.shape, self.W.dtype))
+        return matmul(output_grad, self.W.T, self._scratch(input.shape, self.W.dtype))
 
     def output_shape(self, input_shape):
         advice = (

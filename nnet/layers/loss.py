@@ -1,12 +1,74 @@
 """The last layers: LogRegression for classification, MeanSquaredError for regression."""
 
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
 import numpy as np
 
 from nnet._dense import cross_entropy, softmax
-from nnet.layers.base import Layer, LossMixin, check_axes
+from nnet.layers.arguments import check_axes
+from nnet.layers.base import Layer
 
 
-class LogRegression(Layer, LossMixin):
+class Compared(NamedTuple):
+    """What a loss finds in one pass over a batch of scores."""
+
+    predictions: np.ndarray  # what the network predicts: see LossMixin
+    losses: np.ndarray  # (n_imgs,) float64: the loss of each image
+    grad: np.ndarray  # of each image's loss by its scores: per image, undivided
+
+
+class LossMixin(ABC):
+    """The last layer: compares its input, the scores, with the target.
+
+    `fprop` turns the scores into what the network predicts. If `is_classifier`,
+    that is one value per class, the largest wins, and the target is an array
+    (n_imgs,) of class indices. Otherwise the target is an array of the scores'
+    shape and dtype.
+
+    A loss of your own needs `fprop`, `loss` and `input_grad`.
+    """
+
+    is_classifier = True
+
+    def __init_subclass__(cls, **options):
+        """A class that redefines a part of what `compare` computes is asked for all parts."""
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if "compare" in own:
+            cls._one_pass = own["compare"]
+        elif own.keys() & {"fprop", "loss", "input_grad"}:
+            cls.compare = LossMixin.compare
+
+    @abstractmethod
+    def loss(self, input, target):
+        """The mean loss over the batch."""
+
+    @abstractmethod
+    def input_grad(self, input, target):
+        """The gradient of each image's loss by its scores: per image, undivided."""
+
+    def compare(self, input, target):
+        """Predictions, the loss of each image and its gradient: a `Compared`."""
+        losses = np.full(len(input), self.loss(input, target), float)
+        return Compared(self.fprop(input), losses, self.input_grad(input, target))
+
+
+class Loss(Layer, LossMixin):
+    """A loss that computes all in one pass."""
+
+    @abstractmethod
+    def compare(self, input, target):
+        """Predictions, the loss of each image and its gradient: a `Compared`."""
+
+    def loss(self, input, target):
+        return np.mean(self._one_pass(input, target).losses)
+
+    def input_grad(self, input, target):
+        return self._one_pass(input, target).grad
+
+
+class LogRegression(Loss):
     """Softmax with cross-entropy: (n_imgs, n_classes) scores to probabilities."""
 
     is_classifier = True
@@ -21,23 +83,16 @@ class LogRegression(Layer, LossMixin):
         return probs
 
     def bprop(self, output_grad):
-        """The gradient by the scores from one by the probabilities; training uses `input_grad`."""
+        """The gradient by the scores from one by the probabilities; training uses `compare`."""
         probs = self._kept
         return probs * (output_grad - np.sum(output_grad * probs, axis=1, keepdims=True))
 
-    def loss(self, input, target):
-        return -np.mean(log_softmax(input)[np.arange(len(target)), target])
-
-    def input_grad(self, input, target):
-        grad = np.exp(log_softmax(input))
-        grad[np.arange(len(target)), target] -= 1
-        return grad
-
-    def loss_and_grad(self, input, target):
-        """`loss`, for how many images `fprop` is right, and `input_grad`: all of one softmax."""
-        grad = self._fleeting(input.shape, input.dtype)
-        loss, n_right = cross_entropy(input, target, grad)
-        return loss, n_right, grad
+    def compare(self, input, target):
+        probs = self._array("probs", input.shape, input.dtype)
+        grad = self._scratch(input.shape, input.dtype)
+        losses = self._array("losses", (len(input),), FLOAT64)
+        cross_entropy(input, target, probs, losses, grad)
+        return Compared(probs, losses, grad)
 
     def output_shape(self, input_shape):
         advice = "" if len(input_shape) < 3 else ": put a Flatten and a Linear layer before it"
@@ -45,13 +100,7 @@ class LogRegression(Layer, LossMixin):
         return tuple(input_shape)
 
 
-def log_softmax(scores):
-    """Logarithms of softmax probabilities; subtracting the maximum, no exponent is positive."""
-    shifted = scores - np.max(scores, axis=1, keepdims=True)
-    return shifted - np.log(np.sum(np.exp(shifted), axis=1, keepdims=True))
-
-
-class MeanSquaredError(Layer, LossMixin):
+class MeanSquaredError(Loss):
     """Predicts its input; the loss is the mean squared difference over images and targets."""
 
     is_classifier = False
@@ -62,12 +111,16 @@ class MeanSquaredError(Layer, LossMixin):
     def bprop(self, output_grad):
         return output_grad
 
-    def loss(self, input, target):
-        return np.mean(np.square(input - target))
-
-    def input_grad(self, input, target):
-        n_targets = max(input[0].size, 1)
-        return (input - target) * (2 / n_targets)
+    def compare(self, input, target):
+        n_targets = max(input[0].size, 1) if len(input) else 1
+        grad = np.subtract(input, target, out=self._scratch(input.shape, input.dtype))
+        squares = np.square(grad, out=self._scratch(input.shape, input.dtype))
+        losses = np.mean(squares.reshape(len(input), -1), axis=1, dtype=float)
+        grad *= 2 / n_targets
+        return Compared(input, losses, grad)
 
     def output_shape(self, input_shape):
         return tuple(input_shape)
+
+
+FLOAT64 = np.dtype(np.float64)

@@ -4,19 +4,22 @@ import numpy as np
 
 from nnet._dense import bprop_relu
 from nnet._pool import bprop_pool_bc01, pool_bc01
-from nnet.geometry import as_pair, pool_geometry
-from nnet.layers.base import Layer, as_bool, check_axes
+from nnet.geometry import PADDING_WORDS, pool_geometry
+from nnet.layers.arguments import Option, PairOption, as_bool, as_word, check_axes
+from nnet.layers.base import Layer
+from nnet.layers.windows import WindowMixin, as_padding_mode
 
 MAX_PLACES = 256  # pixels of a window: the kernels keep a place among them in a byte
 
 
-class Pool(Layer):
+class Pool(WindowMixin, Layer):
     """Maximum or average of windows.
 
     Parameters
     ----------
     pool_shape, strides : int or (int, int)
-        (height, width). Signals are images of height 1: give (1, length).
+        (height, width). Signals are images of height 1: for them give (1, length), or the
+        length alone, as in Pool(2, 2).
     mode : {'max', 'avg'}
     padding_mode : {'centered', 'same', 'valid', 'full'} or pads
         'centered': output size = image size // stride, and windows start at
@@ -27,6 +30,13 @@ class Pool(Layer):
         real pixels. For averages only.
     """
 
+    _WINDOW = "pool_shape"
+    pool_shape = PairOption()
+    strides = PairOption()
+    mode = Option(as_word, ("max", "avg"))
+    padding_mode = Option(as_padding_mode, ("centered", *PADDING_WORDS))
+    count_include_pad = Option(as_bool)
+
     def __init__(
         self,
         pool_shape=(3, 3),
@@ -35,18 +45,28 @@ class Pool(Layer):
         padding_mode="centered",
         count_include_pad=False,
     ):
-        if mode not in ("max", "avg"):
-            raise ValueError(f"mode is {mode!r}, expected 'max' or 'avg'")
-        self.pool_shape = as_pair(pool_shape, "pool_shape")
-        self.strides = as_pair(strides, "strides")
+        self.pool_shape = pool_shape
+        self.strides = strides
         self.mode = mode
         self.padding_mode = padding_mode
-        self.count_include_pad = as_bool(count_include_pad, "count_include_pad")
-        if mode == "max" and self.count_include_pad:
+        self.count_include_pad = count_include_pad
+        self._check_mode()
+
+    def _check_mode(self):
+        if self.mode == "max" and self.count_include_pad:
             raise ValueError("count_include_pad is True, expected False for mode 'max'")
 
     def _setup(self, input_shape, rng):
         self.output_shape(input_shape)
+
+    def _find_geometry(self):
+        return {
+            "pool_h": self._window("pool_shape")[0],
+            "pool_w": self._window("pool_shape")[1],
+            "stride_y": self._window("strides")[0],
+            "stride_x": self._window("strides")[1],
+            "padding_mode": self._pads(),
+        }
 
     def fprop(self, input):
         output, switches = self._output(input), None
@@ -56,44 +76,47 @@ class Pool(Layer):
             input,
             output,
             switches,
-            *self.pool_shape,
-            *self.strides,
             mode=self.mode,
-            padding_mode=self.padding_mode,
             count_include_pad=self.count_include_pad,
+            **self._geometry(),
         )
         if self.training:
             self._kept = input.shape, output, switches
         return output
 
     def bprop(self, output_grad):
-        input_shape, output, switches = self._kept
-        if self._fused_relu_grad:  # here there are fewer values than before the pooling
-            masked = self._fleeting(output.shape, output.dtype)
-            output_grad = bprop_relu(output, output_grad, masked)
-        imgs_grad = self._fleeting(input_shape, output_grad.dtype)
+        input_shape, _, switches = self._kept
+        imgs_grad = self._scratch(input_shape, output_grad.dtype)
         return bprop_pool_bc01(
             output_grad,
             switches,
             imgs_grad,
-            *self.pool_shape,
-            *self.strides,
             mode=self.mode,
-            padding_mode=self.padding_mode,
             count_include_pad=self.count_include_pad,
+            **self._geometry(),
         )
 
+    def bprop_relu(self, output_grad):
+        """`bprop`, and that of a ReLU before this layer: here there are fewer values."""
+        output = self._kept[1]
+        masked = self._scratch(output.shape, output.dtype)
+        return self.bprop(bprop_relu(output, output_grad, masked))
+
     def output_shape(self, input_shape):
+        self._check_mode()
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
-        where = pool_geometry(*input_shape[2:], *self.pool_shape, *self.strides, self.padding_mode)
+        where = pool_geometry(*input_shape[2:], **self._geometry())
         return *input_shape[:2], where.out_h, where.out_w
 
     def _switches(self, out_shape):
         """Places in windows, or for large windows rows and columns in images."""
-        if self.pool_shape[0] * self.pool_shape[1] > MAX_PLACES:
-            return self._array("switches", (*out_shape, 2), np.intp)
-        return self._array("switches", out_shape, np.uint8)
+        pool_h, pool_w = self._window("pool_shape")
+        if pool_h * pool_w > MAX_PLACES:
+            return self._array("switches", (*out_shape, 2), INTP)
+        return self._array("switches", out_shape, UINT8)
 
+
+INTP, UINT8 = np.dtype(np.intp), np.dtype(np.uint8)
 
 WHOLE = {"mode": "avg", "padding_mode": "valid"}  # with a window of the image's size
 
@@ -113,7 +136,7 @@ class GlobalAveragePool(Layer):
 
     def bprop(self, output_grad):
         input_shape = self._kept
-        imgs_grad = self._fleeting(input_shape, output_grad.dtype)
+        imgs_grad = self._scratch(input_shape, output_grad.dtype)
         size = input_shape[2:]
         output_grad = output_grad[:, :, None, None]
         return bprop_pool_bc01(output_grad, None, imgs_grad, *size, *size, **WHOLE)

@@ -6,7 +6,7 @@ import re
 from nnet.geometry import PADDING_WORDS
 from nnet.layers import Activation, Conv, Flatten, GlobalAveragePool, Linear, LogRegression, Pool
 from nnet.layers.activation import FUNCTIONS
-from nnet.layers.base import WeightedLayer
+from nnet.layers.weighted import WeightedLayer
 
 SYNTAX = f"""\
   conv16-3x3   16 filters of 3x3 pixels; may be followed by -s2 (stride 2),
@@ -89,8 +89,7 @@ def complete(named_layers, image_shape, n_classes, weight_decay=0.0):
             shape = layers[-1].output_shape(shape)
         try:
             if isinstance(layer, WeightedLayer):
-                param_shapes = layer.param_shapes(shape).values()
-                n_params += sum(map(math.prod, param_shapes))
+                n_params += sum(map(math.prod, layer.array_shapes(shape).values()))
             shape = layer.output_shape(shape)
         except ValueError as error:
             raise ValueError(f"layer {piece!r} after {before}: {error}") from error
@@ -154,7 +153,7 @@ def _size(text, what):
     if not match:
         raise ValueError(f"expected {what}")
     height, width = match.groups()
-    return int(height), int(width or height)
+    return int(height) if width is None else (int(height), int(width))
 
 
 def _count(text, what):

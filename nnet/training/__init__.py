@@ -1,2 +1,12 @@
-"""Training: the network, one run of it, and what it is made of.
+"""Training: networks, a call of fit, and what it is made of.
+
+network.py     NeuralNetwork: fit, predict, state_dict, save
+run.py         TrainingRun: one call of fit
+setup.py       how layers are set up, and put back where that fails
+model.py       Model: layers that are set up, and what they compute
+layouts.py     which axes of X are what
+data.py        the checks of X and y
+optimizers.py  SGD
+progress.py    what callbacks are told
+gradients.py   gradients by central differences
 """

@@ -5,9 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnet.training.data import as_images
+from nnet._atomic import AtWork
 from nnet.layers import ParamMixin
-from nnet.layers.base import as_generator
+from nnet.layers.streams import as_streams
+from nnet.layers.tree import collect, describe, numbered, state_arrays, walk
+from nnet.training.data import as_images, as_labels, as_values, check_lengths, encode
+from nnet.training.setup import set_up
 
 
 class GradientError(NamedTuple):
@@ -21,30 +24,59 @@ class GradientError(NamedTuple):
 def check(network, X, y, eps, max_checks):
     """One GradientError for each array of `network.params()`, measured on a copy."""
     X = as_images(X, np.float64)
+    check_lengths(X, y)
     twin = copy.deepcopy(network)
-    fitted = network.input_shape_ is not None
-    target = twin._setup(X, y, len(X), as_generator(twin.rng), network.classes_ if fitted else None)
-    for param, value in zip(twin.params(), network.params() if fitted else []):
-        param[...] = value
-    names = [
-        f"{twin._name(i)}.params()[{j}]"
-        for i, layer in enumerate(twin.layers)
+    fitted = twin._model
+    model, target = _set_up(twin, X, y, fitted)
+    layers = [
+        (describe(name, layer), layer)
+        for name, layer in walk(numbered(model.layers))
         if isinstance(layer, ParamMixin)
-        for j in range(len(layer.params()))
     ]
-    images = X.reshape(len(X), *twin._shapes[0])
-    loss_layer = twin.layers[-1]
+    if fitted is not None:
+        _copy_arrays(network._copied_model().layers, model.layers)
+    names = [f"{name}.params()[{j}]" for name, layer in layers for j in range(len(layer.params()))]
+    images = X.reshape(len(X), *model.image_shape)
 
-    def loss():
-        return float(loss_layer.loss(twin._forward(images), target))
+    def compare():
+        return model.loss.compare(model.program.fprop(images), target)
 
-    with twin._at_work(training=True):
-        twin._backward(loss_layer.input_grad(twin._forward(images), target))
-        grads = [np.array(grad) for grad in twin._collect("param_grads")]
+    at_work = AtWork(model, model.loans(training=True, streams=as_streams(0)))
+    try:
+        at_work.begin()
+        model.program.bprop(np.asarray(compare().grad))
+        grads = [np.array(grad) for grad in collect([layer for _, layer in layers], "param_grads")]
         return [
-            _compare(name, param, grad, loss, eps, max_checks)
-            for name, param, grad in zip(names, twin.params(), grads, strict=True)
+            _compare(name, param, grad, lambda: compare().losses.mean(), eps, max_checks)
+            for name, param, grad in zip(names, model.params(), grads, strict=True)
         ]
+    finally:
+        at_work.end()
+
+
+def _set_up(twin, X, y, fitted):
+    """A Model in float64, and what its loss compares with."""
+    if not twin.layers[-1].is_classifier:
+        classes, target = None, as_values(y, np.dtype(np.float64))
+    else:
+        labels = as_labels(y)
+        classes = np.unique(labels) if fitted is None else fitted.classes
+        target = encode(labels, classes, "y")
+    streams = as_streams(twin.rng)
+    model = set_up(twin, streams, X.shape[1:], X.dtype, classes, target.shape[1:], len(X))
+    return model, model.as_target(target)
+
+
+def _copy_arrays(sources, layers):
+    """Give layers the values of the fitted ones."""
+    pairs = zip(walk(numbered(sources)), walk(numbered(layers)))
+    for (_, source), (_, layer) in pairs:
+        if isinstance(layer, ParamMixin):
+            for param, value in zip(layer.params(), source.params()):
+                param[...] = value
+    states = state_arrays(numbered(sources))
+    for name, array in state_arrays(numbered(layers)).items():
+        array[...] = states[name]
 
 
 def _compare(name, param, grad, loss, eps, max_checks):

@@ -1,27 +1,19 @@
-"""NeuralNetwork: a list of layers, trained by stochastic gradient descent."""
+"""NeuralNetwork: layers that are trained together."""
 
-import time
-from math import isfinite, prod
-from threading import RLock
+import os
 
 import numpy as np
 
+from nnet._atomic import write_all
+from nnet.layers import Layer, LossMixin
+from nnet.layers.arguments import as_count
+from nnet.layers.streams import as_generator, as_streams
+from nnet.layers.tree import check_array, has_params, numbered, state_arrays, trained_arrays, walk
 from nnet.training import gradients
-from nnet._dense import all_finite
-from nnet.training.data import as_images, as_labels, as_values, batch_of, bc01_shape, check_lengths, encode
-from nnet.layers import Layer, LogRegression, LossMixin, ParamMixin
-from nnet.layers.base import as_bool, as_float, as_generator, as_int
-from nnet.training.optimizers import SGD
-from nnet.training.progress import Progress, describe
-from nnet.work import AtWork, find_foreign, find_fusions
-
-FEW_IMAGES = 16  # at once are always as fast as fewer
-CACHE_BYTES = 2**20  # with more, 256 images through the MNIST network took twice as long
-ADVICE = "try a smaller learning_rate, or scale X to values around 1"
-
-
-class DivergedError(FloatingPointError):
-    """The training loss or the parameters became NaN or infinite."""
+from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
+from nnet.training.model import NETWORKS, Model
+from nnet.training.run import TrainingRun
+from nnet.training.setup import change_of, claim, set_up
 
 
 class NeuralNetwork:
@@ -32,10 +24,12 @@ class NeuralNetwork:
     layers : list of Layer
         The last one is a loss: LogRegression for classification,
         MeanSquaredError for regression, or a class of your own with LossMixin.
+        A layer belongs to one network: the first that trains or builds it.
     rng : None, int, numpy.random.Generator or numpy.random.RandomState
-        Initial parameters and the order of the images come from it. With an
-        int every `fit` on the same data gives the same bits; a Generator or
-        RandomState is consumed, so that a second `fit` gives others.
+        Initial parameters, the order of the images and whatever else is drawn
+        come from it. With an int every `fit` on the same data gives the same
+        bits; of a Generator or RandomState each `fit` takes one number, so that
+        a second `fit` gives others.
 
     Attributes
     ----------
@@ -45,43 +39,35 @@ class NeuralNetwork:
         float32 or float64, of parameters and activations: the dtype of X in
         `fit` (integers, bools and half floats become float32).
     input_shape_ : tuple
-        Shape of one image: X.shape[1:].
+        Shape of one image: X.shape[1:]; None before `fit` or `build`.
     loss_history_, val_loss_history_, val_error_history_ : list of float
         One value for each finished epoch; the latter two are empty without
         validation data.
+
+    Notes
+    -----
+    Any number of threads may use a network. While `fit` runs, all others see the
+    last training that has ended (before the first: a network that is not fitted);
+    inside of a callback, and in whatever the callback waits for, everyone sees the
+    last step. One prediction at a time is computed: a prediction waits for those
+    before it, and after a callback for at most one step of the training, which in turn waits
+    for predictions that have begun in the callback. A second `fit` meanwhile is refused.
+
+    An exception at any moment, such as KeyboardInterrupt, leaves a network that can be used.
     """
 
     def __init__(self, layers, rng=None):
-        self.layers = list(layers)
-        for i, layer in enumerate(self.layers):
-            if not isinstance(layer, Layer):
-                raise TypeError(f"layers[{i}] is {layer!r}, expected an instance of Layer")
-            if isinstance(layer, LossMixin) != (layer is self.layers[-1]):
-                raise ValueError(
-                    f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
-                    "other, to be a loss: LogRegression() or MeanSquaredError()"
-                )
-        if len(set(map(id, self.layers))) < len(self.layers):
-            raise ValueError("layers has the same object twice, expected one object per layer")
-        self._sort_layers()
-        if not self._trained:
-            raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
-        self.rng = rng
+        self.layers = check_layers(layers)
         as_generator(rng)
-        self.input_shape_ = None
-        self._lock = RLock()
+        self.rng = rng
+        self._start()
 
-    def _sort_layers(self):
-        self._trained = [i for i, a in enumerate(self.layers) if isinstance(a, ParamMixin)]
-        self._foreign = find_foreign(self.layers)
-        self._fusions = find_fusions(self.layers)
-
-    def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state):
-        vars(self).update(state)
-        self._lock = RLock()
+    def _start(self, model=None, built_shape=None):
+        self._model = model  # what everyone sees, None before fit
+        self._transaction = None  # of the fit that runs
+        self._is_changed = False  # whether an option of a layer has
+        self._built_shape = built_shape
+        NETWORKS.add(self)
 
     # --- training -------------------------------------------------------------
 
@@ -89,7 +75,7 @@ class NeuralNetwork:
         self,
         X,
         y,
-        learning_rate=0.1,
+        learning_rate=None,
         max_iter=10,
         batch_size=64,
         momentum=0.0,
@@ -98,6 +84,7 @@ class NeuralNetwork:
         validation_data=None,
         verbose=False,
         callback=None,
+        optimizer=None,
     ):
         """Train afresh on images X and targets y.
 
@@ -105,10 +92,13 @@ class NeuralNetwork:
         ----------
         X : array (n_imgs, n_channels, img_h, img_w)
             Or (n_imgs, n_channels, length): signals, which train as images of
-            height 1. Or (n_imgs, n_features), for networks without Conv and Pool.
+            height 1; all windows must have that height, or be given as one number.
+            Or (n_imgs, n_features), for networks without Conv and Pool.
+            Converted to floats batch by batch.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
             Regression targets may have more axes: those of the last layer's output.
         learning_rate : float, or callable epoch -> float with epochs counted from 0
+            Called once for each epoch. Default: 0.1, or that of the optimizer.
         max_iter : int
             Number of epochs. Each one uses every image once.
         batch_size : int
@@ -122,9 +112,10 @@ class NeuralNetwork:
         verbose : bool
             Print one line after each epoch.
         callback : None or callable
-            Called with a `Progress` after each batch; training stops if it
-            returns true. An exception that it raises, or a KeyboardInterrupt,
-            leaves the network usable with the parameters of the last step.
+            Called with a `Progress` after each batch. Training stops if it returns True or
+            raises `StopTraining`, and goes on if it returns None or False.
+        optimizer : None, 'sgd' or Optimizer
+            None is SGD with the momentum given.
 
         Returns
         -------
@@ -136,186 +127,132 @@ class NeuralNetwork:
             For arrays, options or layers that do not fit together.
         DivergedError
             If the loss of a batch, or a parameter after an epoch, is not finite.
-            The network then counts as not fitted.
-        """
-        n_epochs, batch_size = as_int(max_iter, "max_iter", 1), as_int(batch_size, "batch_size", 1)
-        shuffle, verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
-        rate = learning_rate if callable(learning_rate) else lambda epoch: learning_rate
-        SGD([], rate(0), momentum, nesterov)  # refuses bad options before any work
-        if callback is not None and not callable(callback):
-            raise TypeError(f"callback is {callback!r}, expected None or a callable")
-        X = np.ascontiguousarray(as_images(X))  # np.take would copy it for every batch
-        rng = as_generator(self.rng)
-        target = self._setup(X, y, batch_size, rng)
-        try:
-            validation_data = self._as_validation(validation_data)
-        except (TypeError, ValueError):
-            self.input_shape_ = None  # set up, but not fitted
-            raise
-        optimizer = SGD(self.params(), rate(0), momentum, nesterov)
+        RuntimeError
+            While another `fit` of the network runs.
 
-        try:
-            with self._at_work(training=True):
-                for epoch in range(1, n_epochs + 1):
-                    optimizer.learning_rate = as_float(rate(epoch - 1), "learning_rate(epoch)")
-                    order = rng.permutation(len(X)) if shuffle else np.arange(len(X))
-                    epochs = epoch, n_epochs
-                    for progress in self._epoch(X, target, order, batch_size, optimizer, epochs):
-                        if progress.epoch_done:
-                            progress = self._end_epoch(progress, validation_data)
-                            if verbose:
-                                print(describe(progress), flush=True)
-                        if callback is not None and callback(progress):
-                            return self
-        except DivergedError:
-            self.input_shape_ = None  # its parameters are of no use
-            raise
+        Notes
+        -----
+        After a DivergedError, or any exception before the first step, the network, its
+        parameters and its rng are what they were before the call. Any other exception,
+        from a callback or by Ctrl-C, keeps the parameters of the last step.
+        """
+        run = TrainingRun(
+            self,
+            learning_rate=learning_rate,
+            max_iter=max_iter,
+            batch_size=batch_size,
+            momentum=momentum,
+            nesterov=nesterov,
+            shuffle=shuffle,
+            verbose=verbose,
+            callback=callback,
+            optimizer=optimizer,
+        )
+        run.run(X, y, validation_data)
         return self
 
-    def _setup(self, X, y, batch_size, rng, classes=None):
-        """Set up the layers and everything that follows from X and y; return the target."""
-        check_lengths(X, y)
-        if len(X) == 0:
-            raise ValueError("X has no images, expected at least one")
-        if self.layers[-1].is_classifier:
-            labels = as_labels(y)
-            classes = np.unique(labels) if classes is None else classes
-            if len(classes) < 2:
-                raise ValueError(f"y has only {classes.tolist()}, expected at least 2 classes")
-            target = encode(labels, classes, "y")
-            target_shape, output_shape = (), (len(classes),)
-        else:
-            target = as_values(y, X.dtype)
-            target_shape, output_shape = target.shape[1:], target.shape[1:] or (1,)
-            target = target.reshape(len(X), *output_shape)
+    def build(self, input_shape, n_outputs=None, dtype="float32"):
+        """Set the layers up without data: parameters are drawn, and the network predicts.
 
-        self.input_shape_ = None  # not fitted, should a layer refuse its input
-        self._setup_layers((min(batch_size, len(X)), *bc01_shape(X.shape[1:])), X.dtype, rng)
-        if self._shapes[-1] != output_shape:
-            what = "the targets" if classes is None else f"the {len(classes)} classes"
-            raise ValueError(
-                f"{self._name(-1)} gets {self._shapes[-1]} values for each image, "
-                f"expected {output_shape} for {what} of y"
-            )
-        self.classes_, self.target_shape_ = classes, target_shape
-        self.dtype_, self.input_shape_ = X.dtype, X.shape[1:]
-        self.loss_history_, self.val_loss_history_, self.val_error_history_ = [], [], []
-        return target
+        Parameters
+        ----------
+        input_shape : tuple
+            Shape of one image: (n_channels, img_h, img_w), (n_channels, length) or
+            (n_features,).
+        n_outputs : None, int or tuple
+            Number of classes, which get the labels 0, 1, ...; for regression the number of
+            targets, or their shape. None: what the layers put out.
+        dtype : {'float32', 'float64'}
 
-    def _setup_layers(self, shape, dtype, rng):
-        self._sort_layers()  # the list may have changed since __init__
-        self._shapes = [shape[1:]]  # of one image, before each layer and after the last
-        for i, layer in enumerate(self.layers):
-            layer.dtype = dtype
-            try:
-                layer._setup(shape, rng)
-                shape = tuple(layer.output_shape(shape))
-            except (TypeError, ValueError) as error:
-                kind = TypeError if isinstance(error, TypeError) else ValueError
-                message = f"{self._name(i)} cannot take an input of shape {shape}: {error}"
-                raise kind(message) from error
-            self._shapes.append(shape[1:])
+        Returns
+        -------
+        self
+        """
+        input_shape = as_shape(input_shape, "input_shape")
+        dtype = np.dtype(dtype)
+        if dtype not in (np.float32, np.float64):
+            raise TypeError(f"dtype is {dtype}, expected float32 or float64")
+        is_classifier = self.layers[-1].is_classifier
+        classes = target_shape = None
+        if n_outputs is not None and is_classifier:
+            classes, target_shape = np.arange(as_count(n_outputs, "n_outputs")), ()
+        elif n_outputs is not None:
+            target_shape = as_target_shape(as_shape(n_outputs, "n_outputs"))
+        transaction, published = change_of(self)
+        self._built_shape = input_shape
+        try:
+            transaction.begin(published)
+            streams = as_streams(self.rng)
+            model = set_up(self, streams, input_shape, dtype, classes, target_shape, 1)
+            if is_classifier:
+                model.classes = np.arange(model.scores_shape[0])
+            model.target_shape = () if is_classifier else as_target_shape(model.scores_shape)
+            transaction.model, transaction.keep = model, True
+        finally:
+            transaction.end()
+        return self
 
-    def _name(self, i):
-        return f"layer {i % len(self.layers)} ({type(self.layers[i]).__name__})"
+    # --- what everyone sees -----------------------------------------------------
 
-    def _epoch(self, X, target, order, batch_size, optimizer, epochs):
-        """Train for one epoch, and yield a Progress after each batch."""
-        start = time.perf_counter()
-        images = X.reshape(len(X), *self._shapes[0])
-        work = np.empty((min(batch_size, len(X)), *self._shapes[0]), X.dtype)
-        loss_sum = n_right = n_seen = 0
-        for first in range(0, len(X), batch_size):
-            rows = order[first : first + batch_size]
-            # With mode='raise', take would first copy to a buffer of its own.
-            batch = images.take(rows, 0, work[: len(rows)], "clip")
-            loss, right = self._step(batch, target[rows], optimizer)
-            if not isfinite(loss):
-                raise DivergedError(
-                    f"the loss became {loss} in epoch {epochs[0]}: try a smaller learning_rate "
-                    f"than {optimizer.learning_rate}, or scale X to values around 1"
-                )
-            n_seen += len(rows)
-            loss_sum += loss * len(rows)
-            n_right += right
-            accuracy = n_right / n_seen if self.layers[-1].is_classifier else None
-            seconds = time.perf_counter() - start
-            yield Progress(self, *epochs, n_seen, len(X), loss_sum / n_seen, accuracy, seconds)
+    def _fitted(self):
+        """The Model, in which all changes of options are taken up."""
+        model = self._model
+        if model is None:
+            raise ValueError("this network is not fitted yet, expected a call of fit first")
+        is_live = self._transaction is None or model is self._transaction.model
+        if is_live and (self._is_changed or self.layers != model.layers):
+            children = numbered(check_layers(self.layers))
+            with model.lock:
+                claim(self, children)
+                for _, layer in walk(children):
+                    layer.dtype = model.dtype
+                model.plan(self.layers)
+                self._is_changed = False
+        return model
 
-    def _step(self, batch, target, optimizer):
-        """Train on one batch: its mean loss, and how many images were right before the step."""
-        loss_layer = self.layers[-1]
-        # A diverging loss is reported as such, not as a warning about some overflow.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            scores = self._forward(batch)
-            if type(loss_layer) is LogRegression:  # a subclass may have another loss or gradient
-                loss, n_right, grad = loss_layer.loss_and_grad(scores, target)
-            else:
-                loss, n_right = float(loss_layer.loss(scores, target)), 0
-                if loss_layer.is_classifier:
-                    n_right = int(np.sum(np.argmax(loss_layer.fprop(scores), axis=1) == target))
-                grad = loss_layer.input_grad(scores, target)
-                grad = self._conform(grad, scores.shape, -1, "input_grad")
-            if isfinite(loss):
-                self._backward(grad)
-                optimizer.step(self._collect("param_incs"))
-        return loss, n_right
+    def _is_current(self, model):
+        return self._model is model
 
-    def _end_epoch(self, progress, validation_data):
-        if not all(np.isfinite(param).all() for param in self.params()):
-            raise DivergedError(
-                f"a parameter became infinite or NaN in epoch {progress.epoch}: {ADVICE}"
-            )
-        self.loss_history_.append(progress.loss)
-        if validation_data is None:
-            return progress
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            val_loss, val_error = self._evaluate(*validation_data)
-        if not np.isfinite(val_loss):
-            raise DivergedError(
-                f"the validation loss became {val_loss} in epoch {progress.epoch}: {ADVICE}"
-            )
-        self.val_loss_history_.append(val_loss)
-        self.val_error_history_.append(val_error)
-        return progress._replace(val_loss=val_loss, val_error=val_error)
+    def _copied_model(self):
+        """A copy of the Model as it is at one moment, between two steps of a training."""
+        while True:
+            model = self._fitted()
+            with model.lock:
+                if self._model is model:
+                    return model.copy()
 
-    # --- the two directions ---------------------------------------------------
+    @property
+    def input_shape_(self):
+        return None if self._model is None else self._model.input_shape
 
-    def _at_work(self, training):
-        """A context for all that layers compute. Another thread that wants to predict waits."""
-        first = self.layers[self._trained[0]]
-        return AtWork(self.layers, self._shapes, self._fusions, first, training, self._lock)
+    @property
+    def dtype_(self):
+        return self._attribute("dtype")
 
-    def _forward(self, batch):
-        """The scores: what the last layer, the loss, takes."""
-        n_imgs = len(batch)
-        for i, layer in enumerate(self.layers[:-1]):
-            batch = layer.fprop(batch)
-            if i in self._foreign:
-                batch = self._conform(batch, (n_imgs, *self._shapes[i + 1]), i, "fprop")
-        return batch
+    @property
+    def classes_(self):
+        return self._attribute("classes")
 
-    def _backward(self, grad):
-        """Let the layers compute their parameters' gradients, down to the first that has any."""
-        n_imgs = len(grad)
-        for i in range(len(self.layers) - 2, self._trained[0] - 1, -1):
-            # Another's layer may keep it, while nnet's own layers use the memory again.
-            grad = self.layers[i].bprop(grad.copy() if i in self._foreign else grad)
-            if i in self._foreign and self.layers[i].need_input_grad:
-                grad = self._conform(grad, (n_imgs, *self._shapes[i]), i, "bprop")
+    @property
+    def target_shape_(self):
+        return self._attribute("target_shape")
 
-    def _conform(self, array, shape, i, method):
-        """What a layer returned, in the network's dtype; refused if of a wrong shape."""
-        array = np.asarray(array, self.dtype_)
-        if array.shape != shape:
-            raise ValueError(
-                f"{self._name(i)}.{method} returned shape {array.shape}, expected {shape}"
-            )
-        return array
+    @property
+    def loss_history_(self):
+        return self._attribute("history").loss
 
-    def _collect(self, method):
-        """The lists that a method of all layers with parameters returns, as one list."""
-        return [array for i in self._trained for array in getattr(self.layers[i], method)()]
+    @property
+    def val_loss_history_(self):
+        return self._attribute("history").val_loss
+
+    @property
+    def val_error_history_(self):
+        return self._attribute("history").val_error
+
+    def _attribute(self, name):
+        if self._model is None:
+            raise AttributeError("this network is not fitted yet, expected a call of fit first")
+        return getattr(self._model, name)
 
     # --- prediction -----------------------------------------------------------
 
@@ -325,7 +262,7 @@ class NeuralNetwork:
         Parameters
         ----------
         X : array (n_imgs, ...), each image of the shape that `fit` saw
-            No images give an empty result.
+            No images give an empty result. Converted to floats batch by batch.
 
         Returns
         -------
@@ -337,10 +274,10 @@ class NeuralNetwork:
         ValueError
             Before `fit`, and for images of another shape, or not finite.
         """
-        predictions = self._predictions(self._as_fitted(X), batch_size)
-        if self.layers[-1].is_classifier:
-            return self.classes_[np.argmax(predictions, axis=1)]
-        return predictions.reshape(len(predictions), *self.target_shape_)
+        model, predictions = self._predictions(X, batch_size)
+        if model.is_classifier:
+            return model.classes[np.argmax(predictions, axis=1)]
+        return predictions.reshape(len(predictions), *model.target_shape)
 
     def predict_proba(self, X, batch_size=256):
         """Class probabilities, array (n_imgs, n_classes), columns in the order of `classes_`.
@@ -348,96 +285,84 @@ class NeuralNetwork:
         Parameters and errors as for `predict`; TypeError for a regression network.
         """
         if not self.layers[-1].is_classifier:
-            raise TypeError(
-                f"{self._name(-1)} predicts values, expected a classifier as last layer"
-            )
-        return self._predictions(self._as_fitted(X), batch_size)
+            name = f"layer {len(self.layers) - 1} ({type(self.layers[-1]).__name__})"
+            raise TypeError(f"{name} predicts values, expected a classifier as last layer")
+        return self._predictions(X, batch_size)[1]
+
+    def _predictions(self, X, batch_size):
+        batch_size = as_count(batch_size, "batch_size")
+        while True:
+            model = self._fitted()
+            images = Images(X, model.dtype, model.input_shape)
+            predictions = model.predictions(images, batch_size, self._is_current)
+            if predictions is not None:
+                return model, predictions
 
     def error(self, X, y, batch_size=256):
         """Fraction of wrong labels; for regression, the mean squared error.
 
         Labels that `fit` did not see count as wrong.
         """
-        X = self._as_fitted(X)
-        check_lengths(X, y)
-        if len(X) == 0:
-            raise ValueError("X has no images, expected at least one")
-        return self._evaluate(X, self._as_target(y), batch_size)[1]
-
-    def _as_fitted(self, X):
-        """X as `fit` would take it, refused if its images have another shape."""
-        if self.input_shape_ is None:
-            raise ValueError("this network is not fitted yet, expected a call of fit first")
-        X = as_images(X, self.dtype_)
-        if X.shape[1:] != self.input_shape_:
-            raise ValueError(f"X has shape {X.shape}, expected {batch_of(self.input_shape_)}")
-        return X
-
-    def _as_target(self, y, strict_name=None):
-        """What the loss compares with: class indices or values."""
-        if self.layers[-1].is_classifier:
-            return encode(as_labels(y), self.classes_, strict_name)
-        y = as_values(y, self.dtype_)
-        if y.shape[1:] != self.target_shape_:
-            raise ValueError(f"y has shape {y.shape}, expected {batch_of(self.target_shape_)}")
-        return y.reshape(len(y), *self._shapes[-1])
-
-    def _as_validation(self, validation_data):
-        """What `_evaluate` takes, from what `fit` takes."""
-        if validation_data is None:
-            return None
-        try:
-            X, y = validation_data
-        except (TypeError, ValueError):
-            raise ValueError("validation_data is not a pair, expected None or (X, y)") from None
-        X = self._as_fitted(X)
-        check_lengths(X, y)
-        if len(X) == 0:
-            raise ValueError("validation_data has no images, expected at least one")
-        return X, self._as_target(y, "validation_data")
-
-    def _scores(self, X, batch_size):
-        batch_size = as_int(batch_size, "batch_size", 1)
-        if len(X) > FEW_IMAGES:
-            batch_size = min(batch_size, self._images_in_cache())
-        images = X.reshape(len(X), *self._shapes[0])
-        if len(X) <= batch_size and not self._foreign:  # another's layer may return its own array
-            return self._forward(images)
-        scores = np.empty((len(X), *self._shapes[-2]), self.dtype_)
-        for start in range(0, len(X), batch_size):
-            scores[start : start + batch_size] = self._forward(images[start : start + batch_size])
-        return scores
-
-    def _images_in_cache(self):
-        """As many as leave the next layer the largest activation in the L2 cache."""
-        return max(FEW_IMAGES, CACHE_BYTES // (self.dtype_.itemsize * max(map(prod, self._shapes))))
-
-    def _predictions(self, X, batch_size):
-        with self._at_work(training=False):
-            scores = self._scores(X, batch_size)
-            if not all_finite(scores):
-                raise DivergedError(
-                    "the last layer gets NaN or infinite values: the training diverged, or X is "
-                    "far larger than in training"
-                )
-            return self.layers[-1].fprop(scores)
-
-    def _evaluate(self, X, target, batch_size=256):
-        """Mean loss and error."""
-        loss_layer = self.layers[-1]
-        with self._at_work(training=False):
-            scores = self._scores(X, batch_size)
-            predictions = loss_layer.fprop(scores)
-            loss = float(loss_layer.loss(scores, target))
-        if loss_layer.is_classifier:
-            return loss, float(np.mean(np.argmax(predictions, axis=1) != target))
-        return loss, float(np.mean(np.square(predictions - target)))
+        batch_size = as_count(batch_size, "batch_size")
+        while True:
+            model = self._fitted()
+            images = Images(X, model.dtype, model.input_shape)
+            check_lengths(images, y)
+            if len(images) == 0:
+                raise ValueError("X has no images, expected at least one")
+            if model.is_classifier:
+                target = encode(as_labels(y), model.classes)
+            else:
+                target = model.as_target(as_values(y, model.dtype))
+            found = model.evaluate(images, target, batch_size, self._is_current)
+            if found is not None:
+                return found[1]
 
     # --- parameters -----------------------------------------------------------
 
     def params(self):
         """All parameter arrays, first layer first: the live arrays, which may be written to."""
-        return self._collect("params")
+        return self._fitted().params()
+
+    def state_dict(self):
+        """Copies of all arrays by name: parameters such as "3.W" and "5.0.b", then state.
+
+        A name is the numbers and names of the layers, one inside of the other, and that of
+        the array: "5.shortcut.0.W" is W of the first layer of layer 5's shortcut.
+        """
+        children = numbered(self._copied_model().layers)
+        return trained_arrays(children) | state_arrays(children)
+
+    def load_state_dict(self, state):
+        """Copy arrays into the network, which `fit` or `build` has set up.
+
+        Parameters
+        ----------
+        state : dict of str to array
+            As from `state_dict`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Before any change, for names that are missing or unknown, and for other shapes
+            and dtypes than the network's.
+        """
+        model = self._fitted()
+        if self._transaction is not None and model is not self._transaction.model:
+            raise RuntimeError("this network is being trained, expected the end of fit first")
+        children = numbered(model.layers)
+        arrays = trained_arrays(children) | state_arrays(children)
+        missing = [name for name in arrays if name not in state]
+        unknown = [name for name in state if name not in arrays]
+        if missing or unknown:
+            raise ValueError(
+                f"state lacks {missing} and has the unknown {unknown}, expected {list(arrays)}"
+            )
+        sources = [np.asarray(state[name]) for name in arrays]
+        for (name, array), source in zip(arrays.items(), sources):
+            check_array(source, f"state[{name!r}]", array.shape, array.dtype)
+        with model.lock:
+            write_all(list(arrays.values()), [source.copy() for source in sources])
 
     def check_gradients(self, X, y, eps=1e-6, max_checks=20):
         """Compare the layers' gradients with central differences, in float64.
@@ -460,7 +385,23 @@ class NeuralNetwork:
         """
         return gradients.check(self, X, y, eps, max_checks)
 
-    # --- files ----------------------------------------------------------------
+    # --- copies and files -------------------------------------------------------
+
+    def __getstate__(self):
+        """What copies and pickles hold: no memory of work at hand, and no training."""
+        model = None if self._model is None else self._copied_model()
+        return {
+            "layers": self.layers if model is None else model.layers,
+            "rng": self.rng,
+            "built_shape": self._built_shape,
+            "fitted": model and model.attributes(),
+        }
+
+    def __setstate__(self, state):
+        self.layers, self.rng = state["layers"], state["rng"]
+        self._start(built_shape=state["built_shape"])
+        if state["fitted"] is not None:
+            self._take(state["fitted"])
 
     def save(self, path):
         """Write architecture and parameters to a safetensors file.
@@ -469,14 +410,14 @@ class NeuralNetwork:
 
         Raises
         ------
-        ValueError
-            Before `fit`, and for layers that are not nnet's own.
+        ValueError, TypeError
+            Before `fit`, for layers that are not nnet's own, and for arrays that are not
+            finite, or of another shape or dtype than the layers call for: before the old
+            file is touched.
         """
-        if self.input_shape_ is None:
-            raise ValueError("this network is not fitted yet, expected a call of fit first")
         from nnet.files import saving  # only now: it needs modules that import nnet can do without
 
-        saving.save(self, path)
+        saving.save(self._copied_model(), os.fsdecode(path))
 
     @classmethod
     def load(cls, path):
@@ -491,7 +432,44 @@ class NeuralNetwork:
         """
         from nnet.files import saving
 
-        layers, fitted = saving.load(path)
+        layers, fitted = saving.load(os.fsdecode(path))
         network = cls(layers)
-        vars(network).update(fitted)
+        network._take(fitted)
         return network
+
+    def _take(self, attributes):
+        """Become fitted: the layers have their arrays."""
+        children = numbered(self.layers)
+        claim(self, children)
+        self._model = Model(self.layers, **attributes)
+        self._is_changed = False
+
+
+def check_layers(layers):
+    """The layers as a list, if they make a network."""
+    layers = list(layers)
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layers[{i}] is {layer!r}, expected an instance of Layer")
+        if isinstance(layer, LossMixin) != (layer is layers[-1]):
+            raise ValueError(
+                f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
+                "other, to be a loss: LogRegression() or MeanSquaredError()"
+            )
+    every = [layer for _, layer in walk(numbered(layers))]
+    if len(set(map(id, every))) < len(every):
+        raise ValueError("layers has the same object twice, expected one object per layer")
+    if not any(map(has_params, layers)):
+        raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
+    return layers
+
+
+def as_shape(value, name):
+    """A tuple of ints of at least 1; one int for a single axis."""
+    lengths = tuple(value) if np.iterable(value) else (value,)
+    return tuple(as_count(length, name) for length in lengths)
+
+
+def as_target_shape(scores_shape):
+    """Of one target, for scores of this shape: a single one has no axis."""
+    return () if scores_shape == (1,) else scores_shape

@@ -1,12 +1,73 @@
-"""Stochastic gradient descent."""
+"""Optimizers: how parameters change, given the directions to step against."""
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 
-from nnet.layers.base import as_bool, as_float
+from nnet._atomic import sgd_step, write_all
+from nnet.layers.arguments import as_bool, as_float
 
 
-class SGD:
-    """Steps with momentum, in place.
+class Optimizer(ABC):
+    """Changes parameters in place, step by step.
+
+    Attributes
+    ----------
+    learning_rate : float
+        May be changed between steps; a network sets it for each epoch.
+    params : list of arrays
+        What `step` changes.
+    """
+
+    learning_rate: float
+    params: list
+
+    @abstractmethod
+    def bind(self, params):
+        """Start afresh, on these parameters."""
+
+    def exchange(self, params):
+        """Go on with other arrays of the same shapes and dtypes in place of the parameters."""
+        for i, (new, old) in enumerate(zip(params, self.params, strict=True)):
+            if new.shape != old.shape or new.dtype != old.dtype:
+                raise ValueError(
+                    f"parameter {i} became an array of shape {new.shape} and dtype {new.dtype}, "
+                    f"expected {old.shape} and {old.dtype}"
+                )
+        self.params = list(params)
+
+    @abstractmethod
+    def step(self, incs):
+        """Step against `incs`, one array for each parameter.
+
+        Raises
+        ------
+        ValueError
+            Before any change, for other shapes than the parameters'.
+        """
+
+    def _check(self, incs):
+        incs = list(incs)
+        shapes = [np.shape(inc) for inc in incs]
+        expected = [param.shape for param in self.params]
+        if shapes != expected:
+            raise ValueError(f"incs have shapes {shapes}, expected the parameters' {expected}")
+        return incs
+
+    @abstractmethod
+    def state(self):
+        """All arrays that the next step depends on, by name."""
+
+    def load_state(self, state):
+        """Take over what `state` returned."""
+        mine = self.state()
+        if state.keys() != mine.keys():
+            raise ValueError(f"state has {sorted(state)}, expected {sorted(mine)}")
+        write_all(list(mine.values()), [state[name] for name in mine])
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
 
     With v = momentum * v + inc, a step is param -= learning_rate * v, and with
     `nesterov` param -= learning_rate * (inc + momentum * v): Sutskever et al.
@@ -15,18 +76,17 @@ class SGD:
 
     Parameters
     ----------
-    params : list of arrays
-        Changed in place by `step`.
+    params : list of arrays, optional
+        Changed in place by `step`. A network that the optimizer is given to
+        binds it to its own parameters.
     learning_rate : float
-        May be changed between steps.
     momentum : float
         At least 0 and less than 1.
     nesterov : bool
         Needs a momentum greater than 0.
     """
 
-    def __init__(self, params, learning_rate=0.1, momentum=0.0, nesterov=False):
-        self.params = list(params)
+    def __init__(self, params=(), learning_rate=0.1, momentum=0.0, nesterov=False):
         self.learning_rate = as_float(learning_rate, "learning_rate")
         self.momentum = as_float(momentum, "momentum")
         if self.momentum >= 1:
@@ -34,26 +94,43 @@ class SGD:
         self.nesterov = as_bool(nesterov, "nesterov")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov is True, expected a momentum greater than 0 with it")
+        self.bind(params)
+
+    def bind(self, params):
+        self.params = list(params)
         self._velocities = [np.zeros_like(param) for param in self.params if self.momentum]
         self._temps = [np.empty_like(param) for param in self.params]
 
     def step(self, incs):
-        """Step against `incs`, one array for each parameter."""
-        incs = list(incs)
-        shapes = [np.shape(inc) for inc in incs]
-        expected = [param.shape for param in self.params]
-        if shapes != expected:
-            raise ValueError(f"incs have shapes {shapes}, expected the parameters' {expected}")
-        for i, (param, inc, temp) in enumerate(zip(self.params, incs, self._temps)):
-            if self.momentum:
-                velocity = self._velocities[i]
-                velocity *= self.momentum
-                velocity += inc
-                if self.nesterov:
-                    np.multiply(velocity, self.momentum, out=temp)
-                    temp += inc
-                    inc = temp
-                else:
-                    inc = velocity
-            np.multiply(inc, self.learning_rate, out=temp)
-            param -= temp
+        sgd_step(
+            self.params,
+            self._check(incs),
+            self._velocities,
+            self._temps,
+            self.learning_rate,
+            self.momentum,
+            self.nesterov,
+        )
+
+    def state(self):
+        return {f"velocity.{i}": velocity for i, velocity in enumerate(self._velocities)}
+
+
+OPTIMIZERS = {"sgd": SGD}
+
+
+def as_optimizer(optimizer, learning_rate, momentum, nesterov):
+    """What `fit` is given, as an Optimizer."""
+    if isinstance(optimizer, Optimizer):
+        if momentum or nesterov:
+            raise ValueError("momentum or nesterov is given, expected them in the optimizer alone")
+        return optimizer
+    if optimizer is not None and not isinstance(optimizer, str):
+        raise TypeError(
+            f"optimizer is {optimizer!r}, expected one of {tuple(OPTIMIZERS)} or an Optimizer"
+        )
+    if optimizer is not None and optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"optimizer is {optimizer!r}, expected one of {tuple(OPTIMIZERS)} or an Optimizer"
+        )
+    return SGD((), 0.0 if callable(learning_rate) else learning_rate, momentum, nesterov)

@@ -1,6 +1,15 @@
-"""How far a training is: what callbacks are told, and the lines that verbose prints."""
+"""How far a training is: what callbacks are told, and what ends it."""
 
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class DivergedError(FloatingPointError):
+    """The training loss or the parameters became NaN or infinite."""
+
+
+class StopTraining(Exception):
+    """Raised by a callback, it ends the training as if this had been its last step."""
 
 
 class Progress(NamedTuple):
@@ -10,7 +19,7 @@ class Progress(NamedTuple):
     is true and, with validation data, `val_loss` and `val_error` are set.
     """
 
-    network: object  # the NeuralNetwork, usable as it is: predict, params, save
+    network: Any  # the NeuralNetwork, usable as it is: predict, params, save
     epoch: int  # counts from 1
     n_epochs: int
     n_seen: int  # images of this epoch that were trained on
@@ -24,6 +33,15 @@ class Progress(NamedTuple):
     @property
     def epoch_done(self):
         return self.n_seen == self.n_imgs
+
+
+@dataclass
+class History:
+    """One value for each finished epoch."""
+
+    loss: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    val_error: list[float] = field(default_factory=list)
 
 
 def describe(progress):

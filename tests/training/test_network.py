@@ -54,10 +54,11 @@ def test_learns_signals(rng):
     X = rng.normal(scale=0.1, size=(80, 2, 20))
     X[y == 1] += np.sin(np.arange(20))
     layers = [Conv(4, (1, 5)), Activation("relu"), Pool((1, 2), (1, 2)), GlobalAveragePool()]
-    network = NeuralNetwork([*layers, Linear(2), LogRegression()], rng=0).fit(X, y)
-    assert network.error(X, y) == 0
+    network = NeuralNetwork([*layers, Linear(2), LogRegression()], rng=0)
+    assert network.fit(X, y, max_iter=30).error(X, y) == 0
     assert network.input_shape_ == (2, 20)
-    as_images = NeuralNetwork(copy.deepcopy(network.layers), rng=0).fit(X[:, :, None], y)
+    as_images = NeuralNetwork(copy.deepcopy(network.layers), rng=0)
+    as_images.fit(X[:, :, None], y, max_iter=30)
     assert same(network.params(), as_images.params())
 
 
@@ -318,8 +319,8 @@ def test_no_activations_are_kept(rng):
     network.check_gradients(X[:5], y[:5])
     assert total_bytes(network) < X.nbytes // 2
     for layer in network.layers:
-        assert layer._kept is None and layer._lent is None
-        assert layer.training and layer.need_input_grad and not layer._fused_relu
+        assert layer._kept is None and layer._work is None
+        assert layer.training and layer.need_input_grad
 
 
 class Spy(Flatten):
@@ -438,7 +439,7 @@ def test_interrupt_leaves_a_usable_network(rng):
         network.fit(X, y, callback=interrupt)
     assert len(network.loss_history_) == 3
     assert network.predict(X).shape == (50,)
-    assert all(layer._lent is None for layer in network.layers)
+    assert all(layer._work is None for layer in network.layers)
 
 
 def test_best_parameters_can_be_put_back(rng):

@@ -106,7 +106,6 @@ def test_not_fitted(rng):
     for method in (network.predict, network.predict_proba, lambda X: network.error(X, y)):
         with pytest.raises(ValueError, match="not fitted yet, expected a call of fit first"):
             method(X)
-    network.fit(X, y, max_iter=1)
     with pytest.raises(ValueError):
         network.fit(X, y, validation_data=(X, y[:3]))
     with pytest.raises(ValueError, match="not fitted yet"):

@@ -1,0 +1,55 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+class Work:
+    output_shape: tuple[int, ...] | None
+    training: bool
+    need_input_grad: bool
+    def __init__(
+        self,
+        output_shape: tuple[int, ...] | None,
+        training: bool,
+        need_input_grad: bool,
+        passing: list[NDArray[np.uint8]],
+        make_rng: Callable[[], Any] | None = None,
+    ) -> None: ...
+    @property
+    def rng(self) -> Any: ...
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]: ...
+    def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]: ...
+    def output(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]: ...
+
+class AtWork:
+    outer: AtWork | None
+    thread: int
+    def __init__(self, place: Any, loans: list[tuple[Any, Work]]) -> None: ...
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+    def take_back(self) -> None: ...
+
+class Transaction:
+    keep: bool
+    model: Any
+    thread: int
+    def __init__(
+        self,
+        network: Any,
+        states: list[tuple[Any, dict[str, Any]]],
+        put_back_rng: Callable[[], object],
+    ) -> None: ...
+    def begin(self, published: Any) -> None: ...
+    def end(self) -> None: ...
+
+def write_all(targets: list[NDArray[Any]], sources: list[NDArray[Any]]) -> None: ...
+def sgd_step(
+    params: list[NDArray[Any]],
+    incs: list[NDArray[Any]],
+    velocities: list[NDArray[Any]],
+    temps: list[NDArray[Any]],
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+) -> None: ...

@@ -1,0 +1,255 @@
+"""What an interrupt must not cut in two, and the arrays that layers are lent.
+
+Python handles signals, such as that of Ctrl-C, between the bytecodes of Python code, so
+that an exception can arrive after any of them. It never arrives inside of compiled code:
+what is here is done whole, or not at all.
+"""
+
+cimport numpy as cnp
+from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
+
+import numpy as np
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *object)
+
+
+# --- arrays that are lent ---------------------------------------------------------
+
+cdef enum:
+    ALIGNMENT = 64      # bytes: a line of the cache, and the widest vector
+
+
+cdef cnp.ndarray free_block(list blocks, Py_ssize_t n_bytes):
+    """A piece of memory that nobody reads any more; a new one takes the place of one too small."""
+    cdef cnp.ndarray block
+    cdef Py_ssize_t i, too_small = -1
+    for i in range(len(blocks)):
+        block = <cnp.ndarray>blocks[i]
+        if Py_REFCNT(<PyObject *>block) == 2:   # the list's and this function's: no view is left
+            if cnp.PyArray_DIM(block, 0) >= n_bytes + ALIGNMENT:
+                return block
+            too_small = i
+    if too_small >= 0:
+        block = None
+        blocks.pop(too_small)       # its memory may serve the new one
+    block = np.empty(n_bytes + ALIGNMENT, np.uint8)
+    blocks.append(block)
+    return block
+
+
+cdef cnp.ndarray array_on(cnp.ndarray block, tuple shape, cnp.dtype dtype):
+    cdef cnp.npy_intp dims[32]
+    cdef size_t start = <size_t>cnp.PyArray_DATA(block)
+    cdef int axis, n_axes = len(shape)
+    cdef cnp.ndarray array
+    for axis in range(n_axes):
+        dims[axis] = shape[axis]
+    start = (start + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    array = cnp.PyArray_SimpleNewFromData(n_axes, dims, dtype.num, <void *>start)
+    cnp.set_array_base(array, block)
+    return array
+
+
+cdef Py_ssize_t size_of(tuple shape, cnp.dtype dtype) except -1:
+    cdef Py_ssize_t n_bytes = dtype.itemsize
+    for length in shape:
+        n_bytes *= length
+    return n_bytes
+
+
+cdef class Work:
+    """What a network lends one of its layers while it works.
+
+    An array that it hands out is not handed out again while anybody refers to it, or to a
+    view of it: there is no moment at which it would have to be given back.
+
+    Parameters
+    ----------
+    output_shape : tuple or None
+        Of one image, if known.
+    training, need_input_grad : bool
+        See `nnet.Layer`.
+    passing : list
+        The memory for arrays that pass from layer to layer: one list for all of them.
+    make_rng : callable
+        Makes the layer's stream of random numbers, when it first draws one.
+    """
+
+    cdef readonly tuple output_shape
+    cdef readonly bint training, need_input_grad
+    cdef list passing
+    cdef dict own
+    cdef object make_rng, _rng
+
+    def __init__(self, tuple output_shape, bint training, bint need_input_grad, list passing,
+                 make_rng=None):
+        self.output_shape = output_shape
+        self.training, self.need_input_grad = training, need_input_grad
+        self.passing, self.make_rng = passing, make_rng
+        self.own = {}
+
+    @property
+    def rng(self):
+        if self._rng is None:
+            self._rng = self.make_rng()
+        return self._rng
+
+    def array(self, str name, tuple shape, cnp.dtype dtype):
+        """An uninitialised array of the layer's own: in every step the same memory."""
+        cdef list blocks = self.own.get(name)
+        if blocks is None:
+            blocks = self.own[name] = []
+        return array_on(free_block(blocks, size_of(shape, dtype)), shape, dtype)
+
+    def scratch(self, tuple shape, cnp.dtype dtype):
+        """An uninitialised array from the memory that all layers share."""
+        return array_on(free_block(self.passing, size_of(shape, dtype)), shape, dtype)
+
+    def output(self, tuple shape, cnp.dtype dtype):
+        """The array for an output: kept until the gradient is known, if the network trains."""
+        return self.array("output", shape, dtype) if self.training else self.scratch(shape, dtype)
+
+
+# --- layers at work -----------------------------------------------------------------
+
+cdef object ABSENT = object()
+
+
+cdef class AtWork:
+    """Lends layers what they need, and takes it back: `begin` in a try, `end` in its finally.
+
+    Parameters
+    ----------
+    place : object with the attributes lock (a threading.RLock) and at_work
+        Whose layers these are: one thread at a time works with them.
+    loans : list of (layer, Work)
+    """
+
+    cdef object place, lock
+    cdef list loans, before
+    cdef readonly AtWork outer          # that of a call inside of which this one is
+    cdef readonly long thread
+
+    def __init__(self, place, list loans):
+        self.place, self.loans, self.thread = place, loans, PyThread_get_thread_ident()
+
+    def begin(self):
+        cdef dict attributes
+        cdef Work work
+        cdef object lock = self.place.lock
+        lock.acquire()
+        self.lock, self.outer, self.before = lock, self.place.at_work, []
+        self.place.at_work = self
+        for layer, work in self.loans:
+            attributes = layer.__dict__
+            self.before.append((
+                attributes.get("_work", ABSENT), attributes.get("training", ABSENT),
+                attributes.get("need_input_grad", ABSENT),
+            ))
+            attributes["_work"], attributes["training"] = work, work.training
+            attributes["need_input_grad"] = work.need_input_grad
+
+    def end(self):
+        """Take everything back, and what the layers keep for a backward pass; once."""
+        if self.lock is None:
+            return
+        self.take_back()
+        self.place.at_work = self.outer
+        lock, self.lock = self.lock, None
+        lock.release()
+
+    cpdef take_back(self):
+        cdef dict attributes
+        cdef Work work
+        cdef tuple values
+        for (layer, work), values in zip(self.loans, self.before):
+            attributes = layer.__dict__
+            for name, value in zip(("_work", "training", "need_input_grad"), values):
+                if value is ABSENT:
+                    attributes.pop(name, None)
+                else:
+                    attributes[name] = value
+            if work.training:
+                attributes.pop("_kept", None)
+
+
+# --- steps and trainings --------------------------------------------------------------
+
+def write_all(list targets, list sources):
+    """targets[i][...] = sources[i] for all of them. Shapes and dtypes are checked before."""
+    for target, source in zip(targets, sources):
+        np.copyto(target, source, "unsafe")
+
+
+def sgd_step(list params, list incs, list velocities, list temps, double learning_rate,
+             double momentum, bint nesterov):
+    """One step of `SGD` for all parameters."""
+    cdef Py_ssize_t i
+    for i in range(len(params)):
+        inc, temp = incs[i], temps[i]
+        if momentum:
+            velocity = velocities[i]
+            np.multiply(velocity, momentum, velocity)
+            np.add(velocity, inc, velocity)
+            if nesterov:
+                np.multiply(velocity, momentum, temp)
+                np.add(temp, inc, temp)
+                inc = temp
+            else:
+                inc = velocity
+        np.multiply(inc, learning_rate, temp)
+        np.subtract(params[i], temp, params[i])
+
+
+cdef class Transaction:
+    """A training as one change: at its end the network is that of the last step, or as before.
+
+    `begin` in a try, `end` in its finally.
+
+    Attributes
+    ----------
+    keep : bool
+        Whether there is a step to keep.
+    model : Model or None
+        What is trained; set once the layers are set up.
+    """
+
+    cdef public bint keep
+    cdef public object model
+    cdef readonly long thread
+    cdef object network, before, put_back_rng
+    cdef list states
+    cdef bint begun
+
+    def __init__(self, network, list states, put_back_rng):
+        self.network, self.states, self.put_back_rng = network, states, put_back_rng
+        self.thread = PyThread_get_thread_ident()
+
+    def begin(self, published):
+        """Everyone sees the model `published` from now on, in place of the network's."""
+        network = self.network
+        if network._transaction is not None:
+            raise RuntimeError(
+                "this network is being trained, expected the end of that call of fit first"
+            )
+        self.before, self.begun = network._model, True
+        network._transaction, network._model = self, published
+
+    def end(self):
+        if not self.begun or self.network._transaction is not self:
+            return
+        network = self.network
+        if self.keep:
+            network._model = self.model
+        else:
+            for layer, state in self.states:
+                attributes = layer.__dict__
+                attributes.clear()
+                attributes.update(state)
+            self.put_back_rng()
+            network._model = self.before
+        network._transaction = None

@@ -1,0 +1,108 @@
+"""Checks of arguments: each returns the value in its one form, or says what was expected."""
+
+import math
+from contextlib import suppress
+from operator import index
+
+import numpy as np
+
+from nnet.geometry import as_pair
+
+
+def as_int(value, name, minimum):
+    """An int of at least `minimum`."""
+    try:
+        value = index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, expected an integer") from None
+    if value < minimum:
+        raise ValueError(f"{name} is {value}, expected at least {minimum}")
+    return value
+
+
+def as_count(value, name):
+    """An int of at least 1."""
+    return as_int(value, name, 1)
+
+
+def as_bool(value, name):
+    if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, int) and value in (0, 1)):
+        raise TypeError(f"{name} is {value!r}, expected True or False")
+    return bool(value)
+
+
+def as_float(value, name, alternatives=""):
+    """A finite float of at least 0."""
+    expected = f"expected a finite number of at least 0{alternatives}"
+    number = as_real(value, name, expected)
+    if not (0 <= number < math.inf):
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    return number
+
+
+def as_real(value, name, expected):
+    """A float from one real number of any type, or from an array without axes of one."""
+    array = value if np.isscalar(value) else np.asarray(value)
+    if isinstance(value, (str, bytes)) or np.ndim(array) > 0 or np.iscomplexobj(array):
+        raise TypeError(f"{name} is {value!r}, {expected}")
+    try:
+        return float(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, {expected}") from None
+    except OverflowError:  # an int that is larger than any float
+        raise ValueError(f"{name} is {value!r}, {expected}") from None
+
+
+def as_word(value, name, words):
+    """One of some strings."""
+    expected = " or ".join(map(repr, words)) if len(words) == 2 else f"one of {words}"
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}, expected {expected}")
+    if value not in words:
+        raise ValueError(f"{name} is {value!r}, expected {expected}")
+    return value
+
+
+def check_axes(input_shape, axes, advice=""):
+    """Refuse an input without the named axes, or with nothing along one of them."""
+    n_axes = axes.count(",") + 1
+    if len(input_shape) != n_axes:
+        raise ValueError(f"expected {n_axes} axes ({axes}), got shape {tuple(input_shape)}{advice}")
+    if 0 in input_shape[1:]:
+        raise ValueError(f"expected no empty axis in ({axes}), got shape {tuple(input_shape)}")
+
+
+class Option:
+    """A constructor's argument: checked when it is set, also later.
+
+    A network takes the change of a layer's option up at its next call, or refuses it there
+    if the layer's arrays don't fit. (Reading needs no help: the value is a plain attribute.)
+
+    Parameters
+    ----------
+    check : callable (value, name, *arguments) -> value
+    """
+
+    def __init__(self, check, *arguments):
+        self.check, self.arguments = check, arguments
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __set__(self, layer, value):
+        vars(layer)[self.name] = self.check(value, self.name, *self.arguments)
+        layer._option_changed()
+
+
+class PairOption(Option):
+    """A pair (y, x) of ints, or one int for both; for signals, which have no y, for x alone."""
+
+    def __init__(self):
+        super().__init__(as_pair)
+
+    def __set__(self, layer, value):
+        super().__set__(layer, value)
+        numbers = vars(layer).setdefault("_numbers", {})
+        numbers.pop(self.name, None)
+        with suppress(TypeError):
+            numbers[self.name] = index(value)

@@ -1,0 +1,128 @@
+"""Walks through layers and the layers inside of them: names, arrays, shapes."""
+
+from nnet.layers.base import ParamMixin
+
+
+def is_own(layer):
+    """Whether it is of nnet's own classes, not of a class of the user's."""
+    return type(layer).__module__.startswith("nnet.layers.")
+
+
+def numbered(layers):
+    """Children by their numbers."""
+    return {str(i): layer for i, layer in enumerate(layers)}
+
+
+def walk(children, prefix=""):
+    """(name, layer) of all layers, depth first: "5", "5.0", "5.shortcut", "5.shortcut.0"."""
+    for key, layer in children.items():
+        yield prefix + key, layer
+        yield from walk(layer.children, f"{prefix}{key}.")
+
+
+def describe(name, layer):
+    """A layer, as errors name it."""
+    return f"layer {name} ({type(layer).__name__})"
+
+
+def has_params(layer):
+    """Whether it, or a layer inside of it, has parameters."""
+    return isinstance(layer, ParamMixin) or any(map(has_params, layer.children.values()))
+
+
+def trained_arrays(children):
+    """{name: array} of all that training changes by gradients, such as "5.0.gamma"."""
+    return {
+        f"{prefix}.{name}": array
+        for prefix, layer in walk(children)
+        if isinstance(layer, ParamMixin)
+        for name, array in zip(_names(layer), layer.params())
+    }
+
+
+def state_arrays(children):
+    """{name: array} of all that follows from the images that training has seen."""
+    return {
+        f"{prefix}.{name}": getattr(layer, name)
+        for prefix, layer in walk(children)
+        for name in layer.state_names()
+    }
+
+
+def _names(layer):
+    """Of the arrays in `params()`: those of the attributes that hold them, if there are any."""
+    if is_own(layer):
+        return layer.param_names()
+    attributes = {id(value): name for name, value in vars(layer).items()}
+    return [attributes.get(id(array), f"param{i}") for i, array in enumerate(layer.params())]
+
+
+def collect(layers, method):
+    """The lists that a method of these layers returns, as one list."""
+    return [array for layer in layers for array in getattr(layer, method)()]
+
+
+class Trace:
+    """Follows the shape of a batch through layers.
+
+    Parameters
+    ----------
+    visit : callable (name, layer, input_shape), or None
+        Called for each layer that has none inside, before its output's shape is asked for.
+
+    Attributes
+    ----------
+    shapes : dict of int to (tuple, tuple)
+        By the id of each layer: the shapes of one image before and after it.
+    needs : dict of int to bool
+        Likewise, whether the gradient of its input is needed; a `Program` finds that out.
+    """
+
+    def __init__(self, visit=None):
+        self.visit = visit
+        self.shapes, self.needs = {}, {}
+
+    def __call__(self, name, layer, input_shape):
+        """The shape of the layer's output. Errors name the layer."""
+        inside = getattr(layer, "_trace", None)
+        if inside is not None:
+            shape = inside(self, name, input_shape)
+        else:
+            try:
+                if self.visit is not None:
+                    self.visit(name, layer, input_shape)
+                shape = tuple(layer.output_shape(input_shape))
+            except (TypeError, ValueError) as error:
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(
+                    f"{describe(name, layer)} cannot take an input of shape {input_shape}: {error}"
+                ) from error
+        self.shapes[id(layer)] = input_shape[1:], shape[1:]
+        return shape
+
+
+def follow(children, prefix, trace, shape):
+    """The output's shape of layers one after the other."""
+    for key, layer in children.items():
+        shape = trace(prefix + key, layer, shape)
+    return shape
+
+
+def check_arrays(name, layer, input_shape):
+    """Refuse arrays of a layer that are not what its options and this input call for."""
+    for key, shape in layer.array_shapes(input_shape).items():
+        array = getattr(layer, key, None)
+        which = f"{describe(name, layer)}.{key}"
+        if array is None:
+            raise ValueError(f"{which} is None, expected an array of shape {shape}")
+        check_array(array, which, shape, layer.dtype)
+
+
+def check_array(array, which, shape, dtype):
+    """Refuse another shape, or another dtype or byte order."""
+    if getattr(array, "shape", None) != shape:
+        raise ValueError(
+            f"{which} has shape {getattr(array, 'shape', None)}, expected {shape}"
+        )
+    if array.dtype != dtype or not array.dtype.isnative:
+        raise TypeError(f"{which} has dtype {array.dtype.str}, expected {dtype.str}: {dtype}")

@@ -1,0 +1,67 @@
+"""WeightedLayer: the common half of Conv and Linear."""
+
+import math
+
+import numpy as np
+
+from nnet.layers.arguments import Option, as_bool, as_float
+from nnet.layers.base import Layer, ParamMixin
+
+
+def as_weight_scale(value, name):
+    if isinstance(value, str) and value in ("he", "glorot"):
+        return value
+    return as_float(value, name, " or 'he' or 'glorot'")
+
+
+class WeightedLayer(Layer, ParamMixin):
+    """Weights W, biases b, and their gradients."""
+
+    weight_scale = Option(as_weight_scale)
+    weight_decay = Option(as_float)
+    use_bias = Option(as_bool)
+
+    def __init__(self, weight_scale, weight_decay, use_bias):
+        self.weight_scale = weight_scale
+        self.weight_decay = weight_decay
+        self.use_bias = use_bias
+        self.W = self.b = None
+
+    def _setup(self, input_shape, rng):
+        shapes = self.array_shapes(input_shape)
+        std = self.weight_scale
+        if std == "he":  # He et al. 2015, "Delving deep into rectifiers", eq. 10
+            std = math.sqrt(2 / self._fans(shapes["W"])[0])
+        elif std == "glorot":  # Glorot and Bengio 2010, eq. 12: a normal of this variance
+            std = math.sqrt(2 / sum(self._fans(shapes["W"])))
+        arrays = {"W": (std * rng.standard_normal(shapes["W"])).astype(self.dtype), "b": None}
+        if self.use_bias:
+            arrays["b"] = np.zeros(shapes["b"], self.dtype)
+        self._set_arrays(arrays)
+
+    def param_names(self):
+        return ["W", "b"] if self.use_bias else ["W"]
+
+    def params(self):
+        if self.W is None:
+            raise ValueError(f"{self!r} has no parameters yet, expected a call of fit or build")
+        return [getattr(self, name) for name in self.param_names()]
+
+    def param_grads(self):
+        return [getattr(self, name + "_grad") for name in self.param_names()]
+
+    def param_incs(self):
+        W_grad, *b_grad = self.param_grads()
+        if self.weight_decay == 0.0:
+            return [W_grad, *b_grad]
+        W_inc = self._array("W_inc", self.W.shape, self.W.dtype)
+        np.multiply(self.W, self.weight_decay, out=W_inc)
+        W_inc += W_grad
+        return [W_inc, *b_grad]
+
+    def _bias(self):
+        """What the forward pass adds: b, or None without a bias."""
+        return self.b if self.use_bias else None
+
+    def _bias_grad(self):
+        return self.b_grad if self.use_bias else None

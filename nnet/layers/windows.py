@@ -1,0 +1,53 @@
+"""WindowMixin: what layers that slide windows over images share."""
+
+from operator import index
+
+from nnet.geometry import as_padding
+
+
+def as_padding_mode(value, name, words):
+    """A padding mode as it was given, if it is one."""
+    as_padding(value, words)
+    return value
+
+
+class WindowMixin:
+    """Windows, strides and padding, and what they mean for signals.
+
+    Images of height 1 that are signals have no height: a window, stride or padding that was
+    given as one number is meant for their length.
+    """
+
+    _WINDOW: str  # the name of the option that is its shape
+    _found_geometry: dict | None = None
+
+    def _geometry(self):
+        """The keyword arguments of the kernel, but for the window."""
+        if self._found_geometry is None:
+            vars(self)["_found_geometry"] = self._find_geometry()
+        return self._found_geometry
+
+    def _option_changed(self):
+        self._found_geometry = None
+        super()._option_changed()
+
+    def _window(self, name):
+        """A pair (y, x): the option of that name."""
+        if self.signals and name in vars(self)["_numbers"]:
+            return 1, vars(self)["_numbers"][name]
+        return getattr(self, name)
+
+    def _pads(self):
+        """The padding mode."""
+        if self.signals and hasattr(self.padding_mode, "__index__"):
+            return 0, index(self.padding_mode)
+        return self.padding_mode
+
+    def least_height(self):
+        """Of the window, if images are signals."""
+        name = self._WINDOW
+        return 1 if name in vars(self)["_numbers"] else getattr(self, name)[0]
+
+    def width(self):
+        """Of the window."""
+        return getattr(self, self._WINDOW)[1]

@@ -1,0 +1,228 @@
+"""Model: layers that are set up for images of one shape, and what they compute."""
+
+import copy
+import os
+import threading
+import weakref
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from nnet._atomic import AtWork, Work
+from nnet._dense import all_finite
+from nnet.layers.program import Program
+from nnet.layers.tree import Trace, check_arrays, describe, follow, numbered, trained_arrays, walk
+from nnet.training.data import batch_of, bc01_shape
+from nnet.training.progress import DivergedError, History
+
+FEW_IMAGES = 16  # at once are always as fast as fewer
+CACHE_BYTES = 2**20  # with more, 256 images through the MNIST network took twice as long
+KEPT_BYTES = 2**25  # activations of one prediction whose memory serves the next
+
+
+class Model:
+    """Layers that are set up. One thread at a time works with them.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        The last one is a loss.
+    input_shape : tuple
+        Of one image, as the user gives it.
+    dtype : numpy.dtype
+    classes : array (n_classes,), or None for regression
+    target_shape : tuple
+        Of one target.
+    history : History, optional
+    visit : callable (name, layer, input_shape), or None
+        See `Trace`. By default arrays are checked.
+    n_imgs : int
+        The length of a batch, as far as the layers' `_setup` sees one.
+
+    Attributes
+    ----------
+    image_shape : tuple
+        Of one image, as the layers see it.
+    scores_shape, output_shape : tuple
+        Of what the loss takes and predicts, for one image.
+    program : Program
+        The passes through all layers but the loss.
+    """
+
+    def __init__(
+        self,
+        layers,
+        input_shape,
+        dtype,
+        classes,
+        target_shape,
+        history=None,
+        visit=check_arrays,
+        n_imgs=1,
+    ):
+        self.input_shape, self.dtype = tuple(input_shape), dtype
+        self.image_shape = bc01_shape(self.input_shape)
+        self.classes, self.target_shape = classes, target_shape
+        self.history = history or History()
+        self.lock: Any = threading.RLock()
+        self.at_work: AtWork | None = None  # whoever holds the lock
+        self.plan(layers, visit, n_imgs)
+        MODELS.add(self)
+
+    def plan(self, layers, visit=check_arrays, n_imgs=1):
+        """Find the shapes and the passes that follow from the layers and their options."""
+        trace = Trace(visit)
+        shape = follow(numbered(layers), "", trace, (n_imgs, *self.image_shape))
+        self.layers, self.loss = list(layers), layers[-1]
+        self.scores_shape, self.output_shape = trace.shapes[id(self.loss)][0], shape[1:]
+        self.program = Program(numbered(self.layers[:-1]), "", trace, need_input_grad=False)
+        self._trace = trace
+        self._loans_of_predictions = None
+        largest = max(prod(shape) for shapes in trace.shapes.values() for shape in shapes)
+        self._image_bytes = self.dtype.itemsize * max(largest, prod(self.image_shape))
+
+    def copy(self):
+        """The same with arrays of its own; nobody may work with the layers meanwhile."""
+        return Model(copy.deepcopy(self.layers), **copy.deepcopy(self.attributes()), visit=None)
+
+    def attributes(self):
+        """The arguments that make it, but the layers."""
+        names = "input_shape", "dtype", "classes", "target_shape", "history"
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def is_classifier(self):
+        return self.loss.is_classifier
+
+    def loss_name(self):
+        return describe(len(self.layers) - 1, self.loss)
+
+    def as_target(self, target, name="y"):
+        """Class indices as they are, values in the shape of what the loss predicts."""
+        if self.is_classifier:
+            return target
+        if target.shape[1:] != self.target_shape:
+            expected = batch_of(self.target_shape)
+            raise ValueError(f"{name} has shape {target.shape}, expected {expected}")
+        return target.reshape(len(target), *self.output_shape)
+
+    def params(self):
+        """All trained arrays, first layer first."""
+        return list(trained_arrays(numbered(self.layers)).values())
+
+    # --- work ---------------------------------------------------------------------
+
+    def loans(self, training, streams=None):
+        """(layer, Work) for all layers: what an AtWork lends them."""
+        passing: list[np.ndarray] = []
+        layers = [layer for _, layer in walk(numbered(self.layers))]
+        makers = streams.of_layers(layers, "work") if streams else [None] * len(layers)
+        shapes, needs = self._trace.shapes, self._trace.needs
+        return [
+            (
+                layer,
+                Work(
+                    shapes.get(id(layer), (None, None))[1],
+                    training,
+                    needs.get(id(layer), True),
+                    passing,
+                    make_rng,
+                ),
+            )
+            for layer, make_rng in zip(layers, makers)
+        ]
+
+    def _lent_for_predictions(self):
+        if self._loans_of_predictions is None:
+            self._loans_of_predictions = self.loans(training=False)
+        return self._loans_of_predictions
+
+    def predictions(self, images, batch_size, is_current):
+        """What the loss predicts from images, or None if the model `is_current` no more."""
+        results = None
+        at_work = AtWork(self, self._lent_for_predictions())
+        try:
+            at_work.begin()
+            if not is_current(self):
+                return None
+            for rows, scores in self._scores(images, batch_size):
+                if not all_finite(scores):
+                    raise DivergedError(
+                        "the last layer gets NaN or infinite values: the training diverged, or X "
+                        "is far larger than in training"
+                    )
+                predicted = self.loss.fprop(scores)
+                if results is None:
+                    if len(scores) == len(images) and not np.may_share_memory(predicted, scores):
+                        return predicted
+                    results = np.empty((len(images), *predicted.shape[1:]), predicted.dtype)
+                results[rows] = predicted
+            return results
+        finally:
+            at_work.end()
+
+    def evaluate(self, images, target, batch_size, is_current, with_loss=False):
+        """(mean loss, error), or None if the model `is_current` no more.
+
+        Without the loss, which is 0 then, class indices may be -1: unknown and wrong.
+        """
+        loss = wrong = 0.0
+        at_work = AtWork(self, self._lent_for_predictions())
+        try:
+            at_work.begin()
+            if not is_current(self):
+                return None
+            for rows, scores in self._scores(images, batch_size):
+                if with_loss:
+                    predictions, losses, _ = self.loss.compare(scores, target[rows])
+                    loss += float(np.add.reduce(losses))
+                else:
+                    predictions = self.loss.fprop(scores)
+                wrong += self._errors(predictions, target[rows])
+        finally:
+            at_work.end()
+        return loss / len(images), wrong / len(images)
+
+    def _errors(self, predictions, target):
+        """How many labels are wrong, or the sum of the images' mean squared errors."""
+        if self.is_classifier:
+            return int(np.count_nonzero(np.argmax(predictions, axis=1) != target))
+        squares = np.square(predictions - target).reshape(len(target), -1)
+        return float(np.add.reduce(np.mean(squares, axis=1, dtype=float)))
+
+    def _scores(self, images, batch_size):
+        """(rows, what the loss takes) for one batch after the other."""
+        if len(images) > FEW_IMAGES:
+            batch_size = min(batch_size, max(FEW_IMAGES, CACHE_BYTES // self._image_bytes))
+        for start in range(0, max(len(images), 1), batch_size):
+            rows = slice(start, min(start + batch_size, len(images)))
+            batch = images.checked_batch(rows)
+            yield rows, self.program.fprop(batch.reshape(len(batch), *self.image_shape))
+        if batch_size * self._image_bytes > KEPT_BYTES:
+            self._loans_of_predictions = None
+
+
+# --- forks --------------------------------------------------------------------------
+
+MODELS: "weakref.WeakSet[Model]" = weakref.WeakSet()
+NETWORKS: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def forget_other_threads():
+    """In a forked child no thread goes on but the one that forked: undo what others were at."""
+    thread = threading.get_ident()
+    for network in list(NETWORKS):
+        transaction = network._transaction
+        if transaction is not None and transaction.thread != thread:
+            transaction.keep = False
+            transaction.end()
+    for model in list(MODELS):
+        while model.at_work is not None and model.at_work.thread != thread:
+            model.at_work.take_back()
+            model.at_work = model.at_work.outer
+        model.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget_other_threads)
