@@ -1,31 +1,146 @@
-"""The arrays X and y that a network is given, checked before any work."""
+"""The arrays X and y that a network is given: types and shapes checked at once, values by batch."""
+
+import reprlib
+from collections.abc import Sequence
+from decimal import Decimal
+from math import prod
+from numbers import Real
 
 import numpy as np
 
 from nnet._dense import all_finite
 
+CHECK_BYTES = 2**17  # of images that are checked at once: they stay in the L2 cache
+PLAIN_TYPES = {bool, int, float, str}  # nothing can be inside
+EXACT_INTEGERS = 2**53  # float64 cannot tell it from the next one
+PANDAS_KINDS = "DataFrame", "Series", "MultiIndex", "Index", "ExtensionArray"
+LABEL_TYPES = (bool, np.bool_), (int, float, np.integer, np.floating), (str,), (bytes,)
+
+
+class Images:
+    """The images X of a call: type and shape are checked at once, values batch by batch.
+
+    X itself is neither changed nor converted as a whole.
+
+    Parameters
+    ----------
+    X : array, or anything that np.asarray or pandas makes one of real numbers
+        (n_imgs, n_channels, img_h, img_w), (n_imgs, n_channels, length) or
+        (n_imgs, n_features).
+    dtype : None, float32 or float64
+        Of the batches. None: float64 and wider floats become float64,
+        everything else float32.
+    image_shape : None or tuple
+        The shape that each image must have.
+    name : str
+        What messages call X.
+
+    Attributes
+    ----------
+    shape, image_shape : tuple
+        Of X, and of one image: X.shape[1:].
+    dtype : numpy.dtype
+        Of the batches.
+
+    Raises
+    ------
+    TypeError
+        For anything but real numbers, and for masked arrays.
+    ValueError
+        For a wrong shape, and for missing values in columns of a DataFrame.
+    """
+
+    def __init__(self, X, dtype=None, image_shape=None, name="X"):
+        self._array = array = as_reals(X, name)
+        self._columns = X.columns.tolist() if pandas_kind(X) == "DataFrame" else None
+        self.name = name
+        self.shape, self.image_shape = array.shape, array.shape[1:]
+        if image_shape is not None and self.image_shape != tuple(image_shape):
+            raise ValueError(f"{name} has shape {self.shape}, expected {batch_of(image_shape)}")
+        if array.ndim not in (2, 3, 4):
+            raise ValueError(
+                f"{name} has shape {self.shape}, expected (n_imgs, n_channels, img_h, img_w), "
+                "(n_imgs, n_channels, length) or (n_imgs, n_features)"
+            )
+        is_float = array.dtype.kind == "f"
+        if dtype is None:
+            dtype = np.float64 if is_float and array.dtype.itemsize >= 8 else np.float32
+        self.dtype = np.dtype(dtype)
+        self._may_be_bad = is_float  # the largest integer is far from float32's largest value
+        self._is_ready = array.dtype == self.dtype and array.flags.aligned
+
+    def __len__(self):
+        return self.shape[0]
+
+    def batch(self, rows, out=None):
+        """Some of the images, unchecked.
+
+        Parameters
+        ----------
+        rows : slice, or intp array of indices from 0 to len(self) - 1
+        out : None or array
+            Where to write them, if they have to be copied: C-contiguous, of
+            `dtype`, for at least so many images. None allocates.
+
+        Returns
+        -------
+        array (n_rows, *image_shape)
+            C-contiguous and of `dtype`: a view of X if a slice is that already.
+        """
+        array = self._array
+        if isinstance(rows, slice):
+            images = array[rows]
+            if self._is_ready and images.flags.c_contiguous:
+                return images
+            out = self._first(len(images), out)
+        else:
+            out = self._first(len(rows), out)
+            if self._is_ready and array.flags.c_contiguous:  # else take would copy all of X
+                # With mode='raise', it would first copy to a buffer of its own.
+                return array.take(rows, 0, out, "clip")
+            images = array[rows]
+        with np.errstate(all="ignore"):  # what overflows is found by the check
+            out[...] = images
+        return out
+
+    def checked_batch(self, rows, out=None):
+        """The same; ValueError that names the first of these images with a bad value."""
+        images = self.batch(rows, out)
+        if self._may_be_bad and not all_finite(images):
+            raise ValueError(self._complaint(images, rows))
+        return images
+
+    def check_values(self):
+        """ValueError that names the first image with a NaN, infinite or too large value.
+
+        One pass over X, unless its dtype cannot hold such a value; nothing is kept.
+        """
+        if not self._may_be_bad:
+            return
+        image_bytes = prod(self.image_shape) * self.dtype.itemsize
+        n_rows = min(max(CHECK_BYTES // max(image_bytes, 1), 1), max(len(self), 1))
+        work = self._first(n_rows)
+        for start in range(0, len(self), n_rows):
+            self.checked_batch(slice(start, start + n_rows), work)
+
+    def _first(self, n_imgs, out=None):
+        """The part of a work array for so many images."""
+        shape = (n_imgs, *self.image_shape)
+        return np.empty(shape, self.dtype) if out is None else out[:n_imgs].reshape(shape)
+
+    def _complaint(self, images, rows):
+        bad = np.argwhere(~np.isfinite(images.reshape(len(images), -1)))[0]
+        row = range(len(self))[rows][bad[0]] if isinstance(rows, slice) else rows[bad[0]]
+        where = "" if self._columns is None else f" in column {self._columns[bad[1]]!r}"
+        return (
+            f"{self.name}[{row}] has NaN, infinite or too large values{where}, "
+            f"expected finite {self.dtype}"
+        )
+
 
 def as_images(X, dtype=None):
-    """X as an array of finite floats; by default float64 stays, everything else becomes float32."""
-    X = np.asarray(X)
-    if X.dtype.kind not in "biuf":
-        raise TypeError(f"X has dtype {X.dtype}, expected real numbers")
-    if X.ndim not in (2, 3, 4):
-        raise ValueError(
-            f"X has shape {X.shape}, expected (n_imgs, n_channels, img_h, img_w), "
-            "(n_imgs, n_channels, length) or (n_imgs, n_features)"
-        )
-    if dtype is None:
-        dtype = np.float64 if X.dtype.kind == "f" and X.dtype.itemsize >= 8 else np.float32
-    if X.dtype != dtype:
-        with np.errstate(over="ignore"):  # what overflows is found below
-            X = X.astype(dtype)
-    if not all_finite(X):
-        bad = int(np.argmin(np.isfinite(X).all(axis=tuple(range(1, X.ndim)))))
-        raise ValueError(
-            f"X[{bad}] has NaN, infinite or too large values, expected finite {X.dtype}"
-        )
-    return X
+    """X as a C-contiguous array of finite floats of the dtype that `Images` has."""
+    return Images(X, dtype).checked_batch(slice(None))
 
 
 def bc01_shape(image_shape):
@@ -33,41 +148,85 @@ def bc01_shape(image_shape):
     return (image_shape[0], 1, image_shape[1]) if len(image_shape) == 2 else image_shape
 
 
-def as_labels(y):
+def batch_of(shape):
+    """The shape of any number of images of one shape, as errors show it."""
+    return f"({', '.join(map(str, ('n_imgs', *shape)))}{'' if shape else ','})"
+
+
+def check_lengths(X, y, X_name="X", y_name="y"):
+    """As many targets as images."""
+    if _is_list(type(y)) and len(y) == len(X):
+        return  # the shape of a list would be found by converting it
+    y_shape = y.shape if hasattr(y, "shape") else as_array(y, y_name).shape
+    if not y_shape or y_shape[0] != len(X):
+        raise ValueError(
+            f"{X_name} has {len(X)} images and {y_name} has shape {y_shape}, "
+            "expected as many of both"
+        )
+
+
+# --- targets ----------------------------------------------------------------------
+
+
+def as_labels(y, name="y"):
     """y as a 1-D array of bools, numbers or strings."""
-    y = np.asarray(y)
-    if y.ndim != 1:
-        raise ValueError(f"y has shape {y.shape}, expected one label per image: (n_imgs,)")
-    if y.dtype.kind in "OT":
-        values = [v.item() if isinstance(v, np.generic) else v for v in y.tolist()]
-        kinds = {type(value) for value in values}
-        if len(kinds) > 1 or not kinds <= {str, bytes, bool, int, float}:
-            names = sorted(kind.__name__ for kind in kinds)
-            raise TypeError(
-                f"y has labels of types {names}, expected all bools, numbers or strings"
-            )
-        y = np.array(values)
-    if y.dtype.kind not in "biufUS" or y.dtype.kind == "f" and y.dtype.itemsize > 8:
-        raise TypeError(f"y has dtype {y.dtype}, expected bools, numbers or strings")
-    if y.dtype.kind == "f":
-        if not np.isfinite(y).all():
-            raise ValueError("y has NaN or infinite values, expected finite labels")
-        if (y != np.floor(y)).any():
+    if pandas_kind(y) == "DataFrame" and y.shape[1] == 1:
+        y = y.iloc[:, 0]
+    labels = as_array(y, name)
+    if labels.ndim != 1:
+        raise ValueError(
+            f"{name} has shape {labels.shape}, expected one label per image: (n_imgs,)"
+        )
+    if _is_list(type(y)):
+        labels = _of_one_kind(y, labels, name)
+    elif labels.dtype.kind in "OT":
+        labels = _of_one_kind(labels.tolist(), labels, name)
+    kind, itemsize = labels.dtype.kind, labels.dtype.itemsize
+    if kind not in "biufUS" or kind == "f" and itemsize > 8:
+        raise TypeError(f"{name} has dtype {labels.dtype}, expected bools, numbers or strings")
+    if kind == "f":
+        if not np.isfinite(labels).all():
+            raise ValueError(f"{name} has NaN or infinite values, expected finite labels")
+        if (labels != np.floor(labels)).any():
             raise ValueError(
-                "y has fractional values, expected labels "
+                f"{name} has fractional values, expected labels "
                 "(for regression, the last layer is MeanSquaredError())"
             )
-    return y
+    return labels
 
 
-def encode(labels, classes, strict_name=None):
+def _of_one_kind(values, labels, name):
+    """The array of a list of labels, which must be of one kind: NumPy makes strings of 1 and 'a'."""
+    kinds = set(map(type, values))
+    if any(hasattr(kind, "__array__") and not issubclass(kind, np.generic) for kind in kinds):
+        values = [np.asarray(value)[()] for value in values]  # arrays without axes
+        kinds = set(map(type, values))
+    found = {
+        next((types for types in LABEL_TYPES if issubclass(kind, types)), None) for kind in kinds
+    }
+    if len(found) > 1 or None in found:
+        names = sorted(kind.__name__ for kind in kinds)
+        raise TypeError(
+            f"{name} has labels of types {names}, expected all bools, numbers or strings"
+        )
+    if labels.dtype.kind in "OT":
+        labels = np.array(values)
+    has_integers = any(issubclass(kind, (int, np.integer)) for kind in kinds)
+    if labels.dtype.kind == "f" and has_integers and np.abs(labels).max() >= EXACT_INTEGERS:
+        raise ValueError(
+            f"{name} has integers that {labels.dtype} cannot tell apart, expected all within int64"
+        )
+    return labels
+
+
+def encode(labels, classes, strict_name=None, name="y"):
     """The index of each label in the sorted classes.
 
     A label that is not there gives -1, or with a `strict_name` an error.
     """
     kinds = labels.dtype.kind, classes.dtype.kind
     if kinds[0] != kinds[1] and ("U" in kinds or "S" in kinds):
-        raise TypeError(f"y has dtype {labels.dtype}, expected labels like {classes.dtype}")
+        raise TypeError(f"{name} has dtype {labels.dtype}, expected labels like {classes.dtype}")
     indices = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     indices[classes[indices] != labels] = -1
     if strict_name is not None and (indices < 0).any():
@@ -76,27 +235,133 @@ def encode(labels, classes, strict_name=None):
     return indices
 
 
-def as_values(y, dtype):
+def as_values(y, dtype, name="y"):
     """y as an array of finite floats: regression targets."""
-    y = np.asarray(y)
-    if y.dtype.kind not in "biuf":
-        raise TypeError(f"y has dtype {y.dtype}, expected real numbers")
-    with np.errstate(over="ignore"):
+    y = as_reals(y, name)
+    with np.errstate(all="ignore"):  # what overflows is found below
         y = y.astype(dtype, copy=False)
     if not np.isfinite(y).all():
-        raise ValueError(f"y has NaN, infinite or too large values, expected finite {y.dtype}")
+        raise ValueError(f"{name} has NaN, infinite or too large values, expected finite {y.dtype}")
     return y
 
 
-def check_lengths(X, y):
-    """As many targets as images."""
-    y_shape = np.shape(y)
-    if not y_shape or y_shape[0] != len(X):
-        raise ValueError(
-            f"X has {len(X)} images and y has shape {y_shape}, expected as many of both"
+# --- whatever was given, as an array ----------------------------------------------
+
+
+def as_reals(values, name):
+    """An array of bools, integers or floats; its values may still be NaN or infinite."""
+    if pandas_kind(values) == "DataFrame":
+        return _frame_reals(values, name)
+    array = as_array(values, name)
+    if array.dtype.kind == "O":
+        array = _object_reals(array, _column_name(values, name))
+    if array.dtype.kind not in "biuf":
+        where = _column_name(values, name)
+        raise TypeError(f"{where} has dtype {array.dtype}, expected real numbers")
+    return array
+
+
+def as_array(values, name):
+    """A plain ndarray of what np.asarray takes: nothing in it is masked, or missing for pandas."""
+    if pandas_kind(values) in ("Series", "Index", "ExtensionArray"):
+        return _column_array(values, name)
+    refuse_masks(values, name)
+    try:
+        array = np.asanyarray(values)
+    except ValueError:
+        if not _is_list(type(values)):
+            raise
+        raise ValueError(f"{name} has items that differ in shape, expected one shape") from None
+    refuse_masks(array, name)  # what an __array__ returned may have one
+    return np.asarray(array)
+
+
+def refuse_masks(values, name):
+    """TypeError for a masked array, also inside lists: np.asarray would use what it hides."""
+    if isinstance(values, np.ndarray):
+        if hasattr(values, "mask"):
+            kind = type(values).__name__
+            raise TypeError(f"{name} is a {kind}, expected an array without a mask")
+        if values.dtype.kind != "O":
+            return
+        values = values.tolist()
+    if not _is_list(type(values)):
+        return
+    # Numbers and strings are not looked at one by one, so that long lists take little time.
+    kinds = set(map(type, values)) - PLAIN_TYPES
+    if any(issubclass(kind, np.ndarray) or _is_list(kind) for kind in kinds):
+        for i, value in enumerate(values):
+            refuse_masks(value, f"{name}[{i}]")
+
+
+def _is_list(kind):
+    """Whether NumPy makes an array of the items of such an object."""
+    return kind is list or (
+        issubclass(kind, Sequence) and not issubclass(kind, (str, bytes, memoryview))
+    )
+
+
+def _object_reals(array, name):
+    """Python objects as numbers, if all of them are."""
+    kinds = set(map(type, array.flat))
+    others = {kind for kind in kinds if not issubclass(kind, (Real, np.bool_, Decimal))}
+    if others:
+        place, value = next(item for item in np.ndenumerate(array) if type(item[1]) in others)
+        raise TypeError(
+            f"{name} has dtype object with {reprlib.repr(value)} at {list(place)}, "
+            "expected real numbers"
         )
+    numbers = np.array(array.tolist()).reshape(array.shape)
+    if numbers.dtype.kind == "O":  # fractions, or integers beyond 64 bits
+        try:
+            numbers = array.astype(np.float64)
+        except OverflowError:
+            raise ValueError(f"{name} has too large values, expected finite float64") from None
+    if numbers.dtype.kind == "f" and np.isnan(numbers).any():
+        place = np.argwhere(np.isnan(numbers))[0].tolist()
+        raise ValueError(f"{name} has NaN at {place}, expected no missing value")
+    return numbers
 
 
-def batch_of(shape):
-    """The shape of any number of images of one shape, as errors show it."""
-    return f"({', '.join(map(str, ('n_imgs', *shape)))}{'' if shape else ','})"
+# --- pandas, which is never imported here: its objects bring what is needed -----------
+
+
+def pandas_kind(values):
+    """One of PANDAS_KINDS for pandas' objects, also of subclasses; None for all else."""
+    for kind in type(values).__mro__:
+        if kind.__name__ in PANDAS_KINDS and kind.__module__.partition(".")[0] == "pandas":
+            return kind.__name__
+    return None
+
+
+def _column_name(values, name):
+    """What messages call a Series."""
+    label = values.name if pandas_kind(values) in ("Series", "Index") else None
+    return name if label is None else f"column {label!r} of {name}"
+
+
+def _column_array(column, name):
+    """A Series or its like as an array of what it holds; ValueError for a missing value."""
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind != "O":
+        return np.asarray(column)  # NaN is found by whoever checks its values
+    missing = np.asarray(column.isna())
+    if missing.any():
+        where, row = _column_name(column, name), np.argmax(missing)
+        raise ValueError(f"{where} has a missing value in row {row}, expected none")
+    if hasattr(dtype, "categories"):
+        return as_array(column.astype(dtype.categories.dtype), name)
+    return column.to_numpy(getattr(dtype, "numpy_dtype", None))
+
+
+def _frame_reals(frame, name):
+    """A DataFrame of numbers as an array: the very same memory if it has one NumPy dtype."""
+    dtypes = set(frame.dtypes)
+    if len(dtypes) == 1 and isinstance(dtype := dtypes.pop(), np.dtype) and dtype.kind in "biuf":
+        return frame.to_numpy()
+    columns = [as_reals(frame.iloc[:, i], name) for i in range(frame.shape[1])]
+    dtype = np.result_type(*columns) if columns else np.float32
+    array = np.empty(frame.shape, dtype)
+    for i, column in enumerate(columns):
+        array[:, i] = column
+    return array
