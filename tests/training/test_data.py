@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnet.training.data import Images, as_images, as_labels, as_values, refuse_masks
+from nnet.training.data import Images, as_images, as_labels, as_values, check_lengths, refuse_masks
 
 
 def peak_bytes(function):
@@ -195,8 +195,9 @@ def test_a_frame_of_one_dtype_is_not_copied():
     assert peak_bytes(lambda: Images(frame).checked_batch(slice(0, 10))) < 50_000
 
 
-def test_long_lists_are_not_copied_to_python_objects():
+def test_long_lists_cost_one_array():
     y = [1, 2] * 50_000
+    assert peak_bytes(lambda: check_lengths(y, y)) < 2000
     assert peak_bytes(lambda: as_labels(y)) < 1.5 * 8 * len(y)  # the array and little else
 
 
@@ -318,7 +319,8 @@ def test_the_masked_item_is_named():
 
 
 def test_masked_labels_are_refused():
-    for y in (np.ma.array([0, 1]), [0, np.ma.masked], [np.ma.array(1), 0]):
+    series = pd.Series([np.ma.array(1, mask=True), np.ma.array(0)], dtype=object)
+    for y in (np.ma.array([0, 1]), [0, np.ma.masked], [np.ma.array(1), 0], series):
         with pytest.raises(TypeError, match="y.* is a Masked"):
             as_labels(y)
 
@@ -353,7 +355,9 @@ def test_objects_that_are_numbers(values, expected):
         (1j, TypeError, r"^X has dtype object with 1j at \[1, 2\]"),
         ([1], TypeError, r"^X has dtype object with \[1\] at \[1, 2\]"),
         (np.nan, ValueError, r"^X has NaN at \[1, 2\], expected no missing value"),
-        (10**400, ValueError, "^X has too large values, expected finite float64"),
+        pytest.param(
+            10**400, ValueError, "^X has too large values, expected finite float64", id="10**400"
+        ),
         (np.inf, ValueError, r"^X\[1\] has NaN, infinite or too large values"),
     ],
 )
