@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from nnet.training.data import as_array, pandas_kind
+
 LAYOUTS = ("NCHW", "NHWC", "NHW", "CHW", "HWC", "HW")
 CHANNELS = (1, 2, 3, 4)  # grey, grey with alpha, RGB, RGBA: what an axis of channels may count
 
@@ -31,12 +33,16 @@ def to_bc01(images, layout=None):
     ValueError
         If the shape does not fit the layout, or could mean two of them.
     TypeError
-        For an array of anything but real numbers.
+        For an array of anything but real numbers, for masked arrays and for
+        tables of pandas.
     """
     nested = isinstance(images, (list, tuple)) and images
     array_list = nested and not isinstance(images[0], (list, tuple))
+    for table in filter(pandas_kind, [images, *images] if nested else [images]):
+        kind = type(table).__name__
+        raise TypeError(f"images is or has a {kind}, expected an array or a list of arrays")
     try:
-        images = np.asarray(images)
+        images = as_array(images, "images")
     except ValueError:  # a ragged list
         raise ValueError("images differ in shape, expected images of one shape") from None
     if images.ndim not in (2, 3, 4):

@@ -129,9 +129,10 @@ class Images:
         return np.empty(shape, self.dtype) if out is None else out[:n_imgs].reshape(shape)
 
     def _complaint(self, images, rows):
-        bad = np.argwhere(~np.isfinite(images.reshape(len(images), -1)))[0]
-        row = range(len(self))[rows][bad[0]] if isinstance(rows, slice) else rows[bad[0]]
-        where = "" if self._columns is None else f" in column {self._columns[bad[1]]!r}"
+        first = int(np.argmin(np.isfinite(images)))  # of all values
+        bad, column = divmod(first, prod(self.image_shape))
+        row = range(len(self))[rows][bad] if isinstance(rows, slice) else rows[bad]
+        where = "" if self._columns is None else f" in column {self._columns[column]!r}"
         return (
             f"{self.name}[{row}] has NaN, infinite or too large values{where}, "
             f"expected finite {self.dtype}"
@@ -241,9 +242,7 @@ def as_values(y, dtype, name="y"):
     with np.errstate(all="ignore"):  # what overflows is found below
         y = y.astype(dtype, copy=False)
     if not np.isfinite(y).all():
-        raise ValueError(
-            f"{name} has NaN, infinite or too large values, expected finite {y.dtype}"
-        )
+        raise ValueError(f"{name} has NaN, infinite or too large values, expected finite {y.dtype}")
     return y
 
 
@@ -266,7 +265,7 @@ def as_reals(values, name):
 def as_array(values, name):
     """A plain ndarray of what np.asarray takes: nothing in it is masked, or missing for pandas."""
     if pandas_kind(values) in ("Series", "Index", "ExtensionArray"):
-        return _column_array(values, name)
+        values = _column_array(values, name)
     refuse_masks(values, name)
     try:
         array = np.asanyarray(values)
@@ -320,7 +319,7 @@ def _object_reals(array, name):
         except OverflowError:
             raise ValueError(f"{name} has too large values, expected finite float64") from None
     if numbers.dtype.kind == "f" and np.isnan(numbers).any():
-        place = np.argwhere(np.isnan(numbers))[0].tolist()
+        place = [int(i) for i in np.unravel_index(np.argmax(np.isnan(numbers)), numbers.shape)]
         raise ValueError(f"{name} has NaN at {place}, expected no missing value")
     return numbers
 
@@ -344,16 +343,13 @@ def _column_name(values, name):
 
 def _column_array(column, name):
     """A Series or its like as an array of what it holds; ValueError for a missing value."""
-    dtype = column.dtype
-    if isinstance(dtype, np.dtype) and dtype.kind != "O":
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind != "O":
         return np.asarray(column)  # NaN is found by whoever checks its values
     missing = np.asarray(column.isna())
     if missing.any():
         where, row = _column_name(column, name), np.argmax(missing)
         raise ValueError(f"{where} has a missing value in row {row}, expected none")
-    if hasattr(dtype, "categories"):
-        return as_array(column.astype(dtype.categories.dtype), name)
-    return column.to_numpy(getattr(dtype, "numpy_dtype", None))
+    return column.to_numpy()
 
 
 def _frame_reals(frame, name):

@@ -1,6 +1,7 @@
 """to_bc01: layouts, dtypes, and what it refuses."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nnet import to_bc01
@@ -110,4 +111,41 @@ def test_other_errors():
         to_bc01([np.zeros((2, 2)), np.zeros((3, 3))])
     for images in (np.zeros((2, 2), complex), np.full((2, 2), "a"), np.full((2, 2), None)):
         with pytest.raises(TypeError, match="expected integers or floats"):
+            to_bc01(images)
+
+
+MASKED = np.ma.array(np.ones((2, 3)), mask=[[True, False, False], [False, False, False]])
+
+
+@pytest.mark.parametrize("layout", [None, "HW", "NHW"])
+@pytest.mark.parametrize(
+    "images",
+    [
+        MASKED,
+        np.ma.array(np.ones((2, 3))),
+        MASKED.astype(np.uint8),
+        [MASKED, MASKED],
+        (np.ones((2, 3)), MASKED),
+        [[MASKED[0]], [MASKED[1]]],
+        [[1, np.ma.masked], [2, 3]],
+    ],
+)
+def test_masks_are_refused(images, layout):
+    with pytest.raises(
+        TypeError,
+        match=r"^images(\[\d\])* is a Masked(Array|Constant), expected an array without a mask$",
+    ):
+        to_bc01(images, layout)
+
+
+def test_tables_are_no_images():
+    frame = pd.DataFrame(np.ones((4, 3)))
+    for images in (frame, frame[0], [frame, frame], [np.ones((4, 3)), frame], [frame[0], frame[1]]):
+        with pytest.raises(TypeError, match="is or has a (DataFrame|Series), expected an array"):
+            to_bc01(images)
+
+
+def test_ragged_lists():
+    for images in ([[[1, 2], [3]]], [np.ones((2, 3)), np.ones((2, 4))]):
+        with pytest.raises(ValueError, match="^images differ in shape, expected images of one"):
             to_bc01(images)
