@@ -6,6 +6,7 @@ what is here is done whole, or not at all.
 """
 
 cimport numpy as cnp
+from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 
@@ -116,7 +117,7 @@ cdef class Work:
 
 # --- layers at work -----------------------------------------------------------------
 
-cdef object ABSENT = object()
+cdef tuple LENT = ("_work", "training", "need_input_grad")  # attributes of a layer at work
 
 
 cdef class AtWork:
@@ -146,10 +147,14 @@ cdef class AtWork:
         self.place.at_work = self
         for layer, work in self.loans:
             attributes = layer.__dict__
-            self.before.append((
-                attributes.get("_work", ABSENT), attributes.get("training", ABSENT),
-                attributes.get("need_input_grad", ABSENT),
-            ))
+            if PyDict_GetItem(attributes, "_work") == NULL and (
+                    PyDict_GetItem(attributes, "training") == NULL
+                    and PyDict_GetItem(attributes, "need_input_grad") == NULL):
+                self.before.append(None)
+            else:
+                self.before.append({
+                    name: attributes[name] for name in LENT if name in attributes
+                })
             attributes["_work"], attributes["training"] = work, work.training
             attributes["need_input_grad"] = work.need_input_grad
 
@@ -165,14 +170,15 @@ cdef class AtWork:
     cpdef take_back(self):
         cdef dict attributes
         cdef Work work
-        cdef tuple values
-        for (layer, work), values in zip(self.loans, self.before):
-            attributes = layer.__dict__
-            for name, value in zip(("_work", "training", "need_input_grad"), values):
-                if value is ABSENT:
-                    attributes.pop(name, None)
-                else:
-                    attributes[name] = value
+        cdef Py_ssize_t i
+        for i in range(len(self.before)):
+            layer, work = self.loans[i]
+            attributes, before = layer.__dict__, self.before[i]
+            for name in LENT:
+                if PyDict_GetItem(attributes, name) != NULL:
+                    del attributes[name]
+            if before is not None:
+                attributes.update(before)
             if work.training:
                 attributes.pop("_kept", None)
 

@@ -102,10 +102,10 @@ class Conv(WindowMixin, WeightedLayer):
             input,
             self.W,
             self._output(input),
-            bias=self._bias(),
+            bias=self.b if self.use_bias else None,
             activation=activation,
             groups=self.groups,
-            **self._geometry(),
+            **(self._found_geometry or self._geometry()),
         )
 
     def bprop(self, output_grad):

@@ -52,7 +52,9 @@ class Images:
 
     def __init__(self, X, dtype=None, image_shape=None, name="X"):
         self._array = array = as_reals(X, name)
-        self._columns = X.columns.tolist() if pandas_kind(X) == "DataFrame" else None
+        self._columns = None
+        if array is not X and pandas_kind(X) == "DataFrame":
+            self._columns = X.columns.tolist()
         self.name = name
         self.shape, self.image_shape = array.shape, array.shape[1:]
         if image_shape is not None and self.image_shape != tuple(image_shape):
@@ -251,6 +253,8 @@ def as_values(y, dtype, name="y"):
 
 def as_reals(values, name):
     """An array of bools, integers or floats; its values may still be NaN or infinite."""
+    if type(values) is np.ndarray and values.dtype.kind in "biuf":  # the hot path
+        return values
     if pandas_kind(values) == "DataFrame":
         return _frame_reals(values, name)
     array = as_array(values, name)

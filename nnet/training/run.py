@@ -242,7 +242,7 @@ class TrainingRun:
             raise TypeError(
                 f"callback returned {answer!r}, expected None or False, or True to stop"
             )
-        params = self.model.params()
+        params = collect(self.trained, "params")
         if any(new is not old for new, old in zip(params, self.optimizer.params)):
             self.optimizer.exchange(params)
         return bool(answer)
