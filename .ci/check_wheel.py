@@ -11,9 +11,11 @@ if "x86_64" in path.name:
     kernels += tuple(f"{kernel}_{target}" for kernel in kernels for target in ("avx2", "avx512"))
 for kernel in kernels:
     assert any(n.startswith(f"nnet/{kernel}.") and n.endswith(".so") for n in names), kernel
-stubs = [f"nnet/{kernel}.pyi" for kernel in ("_conv", "_dense", "_pool")]
-for name in ("nnet/py.typed", *stubs, "nnet/layers/__init__.py"):
-    assert name in names, name
+root = Path(__file__).resolve().parents[1]
+for source in (root / "nnet").rglob("*"):
+    if source.suffix in (".py", ".pyi", ".typed"):
+        name = source.relative_to(root).as_posix()
+        assert name in names, name
 assert not [n for n in names if n.endswith((".c", ".pyx", ".pxi"))], "sources in the wheel"
 size = path.stat().st_size
 assert size <= 5_000_000, f"{size} bytes"

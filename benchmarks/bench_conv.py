@@ -109,7 +109,7 @@ def operations(library, case, dtype):
 
 
 def kernel_runs(library, case, imgs, filters, convout_grad):
-    """(name, run, its result as arrays, multiple of the forward pass's work) of nnet's functions."""
+    """(name, run, its result as arrays, multiple of the forward pass's work) for nnet."""
     conv, bprop = KERNELS[library]
     convout, imgs_grad = np.empty_like(convout_grad), np.empty_like(imgs)
     given = imgs, convout_grad, filters

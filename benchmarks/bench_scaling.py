@@ -20,8 +20,18 @@ import bench_pool
 import bench_train
 import nnet
 from bench_conv import named
-from common import add, add_timing, check, limit_threads, make_parser, matching, medians
-from common import parse, run, run_child
+from common import (
+    add,
+    add_timing,
+    check,
+    limit_threads,
+    make_parser,
+    matching,
+    medians,
+    parse,
+    run,
+    run_child,
+)
 from targets import GROWTH, NEIGHBOUR
 
 BENCHMARKS = bench_conv, bench_pool

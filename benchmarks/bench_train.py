@@ -14,8 +14,8 @@ import bench_conv
 import bench_pool
 from common import Benchmark, Operation, Stopwatch, main, median_time
 from nnet import NeuralNetwork
-from nnet.layers.spec import complete, parse_layers
 from nnet.layers import Activation, Conv, Flatten, GlobalAveragePool, Linear, Pool
+from nnet.layers.spec import complete, parse_layers
 
 N_CLASSES = 10
 NETS = {  # images of an epoch, and the layers before the last linear one

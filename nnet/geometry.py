@@ -29,8 +29,8 @@ class Geometry(NamedTuple):
     right: int
     stride_y: int
     stride_x: int
-    dilation_y: int
-    dilation_x: int
+    dilation_y: int = 1
+    dilation_x: int = 1
 
 
 def as_pair(value, name, minimum=1):
@@ -119,7 +119,7 @@ def pool_geometry(img_h, img_w, pool_h, pool_w, stride_y, stride_x, padding_mode
         as_pair((img_h, img_w), "image size"),
         as_pair((pool_h, pool_w), "(pool_h, pool_w)"),
         as_pair((stride_y, stride_x), "(stride_y, stride_x)"),
-        as_padding(padding_mode, ("centered",) + PADDING_WORDS),
+        as_padding(padding_mode, ("centered", *PADDING_WORDS)),
     )
 
 
@@ -224,7 +224,7 @@ def _pool_geometry(img_size, pool_size, strides, padding_mode):
             out = _axis_out(name, size, before, after, window, stride, 1, "pool")
         outs.append(out)
         pads += [before, after]
-    return Geometry(*outs, *pads, *strides, 1, 1)
+    return Geometry(*outs, *pads, *strides)
 
 
 def _axis_pads(padding_mode, axis, size, window, stride, dilation):

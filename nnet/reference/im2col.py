@@ -4,6 +4,7 @@ The light checks at the end of this file serve loops.py too.
 """
 
 import math
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -11,7 +12,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from nnet.geometry import conv_geometry
 
 # What np.pad calls the borders.
-NUMPY_PAD_MODES = {"zeros": "constant", "nearest": "edge", "reflect": "reflect", "wrap": "wrap"}
+NUMPY_PAD_MODES: dict[str, Literal["constant", "edge", "reflect", "wrap"]] = {
+    "zeros": "constant",
+    "nearest": "edge",
+    "reflect": "reflect",
+    "wrap": "wrap",
+}
 
 
 def conv_bc01_im2col(
@@ -79,7 +85,7 @@ def bprop_conv_bc01_im2col(
         imgs, filters, imgs_grad, filters_grad, bias_grad, need_imgs_grad
     )
     windows = _windows(imgs, geometry, (fil_h, fil_w), border_mode)
-    windows_grad = np.empty(windows.shape, imgs.dtype) if need_imgs_grad else None
+    windows_grad = np.empty(windows.shape, imgs.dtype)
 
     for channels, feats in _group_slices(n_channels, n_feats, groups):
         out_grad = _rows(convout_grad[:, feats].transpose(0, 2, 3, 1), 3)
@@ -131,10 +137,11 @@ def _fold(windows_grad, geometry, img_shape, border_mode):
     if border_mode == "zeros":
         return padded[:, :, g.top : g.top + img_h, g.left : g.left + img_w]
     # Padding the pixels' own numbers tells which pixel each place in the padded image shows.
-    rows = np.pad(np.arange(img_h), (g.top, g.bottom), mode=NUMPY_PAD_MODES[border_mode])
-    cols = np.pad(np.arange(img_w), (g.left, g.right), mode=NUMPY_PAD_MODES[border_mode])
+    img_rows = np.pad(np.arange(img_h), (g.top, g.bottom), mode=NUMPY_PAD_MODES[border_mode])
+    img_cols = np.pad(np.arange(img_w), (g.left, g.right), mode=NUMPY_PAD_MODES[border_mode])
     imgs_grad = np.zeros(img_shape, windows_grad.dtype)
-    np.add.at(imgs_grad, (slice(None), slice(None), rows[:, np.newaxis], cols), padded)
+    pixels: Any = np.s_[:, :, img_rows[:, np.newaxis], img_cols]  # no type that NumPy's stubs know
+    np.add.at(imgs_grad, pixels, padded)
     return imgs_grad
 
 
@@ -171,20 +178,19 @@ def conv_setup(
     for name, array in (("imgs", imgs), ("filters", filters)):
         if array.ndim != 4:
             raise ValueError(f"{name} has shape {array.shape}, expected 4 axes")
-    n_channels, n_feats = imgs.shape[1], filters.shape[1]
+    _, n_channels, img_h, img_w = imgs.shape
+    _, n_feats, fil_h, fil_w = filters.shape
     if groups < 1 or n_channels % groups or n_feats % groups:
         raise ValueError(
             f"groups is {groups}, expected a divisor of {n_channels} channels "
             f"and {n_feats} features"
         )
-    check_shape(filters, "filters", (n_channels // groups,) + filters.shape[1:])
+    check_shape(filters, "filters", (n_channels // groups, n_feats, fil_h, fil_w))
     if bias is not None:
         check_shape(bias, "bias", (n_feats,))
     if activation not in (None, "relu"):
         raise ValueError(f"activation is {activation!r}, expected None or 'relu'")
-    return conv_geometry(
-        *imgs.shape[2:], *filters.shape[2:], strides, padding_mode, border_mode, dilation
-    )
+    return conv_geometry(img_h, img_w, fil_h, fil_w, strides, padding_mode, border_mode, dilation)
 
 
 def check_shape(array, name, shape):

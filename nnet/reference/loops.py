@@ -364,7 +364,9 @@ def _pool_setup(img_shape, sizes, mode, padding_mode, switches):
         raise TypeError("switches is given, expected None for mode 'avg'")
     if len(img_shape) != 4:
         raise ValueError(f"images have shape {img_shape}, expected 4 axes")
-    return pool_geometry(*img_shape[2:], *sizes, padding_mode)
+    _, _, img_h, img_w = img_shape
+    pool_h, pool_w, stride_y, stride_x = sizes
+    return pool_geometry(img_h, img_w, pool_h, pool_w, stride_y, stride_x, padding_mode)
 
 
 # --- convolution as one dense matrix ------------------------------------------
@@ -409,8 +411,9 @@ def conv_matrix(
     if filter.ndim != 2:
         raise ValueError(f"filter has shape {filter.shape}, expected 2 axes")
     img_h, img_w = img_shape
+    fil_h, fil_w = filter.shape
     geometry = conv_geometry(
-        img_h, img_w, *filter.shape, strides, padding_mode, border_mode, dilation
+        img_h, img_w, fil_h, fil_w, strides, padding_mode, border_mode, dilation
     )
     shape = (geometry.out_h * geometry.out_w, img_h * img_w)
     matrix = np.zeros(shape, filter.dtype)

@@ -17,8 +17,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import nnet
-from nnet import cli
 from nnet.cli import main
+from nnet.cli.watch import Watch
 from nnet.training.progress import Progress
 
 ROOT = Path(nnet.__file__).resolve().parents[1]
@@ -353,7 +353,7 @@ def test_ctrl_c_before_there_is_a_model(run_nnet, save_npz, tmp_path, monkeypatc
 
 
 def test_the_epoch_of_lowest_training_loss_is_kept():
-    watch = cli.Watch(n_imgs=10, quiet=True)
+    watch = Watch(n_imgs=10, quiet=True)
     param = np.zeros(3)
     network = SimpleNamespace(params=lambda: [param])
     for epoch, loss in enumerate([3.0, 1.0, 2.0], start=1):

@@ -10,7 +10,6 @@ import pytest
 
 import nnet
 
-
 SMALL = ["--layers", "conv4-3x3,relu,gap", "--epochs", "2"]
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all control characters but \n
 

@@ -104,8 +104,10 @@ def test_agrees_with_scipy_signal(kernels, rng, padding_mode, window):
     assert_allclose(actual, expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("border_mode, scipy_mode", [("zeros", "constant"), ("nearest", "nearest"),
-                                                     ("reflect", "mirror"), ("wrap", "grid-wrap")])  # fmt: skip
+@pytest.mark.parametrize(
+    "border_mode, scipy_mode",
+    [("zeros", "constant"), ("nearest", "nearest"), ("reflect", "mirror"), ("wrap", "grid-wrap")],
+)
 def test_agrees_with_scipy_ndimage(kernels, rng, border_mode, scipy_mode):
     ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy is not installed")
     imgs, filters = rng.standard_normal((2, 1, 7, 9)), rng.standard_normal((1, 3, 5, 3))

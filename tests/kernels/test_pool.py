@@ -396,10 +396,10 @@ def test_nothing_around_the_outputs_is_written(kernels, dtype, rng):
     ]:  # fmt: skip
         imgs = rng.standard_normal((3, 2, h, w)).astype(dtype)
         for mode, places in (("max", False), ("max", True), ("avg", False)):
+            grad = np.ones_like(nnet.pool_bc01(imgs, None, None, *windows)[0])
             out, switches, _ = outputs = run(
-                compiled(kernels), imgs, np.ones_like(nnet.pool_bc01(imgs, None, None, *windows)[0]),
-                windows, places=places, mode=mode,
-            )  # fmt: skip
+                compiled(kernels), imgs, grad, windows, places=places, mode=mode
+            )
             guarded = [a if a is None else with_guards(a.shape, a.dtype) for a in outputs]
             inner = [a if a is None else a[1:-1] for a in guarded]
             kernels.pool_bc01(imgs, inner[0], inner[1], *windows, mode=mode)

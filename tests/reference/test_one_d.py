@@ -28,9 +28,7 @@ def test_known_numbers_in_1d():
 
 def test_known_numbers_of_a_batch():
     batch, param = [[1, 2, 3, 4, 5], [0, 1, 2, 3, 4]], [1, 1, 1]
-    assert_array_equal(
-        reference.conv_1d_batch(batch, param), [[3, 6, 9, 12, 9], [1, 3, 6, 9, 7]]
-    )
+    assert_array_equal(reference.conv_1d_batch(batch, param), [[3, 6, 9, 12, 9], [1, 3, 6, 9, 7]])
     assert_array_equal(reference.input_1d_grads_batch(batch, param), [[2, 3, 3, 3, 2]] * 2)
     # A sum over the batch: [10, 15, 14] and [6, 10, 10].
     param_grad = reference.param_1d_grads_batch(batch, param)

@@ -1,0 +1,32 @@
+"""What a command checks before it works: packages and output files."""
+
+import importlib
+import os
+import tempfile
+
+from nnet.cli.errors import CliError
+
+
+def require(package):
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise CliError(f'this needs the package {package}: pip install "nnet[train]"') from error
+
+
+def check_distinct(output, *inputs):
+    for path in filter(None, inputs):
+        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+            raise CliError(f"cannot write {output}: it is an input")
+
+
+def check_writable(path):
+    """Find out before training whether the model can be written."""
+    folder, name = os.path.split(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CliError(f"cannot write {path}: it is not a regular file")
+    try:  # saving writes a file beside it, then renames that
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{name}.", suffix=".partial"):
+            pass
+    except OSError as error:
+        raise CliError(f"cannot write {path}: {error.strerror}") from error

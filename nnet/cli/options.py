@@ -1,0 +1,61 @@
+"""The parser, and the options and values that several commands have."""
+
+import argparse
+import math
+from contextlib import nullcontext
+
+from nnet import num_threads
+from nnet.cli.errors import CliError
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise CliError(message)
+
+
+def add_common(command):
+    command.add_argument(
+        "--layout",
+        choices=("NCHW", "NHWC", "NHW"),
+        help="axes of X: images, channels, height, width; only needed where several would fit",
+    )
+    command.add_argument("--threads", type=integer(1), metavar="N", help="default: see nnet info")
+
+
+def limit_threads(args):
+    """A context in which kernels use as many threads as --threads says."""
+    return num_threads(args.threads) if args.threads else nullcontext()
+
+
+def integer(minimum):
+    def parse(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < minimum:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of at least {minimum}, got {text!r}"
+            )
+        return value
+
+    return parse
+
+
+def number(above=None, below=math.inf):
+    """A finite float: greater than `above`, or at least 0; less than `below`."""
+    expected = "a number of at least 0" if above is None else f"a number greater than {above}"
+    if below < math.inf:
+        expected += f" and less than {below}"
+
+    def parse(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        large_enough = value >= 0 if above is None else value > above
+        if not (large_enough and value < below):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return parse

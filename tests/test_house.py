@@ -1,0 +1,149 @@
+"""The house rules: lengths of files and functions, who imports whom, what is listed where."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NNET = ROOT / "nnet"
+PYTHON = sorted(NNET.rglob("*.py"))
+CYTHON = sorted([*NNET.rglob("*.pyx"), *NNET.rglob("*.pxi")])
+
+# Top to bottom. A room imports from those beside and below it; `nnet` is nnet/__init__.py.
+ROOMS = (
+    ("__main__",),
+    ("cli", "estimators", "look"),
+    ("nnet",),
+    ("training", "files", "work"),
+    ("layers",),
+    ("reference", "_conv", "_pool", "_dense"),
+    ("kernels", "geometry"),
+    ("_cpu",),
+)
+LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+UPWARD = {("kernels", "nnet")}  # show_config prints the version, when it is called
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+pytestmark = pytest.mark.skipif(not NNET.is_dir(), reason="the sources are not here")
+
+
+# --- sizes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [*PYTHON, *CYTHON], ids=name_of)
+def test_no_file_is_longer_than_500_lines(path):
+    assert len(path.read_text().splitlines()) <= 500
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=name_of)
+def test_no_function_is_longer_than_60_lines(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert n_lines(node) <= 60, f"{node.name}, without its docstring"
+
+
+def n_lines(function):
+    """From its `def` to its end, without its docstring."""
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        docstring = function.body[0]
+        lines -= docstring.end_lineno - docstring.lineno + 1
+    return lines
+
+
+# --- imports ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [*PYTHON, *CYTHON], ids=name_of)
+def test_imports_run_downward(path):
+    """Imports inside functions count too."""
+    here = room_of(path)
+    imports = imports_of_cython if path in CYTHON else imports_of_python
+    for room in imports(path.read_text()):
+        assert room in LEVELS, f"{room} has no place in ROOMS"
+        assert LEVELS[here] <= LEVELS[room] or (here, room) in UPWARD, f"{here} imports {room}"
+
+
+def test_no_exception_is_left_over():
+    for here, room in UPWARD:
+        paths = [path for path in PYTHON if room_of(path) == here]
+        assert any(room in imports_of_python(path.read_text()) for path in paths), (here, room)
+
+
+def room_of(path):
+    """The folder or module of nnet/ that a file belongs to."""
+    if path == NNET / "__init__.py":
+        return "nnet"
+    room = path.relative_to(NNET).parts[0].partition(".")[0]
+    if path in CYTHON and room not in LEVELS:
+        return "_conv"  # a file that kernels include, or one of their targets
+    assert room in LEVELS, f"{room} has no place in ROOMS"
+    return room
+
+
+def imports_of_python(text):
+    """The rooms that a module imports."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from imported_room(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                yield from imported_room(f"{node.module}.{alias.name}")
+
+
+def imports_of_cython(text):
+    yield from re.findall(r"^ *(?:from|c?import) nnet\.(\w+)", text, re.MULTILINE)
+    for names in re.findall(r"^ *from nnet c?import ([\w, ]+)", text, re.MULTILINE):
+        yield from (name.strip() for name in names.split(","))
+
+
+def imported_room(name):
+    """What a name such as 'nnet.layers.Conv' or 'nnet.Conv' belongs to; nothing for 'numpy'."""
+    package, _, rest = name.partition(".")
+    if package == "nnet":
+        room = rest.partition(".")[0]
+        yield room if room in LEVELS or any(NNET.glob(f"{room}.*")) else "nnet"
+
+
+def test_imports_are_read():
+    """The readers above find what they are there for."""
+    python = "import nnet.files.saving\ndef f():\n    from nnet import Conv, kernels\n    import os"
+    assert list(imports_of_python(python)) == ["files", "nnet", "kernels"]
+    cython = "from nnet import a, b\nimport numpy\nfrom nnet._cpu cimport (\n    c)\n"
+    assert set(imports_of_cython(cython)) == {"_cpu", "a", "b"}
+
+
+# --- lists --------------------------------------------------------------------
+
+
+def test_every_package_is_packaged():
+    tomllib = pytest.importorskip("tomllib")
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = [path.parent.relative_to(ROOT) for path in PYTHON if path.name == "__init__.py"]
+    assert listed == sorted(".".join(folder.parts) for folder in folders)
+
+
+def test_readme_names_files_that_exist():
+    """Each name in the table 'file | what is in it': from the clone's folder, or from nnet/."""
+    readme = (ROOT / "README.md").read_text()
+    rows = readme.partition("| file | what is in it |")[2].partition("\n\n")[0].splitlines()
+    names = [name for row in rows[2:] for name in re.findall("`(.+?)`", row.split("|")[1])]
+    assert len(names) > 10
+    assert [name for name in names if not any(ROOT.glob(name)) and not any(NNET.glob(name))] == []
+
+
+@pytest.mark.parametrize("path", sorted(NNET.glob("*/__init__.py")), ids=name_of)
+def test_maps_of_packages_name_files_that_exist(path):
+    """Lines such as 'conv.py   Conv' in the docstring of a package."""
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    for names in re.findall(r"^((?:\w+\.py(?:, )?)+)  ", docstring, re.MULTILINE):
+        for name in names.split(", "):
+            assert (path.parent / name).exists(), name
