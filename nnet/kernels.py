@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from operator import index
 from pathlib import Path
 
-
 try:
     import nnet._cpu as _cpu
 except ModuleNotFoundError:

@@ -136,7 +136,9 @@ def _plan(layers, input_shape, target_shape, classes, visit):
     Both directions come through here: what `load` would refuse is not saved.
     """
     if not layers or not isinstance(layers[-1], LossMixin) or not any(map(has_params, layers)):
-        raise ValueError("its layers put out nothing: they have no loss at the end, or no parameters")
+        raise ValueError(
+            "its layers put out nothing: they have no loss at the end, or no parameters"
+        )
     shape = follow(numbered(layers), "", Trace(visit), (1, *bc01_shape(input_shape)))
     expected = (target_shape or (1,)) if classes is None else (len(classes),)
     if shape[1:] != expected:
@@ -162,9 +164,7 @@ def _layer_to_json(name, layer):
     """Its class and its options; layers among these likewise."""
     cls = type(layer).__name__
     if not is_own(layer) or LAYERS.get(cls) is not type(layer):
-        raise ValueError(
-            f"layer {name} is a {cls}, expected one of nnet's own: {tuple(LAYERS)}"
-        )
+        raise ValueError(f"layer {name} is a {cls}, expected one of nnet's own: {tuple(LAYERS)}")
 
     def convert(value):
         if isinstance(value, Layer):

@@ -40,7 +40,7 @@ class Layer(ABC):
     _kept = None  # what fprop keeps for bprop; a network drops it after each step
     _work = None  # the Work that a network lends the layer
     _owner = None  # a weak reference to the network that has set it up
-    _TRANSIENT = ("training", "need_input_grad", "_kept", "_work", "_owner")
+    _TRANSIENT: tuple[str, ...] = ("training", "need_input_grad", "_kept", "_work", "_owner")
 
     @property
     def children(self):

@@ -45,7 +45,9 @@ class Linear(WeightedLayer):
         if self.training:
             self._kept = input
         output = self._output(input)
-        return matmul(input, self.W, output, bias=self.b if self.use_bias else None, activation=activation)
+        return matmul(
+            input, self.W, output, bias=self.b if self.use_bias else None, activation=activation
+        )
 
     def bprop(self, output_grad):
         input = self._kept

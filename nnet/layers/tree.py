@@ -121,8 +121,6 @@ def check_arrays(name, layer, input_shape):
 def check_array(array, which, shape, dtype):
     """Refuse another shape, or another dtype or byte order."""
     if getattr(array, "shape", None) != shape:
-        raise ValueError(
-            f"{which} has shape {getattr(array, 'shape', None)}, expected {shape}"
-        )
+        raise ValueError(f"{which} has shape {getattr(array, 'shape', None)}, expected {shape}")
     if array.dtype != dtype or not array.dtype.isnative:
         raise TypeError(f"{which} has dtype {array.dtype.str}, expected {dtype.str}: {dtype}")

@@ -199,7 +199,7 @@ def as_labels(y, name="y"):
 
 
 def _of_one_kind(values, labels, name):
-    """The array of a list of labels, which must be of one kind: NumPy makes strings of 1 and 'a'."""
+    """The array of a list of labels of one kind: of 1 and 'a', NumPy would make two strings."""
     kinds = set(map(type, values))
     if any(hasattr(kind, "__array__") and not issubclass(kind, np.generic) for kind in kinds):
         values = [np.asarray(value)[()] for value in values]  # arrays without axes

@@ -5,7 +5,6 @@ import os
 import threading
 import weakref
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -65,8 +64,8 @@ class Model:
         self.image_shape = bc01_shape(self.input_shape)
         self.classes, self.target_shape = classes, target_shape
         self.history = history or History()
-        self.lock: Any = threading.RLock()
-        self.at_work: AtWork | None = None  # whoever holds the lock
+        self.lock = threading.RLock()
+        self.at_work = None  # whoever holds the lock
         self.plan(layers, visit, n_imgs)
         MODELS.add(self)
 
@@ -115,7 +114,7 @@ class Model:
 
     def loans(self, training, streams=None):
         """(layer, Work) for all layers: what an AtWork lends them."""
-        passing: list[np.ndarray] = []
+        passing = []
         layers = [layer for _, layer in walk(numbered(self.layers))]
         makers = streams.of_layers(layers, "work") if streams else [None] * len(layers)
         shapes, needs = self._trace.shapes, self._trace.needs
@@ -205,8 +204,8 @@ class Model:
 
 # --- forks --------------------------------------------------------------------------
 
-MODELS: "weakref.WeakSet[Model]" = weakref.WeakSet()
-NETWORKS: "weakref.WeakSet[Any]" = weakref.WeakSet()
+MODELS: weakref.WeakSet = weakref.WeakSet()
+NETWORKS: weakref.WeakSet = weakref.WeakSet()
 
 
 def forget_other_threads():

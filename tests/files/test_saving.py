@@ -232,7 +232,7 @@ def forge(path, change):
 
     with safetensors.safe_open(path, framework="numpy") as file:
         content = json.loads(file.metadata()["nnet"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(content["network"], tensors)
     content["sha256"] = saving._digest(content["network"], tensors)
     metadata = {"nnet": json.dumps(content)}

@@ -406,7 +406,7 @@ def test_constructor_errors(make, error, message):
         (Conv(4, 3, groups=2), (5, 3, 8, 8), "channel count that groups = 2 divides, got 3"),
         (Conv(4, 3), (5, 0, 8, 8), "no empty axis"),
         (Conv(4, 9, padding_mode="valid"), (5, 3, 8, 8), "larger than the padded image"),
-            (Pool(), (5, 8), "expected 4 axes"),
+        (Pool(), (5, 8), "expected 4 axes"),
         (GlobalAveragePool(), (5, 8), "expected 4 axes"),
         (
             Linear(2),

@@ -3,8 +3,8 @@
 import pytest
 
 from nnet import Activation, Conv, Flatten, GlobalAveragePool, Linear, LogRegression, Pool
-from nnet.layers.spec import complete, parse_layers
 from nnet.layers.activation import FUNCTIONS
+from nnet.layers.spec import complete, parse_layers
 
 
 @pytest.mark.parametrize(
