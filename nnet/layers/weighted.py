@@ -14,9 +14,16 @@ def as_weight_scale(value, name):
     return as_float(value, name, " or 'he' or 'glorot'")
 
 
+def as_given(value, name):
+    """Any value: whether an array fits is found out when it is used."""
+    return value
+
+
 class WeightedLayer(Layer, ParamMixin):
     """Weights W, biases b, and their gradients."""
 
+    W = Option(as_given)
+    b = Option(as_given)
     weight_scale = Option(as_weight_scale)
     weight_decay = Option(as_float)
     use_bias = Option(as_bool)

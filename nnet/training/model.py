@@ -145,7 +145,8 @@ class Model:
             at_work.begin()
             if not is_current(self):
                 return None
-            for rows, scores in self._scores(images, batch_size):
+            for rows in self._batches(len(images), batch_size):
+                scores = self._scores(images, rows)
                 if not all_finite(scores):
                     raise DivergedError(
                         "the last layer gets NaN or infinite values: the training diverged, or X "
@@ -172,7 +173,8 @@ class Model:
             at_work.begin()
             if not is_current(self):
                 return None
-            for rows, scores in self._scores(images, batch_size):
+            for rows in self._batches(len(images), batch_size):
+                scores = self._scores(images, rows)
                 if with_loss:
                     predictions, losses, _ = self.loss.compare(scores, target[rows])
                     loss += float(np.add.reduce(losses))
@@ -190,16 +192,19 @@ class Model:
         squares = np.square(predictions - target).reshape(len(target), -1)
         return float(np.add.reduce(np.mean(squares, axis=1, dtype=float)))
 
-    def _scores(self, images, batch_size):
-        """(rows, what the loss takes) for one batch after the other."""
-        if len(images) > FEW_IMAGES:
+    def _batches(self, n_imgs, batch_size):
+        """The rows of one batch after the other; of none there is one, which is empty."""
+        if n_imgs > FEW_IMAGES:
             batch_size = min(batch_size, max(FEW_IMAGES, CACHE_BYTES // self._image_bytes))
-        for start in range(0, max(len(images), 1), batch_size):
-            rows = slice(start, min(start + batch_size, len(images)))
-            batch = images.checked_batch(rows)
-            yield rows, self.program.fprop(batch.reshape(len(batch), *self.image_shape))
-        if batch_size * self._image_bytes > KEPT_BYTES:
-            self._loans_of_predictions = None
+        if min(batch_size, n_imgs) * self._image_bytes > KEPT_BYTES:
+            self._loans_of_predictions = None  # its memory is freed after this call
+        starts = range(0, max(n_imgs, 1), batch_size)
+        return [slice(start, min(start + batch_size, n_imgs)) for start in starts]
+
+    def _scores(self, images, rows):
+        """What the loss takes."""
+        batch = images.checked_batch(rows)
+        return self.program.fprop(batch.reshape(len(batch), *self.image_shape))
 
 
 # --- forks --------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from nnet._atomic import AtWork
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect
+from nnet.layers.tree import collect, is_own
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.optimizers import as_optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
@@ -123,6 +123,7 @@ class TrainingRun:
             self.validation = images, self.model.as_target(target, "validation y")
         self.loans = self.model.loans(training=True, streams=streams)
         self.trained = [layer for layer, _ in self.loans if isinstance(layer, ParamMixin)]
+        self.has_customs = not all(map(is_own, self.trained))  # no one says if their arrays change
         self.optimizer.bind(self.model.params())
         self.shuffling = streams.named("shuffle")
         self.batch = np.empty((n_imgs, *images.image_shape), images.dtype)
@@ -233,7 +234,8 @@ class TrainingRun:
         network._model = self.model
         try:
             answer = self.callback(progress)
-            network._fitted()  # takes changed options up
+            is_changed = network._is_changed
+            network._fitted()  # takes changes of layers up
         except StopTraining:
             return True
         finally:
@@ -242,7 +244,8 @@ class TrainingRun:
             raise TypeError(
                 f"callback returned {answer!r}, expected None or False, or True to stop"
             )
-        params = collect(self.trained, "params")
-        if any(new is not old for new, old in zip(params, self.optimizer.params)):
-            self.optimizer.exchange(params)
+        if is_changed or self.has_customs:
+            params = collect(self.trained, "params")
+            if any(new is not old for new, old in zip(params, self.optimizer.params, strict=True)):
+                self.optimizer.exchange(params)
         return bool(answer)
