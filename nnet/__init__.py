@@ -10,38 +10,24 @@ reference/             the kernels as plain Python loops: the specification
 _conv.pyx, _pool.pyx   the four compiled kernels
 _dense.pyx             matrix products, and what else the layers need compiled
 _atomic.pyx            what an interrupt must not cut in two
+_api.py                what `nnet` has besides the kernels; loaded when it is first asked for
 kernels.py             which instruction set and how many threads
 geometry.py            output sizes and padding
 """
 
-__version__ = "0.2.0"
+# ruff: noqa: F405  # of the star import that type checkers see
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from nnet import kernels  # isort: skip  # first: it says what to do where nothing is compiled
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet._pool import bprop_pool_bc01, pool_bc01
-from nnet.files.images import to_bc01
 from nnet.kernels import get_num_threads, num_threads, set_num_threads, show_config
-from nnet.layers import (
-    Activation,
-    Compared,
-    Conv,
-    Flatten,
-    GlobalAveragePool,
-    Layer,
-    Linear,
-    LogRegression,
-    LossMixin,
-    MeanSquaredError,
-    Parallel,
-    ParamMixin,
-    Pool,
-    Residual,
-    Sequential,
-    Standardize,
-)
-from nnet.training.network import NeuralNetwork
-from nnet.training.optimizers import SGD, Optimizer
-from nnet.training.progress import DivergedError, Progress, StopTraining
+
+if TYPE_CHECKING:
+    from nnet._api import *  # noqa: F403
+
+__version__ = "0.2.0"
 
 __all__ = [
     "SGD",
@@ -78,3 +64,17 @@ __all__ = [
     "show_config",
     "to_bc01",
 ]
+
+ROOMS = ("cli", "files", "layers", "reference", "training")
+
+
+def __getattr__(name):
+    if name in ROOMS:
+        return import_module(f"nnet.{name}")
+    if name in __all__:
+        return globals().setdefault(name, getattr(import_module("nnet._api"), name))
+    raise AttributeError(f"module 'nnet' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, *ROOMS})

@@ -15,10 +15,10 @@ CYTHON = sorted([*NNET.rglob("*.pyx"), *NNET.rglob("*.pxi")])
 ROOMS = (
     ("__main__",),
     ("cli", "estimators", "look"),
-    ("nnet",),
-    ("training", "files", "work"),
+    ("nnet", "_api"),
+    ("training", "files"),
     ("layers",),
-    ("reference", "_conv", "_pool", "_dense"),
+    ("reference", "_conv", "_pool", "_dense", "_atomic"),
     ("kernels", "geometry"),
     ("_cpu",),
 )

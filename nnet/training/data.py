@@ -2,7 +2,6 @@
 
 import reprlib
 from collections.abc import Sequence
-from decimal import Decimal
 from math import prod
 from numbers import Real
 
@@ -308,6 +307,8 @@ def _is_list(kind):
 
 def _object_reals(array, name):
     """Python objects as numbers, if all of them are."""
+    from decimal import Decimal  # a millisecond, and rare
+
     kinds = set(map(type, array.flat))
     others = {kind for kind in kinds if not issubclass(kind, (Real, np.bool_, Decimal))}
     if others:

@@ -9,7 +9,6 @@ from nnet.layers import Layer, LossMixin
 from nnet.layers.arguments import as_count
 from nnet.layers.streams import as_generator, as_streams
 from nnet.layers.tree import check_array, has_params, numbered, state_arrays, trained_arrays, walk
-from nnet.training import gradients
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.model import NETWORKS, Model
 from nnet.training.run import TrainingRun
@@ -179,17 +178,19 @@ class NeuralNetwork:
         elif n_outputs is not None:
             target_shape = as_target_shape(as_shape(n_outputs, "n_outputs"))
         transaction, published = change_of(self)
-        self._built_shape = input_shape
         try:
             transaction.begin(published)
             streams = as_streams(self.rng)
-            model = set_up(self, streams, input_shape, dtype, classes, target_shape, 1)
+            model = set_up(
+                self, streams, input_shape, dtype, classes, target_shape, known_shape=input_shape
+            )
             if is_classifier:
                 model.classes = np.arange(model.scores_shape[0])
             model.target_shape = () if is_classifier else as_target_shape(model.scores_shape)
             transaction.model, transaction.keep = model, True
         finally:
             transaction.end()
+        self._built_shape = input_shape
         return self
 
     # --- what everyone sees -----------------------------------------------------
@@ -383,6 +384,8 @@ class NeuralNetwork:
         list of GradientError
             One (name, abs_error, rel_error) for each array of `params()`.
         """
+        from nnet.training import gradients  # few programs need it
+
         return gradients.check(self, X, y, eps, max_checks)
 
     # --- copies and files -------------------------------------------------------

@@ -1,6 +1,5 @@
 """How far a training is: what callbacks are told, and what ends it."""
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
@@ -35,13 +34,11 @@ class Progress(NamedTuple):
         return self.n_seen == self.n_imgs
 
 
-@dataclass
 class History:
     """One value for each finished epoch."""
 
-    loss: list[float] = field(default_factory=list)
-    val_loss: list[float] = field(default_factory=list)
-    val_error: list[float] = field(default_factory=list)
+    def __init__(self):
+        self.loss, self.val_loss, self.val_error = [], [], []
 
 
 def describe(progress):

@@ -115,6 +115,7 @@ class TrainingRun:
             classes,
             target.shape[1:],
             n_imgs,
+            self.network._built_shape,
         )
         transaction.model = self.model
         self.target = self.model.as_target(target)

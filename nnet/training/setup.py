@@ -26,8 +26,8 @@ def change_of(network):
     return Transaction(network, states, saved_state(network.rng)), published
 
 
-def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs):
-    """Draw the parameters of all layers: the Model.
+def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs=1, known_shape=None):
+    """Draw the parameters of all layers: the Model. For `known_shape` see `check_layout`.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs):
     children = numbered(network.layers)
     layers = [layer for _, layer in walk(children)]
     claim(network, children)
-    signals = check_layout(children, input_shape, network._built_shape)
+    signals = check_layout(children, input_shape, known_shape)
     make_rngs = dict(zip(map(id, layers), streams.of_layers(layers, "layer")))
     for layer in layers:
         layer.dtype, layer.signals = dtype, signals
