@@ -16,6 +16,7 @@ include "_matmul.pxi"
 cdef object FLOAT64 = np.dtype(np.float64)
 
 cdef enum:
+    SOFTMAX_RUN = 64        # classes whose probabilities add up one by one
     SMALL_SIZE = 200_000    # values below which a second thread saves no time in one pass
 
 
@@ -116,6 +117,10 @@ def matmul(
     cdef cnp.ndarray product = work_array(out_)
     job.a, job.b, job.out = data_of(a_), data_of(b_), data_of(product)
     job.bias, job.divisor = data_of(bias_), divide_by
+    cdef cnp.ndarray errors = None
+    if job.n_inner > MAX_BLOCKS * BLOCK:
+        errors = np.zeros((job.n_rows, job.n_cols), a_.dtype)
+    job.errors = data_of(errors)
     cdef bint is_float = cnp.PyArray_TYPE(a_) == cnp.NPY_FLOAT
     with nogil:
         run_product(&job, is_float, threads)
@@ -195,19 +200,25 @@ def bprop_relu(
 cdef real softmax_row(const real *scores, real *probs, Py_ssize_t n_classes,
                       real *highest) noexcept nogil:
     """The probabilities of one image, the largest score, and the sum they were divided by."""
-    cdef Py_ssize_t k
-    cdef real total = 0, score
+    cdef Py_ssize_t k, end
+    cdef double total = 0
+    cdef real run, score
     highest[0] = scores[0]
     for k in range(1, n_classes):
         highest[0] = max(highest[0], scores[k])
+    k = 0
+    while k < n_classes:    # runs of one type, which add up in double
+        end, run = min(k + SOFTMAX_RUN, n_classes), 0
+        while k < end:
+            # Without the maximum, no exponent is positive.
+            score = scores[k] - highest[0]
+            probs[k] = expf(score) if real is float else exp(score)
+            run += probs[k]
+            k += 1
+        total += run
     for k in range(n_classes):
-        # Without the maximum, no exponent is positive.
-        score = scores[k] - highest[0]
-        probs[k] = expf(score) if real is float else exp(score)
-        total += probs[k]
-    for k in range(n_classes):
-        probs[k] /= total
-    return total
+        probs[k] /= <real>total
+    return <real>total
 
 
 cdef void softmax_rows(const real *scores, real *probs, Py_ssize_t n_imgs,

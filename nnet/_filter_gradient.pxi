@@ -3,10 +3,12 @@
 #
 # The images are cut into chunks, by the shape alone; each chunk sums into a part
 # of its own, and the parts are added in their order. So the result has the same
-# bits for every number of threads.
+# bits for every number of threads. Sums of very many tiles keep what each addition
+# loses by rounding, and add it in the end.
 
 cdef enum:
     MAX_CHUNKS = 8
+    BIAS_IMGS = 64      # whose gradients of the bias add up one by one
     # The forms of the sum, each in a file of its own
     DENSE = 0
     SHIFTED = 1
@@ -36,6 +38,8 @@ cdef struct FilterGradient:
     Py_ssize_t n_split, parts           # what is cut into parts: features (dot forms), channels
                                         # or, in runs, rows of taps
     Py_ssize_t part_size                # values of a chunk's partial sums
+    Py_ssize_t errors                   # from sums to their rounding errors; 0: they keep none
+    Py_ssize_t n_summed                 # parts that are added up: of chunks, and their errors
     Py_ssize_t n_combined               # pieces in which the parts are added up
     Py_ssize_t buffer_size              # values of a thread's own memory
 
@@ -46,12 +50,11 @@ cdef inline Py_ssize_t first_stack(const FilterGradient *job, Py_ssize_t chunk) 
 
 cdef void gradient_unit(
     const FilterGradient *job, Py_ssize_t unit, const real *imgs, const real *grad, real *part,
-    real *bias_part, real *buffer,
+    double *bias_part, real *buffer,
 ) noexcept nogil:
     """One chunk of images and one part."""
     cdef Py_ssize_t chunk = unit // job.parts, i = unit % job.parts
     cdef Py_ssize_t first = i * job.n_split // job.parts, end = (i + 1) * job.n_split // job.parts
-    cdef Py_ssize_t size = job.out_h * job.out_w, n, n1, k
     part += chunk * job.part_size
     if job.form == OUTER:
         outer_unit(job, chunk, first, end, imgs, grad, part, buffer)
@@ -61,15 +64,61 @@ cdef void gradient_unit(
         strips_unit(job, chunk, first, end, imgs, grad, part, buffer)
     else:
         dot_unit(job, chunk, first, end, imgs, grad, part, buffer)
-    if bias_part == NULL:
-        return
-    bias_part += chunk * job.n_features
-    first, end = i * job.n_features // job.parts, (i + 1) * job.n_features // job.parts
-    memset(bias_part + first, 0, (end - first) * sizeof(real))
-    n1 = min(job.n_imgs, first_stack(job, chunk + 1) * job.stack)
-    for n in range(first_stack(job, chunk) * job.stack, n1):
-        for k in range(first, end):
-            bias_part[k] += plane_sum(grad + (n * job.n_features + k) * size, size)
+    if bias_part != NULL:
+        first, end = i * job.n_features // job.parts, (i + 1) * job.n_features // job.parts
+        bias_unit(job, chunk, first, end, grad, bias_part + chunk * job.n_features)
+
+
+cdef void bias_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_first,
+                    Py_ssize_t k_end, const real *grad, double *part) noexcept nogil:
+    """One chunk of images and features [k_first, k_end): sums of a few images, in double."""
+    cdef Py_ssize_t first = first_stack(job, chunk) * job.stack, size = job.out_h * job.out_w
+    cdef Py_ssize_t end = min(job.n_imgs, first_stack(job, chunk + 1) * job.stack), last, n, k
+    cdef real total
+    memset(part + k_first, 0, (k_end - k_first) * sizeof(double))
+    while first < end:
+        last = min(first + BIAS_IMGS, end)
+        for k in range(k_first, k_end):
+            total = 0
+            for n in range(first, last):
+                total += plane_sum(grad + (n * job.n_features + k) * size, size)
+            part[k] += total
+        first = last
+
+
+cdef real plane_sum(const real *plane, Py_ssize_t n) noexcept nogil:
+    """The sum of n values; those of many blocks add up in double."""
+    cdef Py_ssize_t block = RUN * (VECTOR_BYTES // sizeof(real))
+    cdef double total = 0
+    while n > block:
+        total += block_sum(plane, block)
+        plane, n = plane + block, n - block
+    return <real>(total + block_sum(plane, n))
+
+
+cdef real block_sum(const real *plane, Py_ssize_t n) noexcept nogil:
+    """Whole vectors in four accumulators, then the rest."""
+    cdef int lanes = VECTOR_BYTES // sizeof(real)
+    cdef real acc[4 * LANES]
+    cdef real total = 0
+    cdef Py_ssize_t x = 0
+    cdef int v
+    if n >= lanes:
+        for v in range(4):
+            clear(acc + v * lanes)
+        while x + 4 * lanes <= n:
+            for v in range(4):
+                add(acc + v * lanes, acc + v * lanes, plane + x + v * lanes)
+            x += 4 * lanes
+        while x + lanes <= n:
+            add(acc, acc, plane + x)
+            x += lanes
+        for v in range(1, 4):
+            add(acc, acc, acc + v * lanes)
+        total = lane_sum(acc)
+    for x in range(x, n):
+        total += plane[x]
+    return total
 
 
 cdef void combine_feature(const FilterGradient *job, Py_ssize_t k, const real *part,
@@ -82,7 +131,7 @@ cdef void combine_feature(const FilterGradient *job, Py_ssize_t k, const real *p
         for t in range(taps):
             source = part + (k * job.c_per_group + c) * taps + t
             total = 0
-            for i in range(job.n_chunks):
+            for i in range(job.n_summed):
                 total += source[i * job.part_size]
             filters_grad[(c * job.n_features + k) * taps + t] = total / job.n_imgs
 
@@ -217,10 +266,35 @@ cdef int plan_filters_gradient(FilterGradient *job, int algorithm, int n_threads
     job.n_stacks = ceil_div(job.n_imgs, job.stack)
     # A chunk's part is cleared and added up: about 1000 pixels make that worth their while.
     job.n_chunks = clip(job.n_imgs * size // 1024, 1, min(job.n_stacks, <Py_ssize_t>MAX_CHUNKS))
+    plan_errors(job, lanes)
     job.parts = 1
     if job.n_chunks < n_threads:    # every part copies or transforms what it reads
         job.parts = min(job.n_split, ceil_div(n_threads, job.n_chunks))
     return n_threads
+
+
+cdef void plan_errors(FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
+    """Whether a chunk's sums keep their rounding errors, and where."""
+    cdef Py_ssize_t size = job.out_h * job.out_w, tiles = ceil_div(job.n_stacks, job.n_chunks)
+    cdef Py_ssize_t sums = job.part_size * lanes
+    job.errors, job.n_summed = 0, job.n_chunks
+    if job.form == STRIPS:
+        tiles *= job.strips.rows * ceil_div(job.out_w, lanes)
+        tiles = MAX_TILES * ceil_div(tiles, MAX_RUN)    # one run, or more
+    elif job.form == OUTER:
+        tiles *= (ceil_div(job.out_h, job.outer.band)
+                  * ceil_div(job.stack * job.outer.band * job.out_w, RUN))
+    elif job.form == TRANSFORMED:
+        tiles *= ceil_div(job.winograd.rows, job.winograd.band)
+    else:
+        tiles *= ceil_div(job.stack * size, RUN * lanes)
+    if tiles <= MAX_TILES:
+        return
+    if job.form == OUTER or job.form == TRANSFORMED:
+        job.errors, job.n_summed = job.n_chunks * job.part_size, 2 * job.n_chunks
+    else:
+        job.errors = sums
+        job.buffer_size += (2 if job.form == STRIPS else 1) * sums
 
 
 cdef struct GradientWork:               # what the threads share
@@ -228,7 +302,7 @@ cdef struct GradientWork:               # what the threads share
     const void *imgs
     const void *grad
     void *part
-    void *bias_part
+    double *bias_part
     void *filters_grad
     ThreadMemory memory
 
@@ -236,14 +310,14 @@ cdef struct GradientWork:               # what the threads share
 cdef void sum_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
     cdef GradientWork *work = <GradientWork *>context
     gradient_unit(work.job, unit, <const float *>work.imgs, <const float *>work.grad,
-                  <float *>work.part, <float *>work.bias_part,
+                  <float *>work.part, work.bias_part,
                   <float *>piece_of(&work.memory, thread))
 
 
 cdef void sum_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
     cdef GradientWork *work = <GradientWork *>context
     gradient_unit(work.job, unit, <const double *>work.imgs, <const double *>work.grad,
-                  <double *>work.part, <double *>work.bias_part,
+                  <double *>work.part, work.bias_part,
                   <double *>piece_of(&work.memory, thread))
 
 
@@ -296,11 +370,11 @@ cdef void conv_filters_gradient(
         plan_dot_tables(&job, space)
 
     work.memory = take_for_threads(space, n_threads, job.buffer_size * sizeof(real), 0)
-    cdef real *bias_part = NULL
+    cdef double *bias_part = NULL
     if bias_grad != NULL:
-        bias_part = <real *>space.take(job.n_chunks * job.n_features * sizeof(real))
+        bias_part = <double *>space.take(job.n_chunks * job.n_features * sizeof(double))
     work.job, work.imgs, work.grad, work.filters_grad = &job, imgs, grad, filters_grad
-    work.part = space.take(job.n_chunks * job.part_size * sizeof(real))
+    work.part = space.take(job.n_summed * job.part_size * sizeof(real))
     work.bias_part = bias_part
     with nogil:
         parallel_for(sum_float if real is float else sum_double, &work, job.n_chunks * job.parts,
@@ -311,5 +385,5 @@ cdef void conv_filters_gradient(
         for k in range(job.n_features):
             total = 0
             for i in range(job.n_chunks):
-                total += bias_part[i * job.n_features + k]
+                total += <real>bias_part[i * job.n_features + k]
             bias_grad[k] = total / job.n_imgs

@@ -196,6 +196,12 @@ cdef void plan_dot_tables(FilterGradient *job, Workspace space) except *:
         d.feature_at[i] = i * size
 
 
+cdef void clear_sums(const FilterGradient *job, real *sums, Py_ssize_t n) noexcept nogil:
+    memset(sums, 0, n * sizeof(real))
+    if job.errors:
+        memset(sums + job.errors, 0, n * sizeof(real))
+
+
 cdef void dot_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_first,
                    Py_ssize_t k_end, const real *imgs, const real *grad, real *part,
                    real *buffer) noexcept nogil:
@@ -207,7 +213,8 @@ cdef void dot_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_fir
     cdef Walk walk
     cdef real *sums = buffer + d.sums_at - k_first * pitch  # (k, c, j, i, lanes)
     memset(buffer, 0, d.sums_at * sizeof(real))
-    memset(sums + k_first * pitch, 0, (k_end - k_first) * pitch * sizeof(real))
+    clear_sums(job, sums + k_first * pitch, (k_end - k_first) * pitch)
+    walk.errors = job.errors
     for stack in range(first_stack(job, chunk), first_stack(job, chunk + 1)):
         n = stack * job.stack
         n_stacked = min(job.stack, job.n_imgs - n)
@@ -235,11 +242,14 @@ cdef void sum_lanes(const FilterGradient *job, Py_ssize_t k_first, Py_ssize_t k_
                     const real *sums, real *part) noexcept nogil:
     """Sums (k, c, j, i, lanes) of features [k_first, k_end) into a part (k, c, i, j)."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), taps = job.fil_h * job.fil_w, c, i, j
+    cdef const real *source
     for c in range(k_first * job.c_per_group, k_end * job.c_per_group):
         for i in range(job.fil_h):
             for j in range(job.fil_w):
-                part[c * taps + i * job.fil_w + j] = lane_sum(
-                    sums + (c * taps + j * job.fil_h + i) * lanes)
+                source = sums + (c * taps + j * job.fil_h + i) * lanes
+                part[c * taps + i * job.fil_w + j] = lane_sum(source)
+                if job.errors:
+                    part[c * taps + i * job.fil_w + j] += lane_sum(source + job.errors)
 
 
 cdef void strips_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_first,
@@ -247,14 +257,22 @@ cdef void strips_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_
                       real *buffer) noexcept nogil:
     """The same for depthwise filters, without copies: see _strips.pxi."""
     cdef Py_ssize_t size = job.fil_h * job.fil_w * (VECTOR_BYTES // <Py_ssize_t>sizeof(real))
-    cdef Py_ssize_t n, k, plane
-    memset(buffer, 0, (k_end - k_first) * size * sizeof(real))
+    cdef Py_ssize_t n, k, plane, before = 0, terms = 0
+    cdef real *run = buffer + 2 * job.errors - k_first * size   # they do not grow long
+    buffer -= k_first * size
+    clear_sums(job, buffer + k_first * size, (k_end - k_first) * size)
+    memset(run + k_first * size, 0, (k_end - k_first) * size * sizeof(real))
     for n in range(first_stack(job, chunk), first_stack(job, chunk + 1)):
         for k in range(k_first, k_end):
-            plane = n * job.n_features + k
-            gradient_strips(buffer + (k - k_first) * size, imgs + plane * job.h * job.w,
-                            grad + plane * job.out_h * job.out_w, &job.strips)
-    sum_lanes(job, k_first, k_end, buffer - k_first * size, part)
+            plane, terms = n * job.n_features + k, before
+            gradient_strips(run + k * size, buffer + k * size, job.errors, &terms,
+                            imgs + plane * job.h * job.w, grad + plane * job.out_h * job.out_w,
+                            &job.strips)
+        before = terms
+    if job.errors:
+        for k in range(k_first, k_end):
+            end_run(run + k * size, buffer + k * size, job.errors, size)
+    sum_lanes(job, k_first, k_end, buffer, part)
 
 
 cdef void copy_channel(const FilterGradient *job, real *buffer, const real *imgs, Py_ssize_t n,
@@ -334,6 +352,7 @@ cdef void shifted_channel(
     cdef Walk walk
     walk.n_imgs, walk.src_img, walk.grad_img = n_stacked, d.img, d.grad_plane
     walk.next_grad = walk.next_grad_end = <const char *>grad
+    walk.errors = job.errors
     walk.src_row, walk.grad_row = d.cols, d.grad_cols
     for k in range(k0, k1):
         for s in range(n_stacked):

@@ -141,7 +141,7 @@ cdef void outer_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t fir
     cdef real *rows
     if o.in_runs:
         memset(buffer, 0, o.padded_at * sizeof(real))
-        memset(part + first * o.row_size, 0, (end - first) * o.row_size * sizeof(real))
+        clear_sums(job, part + first * o.row_size, (end - first) * o.row_size)
     for stack in range(first_stack(job, chunk), first_stack(job, chunk + 1)):
         n = stack * job.stack
         n_stacked = min(job.stack, job.n_imgs - n)
@@ -151,8 +151,8 @@ cdef void outer_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t fir
             rows = part + g * job.fil_h * o.row_size
             if not o.in_runs and stack == first_stack(job, chunk):
                 for t in range(job.fil_h * job.fil_w):
-                    memset(rows + (t * job.c_per_group + i0) * o.k_pitch, 0,
-                           (i1 - i0) * o.k_pitch * sizeof(real))
+                    clear_sums(job, rows + (t * job.c_per_group + i0) * o.k_pitch,
+                               (i1 - i0) * o.k_pitch)
             for b in range(ceil_div(job.out_h, o.band)):
                 y = b * o.band
                 outer_band(job, rows, imgs, grad, buffer, n, n_stacked, g, i0, i1, y,
@@ -198,6 +198,7 @@ cdef void outer_band(
             grad + ((n + s) * job.n_features + g * job.k_per_group) * size + y0 * job.out_w, size,
             job.k_per_group, (y1 - y0) * job.out_w,
         )
+    walk.errors = job.errors
     fetch_next(job, &walk, imgs, grad, n + n_stacked, o.band == job.out_h)
     for i in range(i0 if o.in_runs else 0, i1 if o.in_runs else job.fil_h):
         y = i * job.dilation_y - o.top
@@ -276,7 +277,7 @@ cdef void combine_features(const FilterGradient *job, Py_ssize_t i, const real *
     for t in range(taps):
         for c in range(job.c_per_group):
             clear(sums)
-            for i in range(job.n_chunks):
+            for i in range(job.n_summed):
                 add(sums, sums, part + i * job.part_size)
             for l in range(min(lanes, job.k_per_group - k)):
                 filters_grad[(c * job.n_features + l) * taps + t] = sums[l] / job.n_imgs
@@ -297,6 +298,6 @@ cdef void combine_runs(const FilterGradient *job, Py_ssize_t k, const real *part
         source = part + t // job.fil_w * o.row_size + t % job.fil_w * job.c_per_group
         for c in range(job.c_per_group):
             total = 0
-            for i in range(job.n_chunks):
+            for i in range(job.n_summed):
                 total += source[i * job.part_size + c]
             filters_grad[c * job.n_features * job.fil_h * job.fil_w + t] = total / job.n_imgs

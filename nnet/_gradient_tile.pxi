@@ -127,16 +127,70 @@ cdef inline void transpose_rows(real *to, const Py_ssize_t *at, const real **row
         store(to + at[i], block + i * lanes)
 
 
+cdef enum:
+    RUN = 300       # terms of a sum, one after the other, that lose little by rounding; ...
+    MAX_RUN = 400   # ... up to so many are not worth a second tile
+    MAX_TILES = 64  # of one sum, before it keeps its rounding errors
+
 cdef struct Walk:
     # The pixels that a tile sums over, and how far apart they lie.
     Py_ssize_t n_imgs, rows, cols               # cols: pixels, or whole vectors (dot form)
     Py_ssize_t src_img, src_row, src_col
     Py_ssize_t grad_img, grad_row, grad_col
+    Py_ssize_t errors                           # from sums to their rounding errors; 0: none
     # What comes next is fetched meanwhile, a cache line for every pixel or vector of pixels.
     const char *next_imgs
     const char *next_grad
     const char *next_imgs_end
     const char *next_grad_end
+
+
+cdef void add_tile(
+    real *part, Py_ssize_t row_pitch, Py_ssize_t col_pitch, Py_ssize_t errors,
+    const real *tile,               # (n_rows, n_cols, lanes)
+    int n_rows, int n_cols,
+) noexcept nogil:
+    """A tile's sums to those of the tiles before; what the rounding loses adds up apart."""
+    cdef int lanes = VECTOR_BYTES // sizeof(real), i, j
+    cdef real *total
+    for i in range(n_rows):
+        for j in range(n_cols):
+            total = part + i * row_pitch + j * col_pitch
+            add_exactly(total, total + errors, tile + (i * n_cols + j) * lanes)
+
+
+# A long walk is cut into pieces, as many for each axis.
+
+cdef struct Cut:
+    Py_ssize_t imgs, rows, cols
+
+
+cdef inline bint is_short(const Walk *walk) noexcept nogil:
+    return walk.n_imgs * walk.rows * walk.cols <= MAX_RUN
+
+
+cdef Cut cut_walk(const Walk *walk) noexcept nogil:
+    """By its columns; if they are few, by its rows; or else by its images."""
+    cdef Cut cut = [walk.n_imgs, walk.rows, ceil_div(walk.cols, RUN)]
+    if cut.cols == 1:
+        cut.rows = ceil_div(walk.rows, RUN // walk.cols)
+        if cut.rows == 1:
+            cut.imgs = ceil_div(walk.n_imgs, RUN // (walk.rows * walk.cols))
+    return cut
+
+
+cdef void take_piece(Walk *piece, Py_ssize_t *img, Py_ssize_t *src_at, Py_ssize_t *grad_at,
+                     const Walk *walk, Cut cut, Py_ssize_t i) noexcept nogil:
+    """Piece i: its size, its first image, and where it begins."""
+    cdef Py_ssize_t x = i % cut.cols, y = i // cut.cols % cut.rows, s = i // cut.cols // cut.rows
+    cdef Py_ssize_t n = s * walk.n_imgs // cut.imgs, row = y * walk.rows // cut.rows
+    cdef Py_ssize_t col = x * walk.cols // cut.cols
+    piece.n_imgs = (s + 1) * walk.n_imgs // cut.imgs - n
+    piece.rows = (y + 1) * walk.rows // cut.rows - row
+    piece.cols = (x + 1) * walk.cols // cut.cols - col
+    img[0] = n
+    src_at[0] = n * walk.src_img + row * walk.src_row + col * walk.src_col
+    grad_at[0] = n * walk.grad_img + row * walk.grad_row + col * walk.grad_col
 
 
 cdef inline void dot_tile(
@@ -153,6 +207,7 @@ cdef inline void dot_tile(
 ) noexcept nogil:
     cdef int lanes = VECTOR_BYTES // sizeof(real)
     cdef real acc[25 * VECTOR_BYTES]
+    cdef real tile[25 * VECTOR_BYTES]
     cdef real pixels[VECTOR_BYTES]
     cdef real values[5 * VECTOR_BYTES]
     cdef const real *taps[8]
@@ -191,11 +246,17 @@ cdef inline void dot_tile(
                     load(pixels, taps[i] + end)
                     for f in range(n_features):
                         maddv(acc + (i * n_features + f) * lanes, pixels, values + f * lanes)
+    walk.next_grad = next_grad
+    if walk.errors:
+        for i in range(n_taps):
+            for f in range(n_features):
+                store(tile + (i * n_features + f) * lanes, acc + (i * n_features + f) * lanes)
+        add_tile(part, part_tap, part_feature, walk.errors, tile, n_taps, n_features)
+        return
     for i in range(n_taps):
         for f in range(n_features):
             add(part + i * part_tap + f * part_feature, part + i * part_tap + f * part_feature,
                 acc + (i * n_features + f) * lanes)
-    walk.next_grad = next_grad
 
 
 cdef inline void dot_features(
@@ -239,7 +300,32 @@ cdef void dot_gradient(
     const Py_ssize_t *tap_at, const real *grad, const Py_ssize_t *feature_at, const real *tails,
     Py_ssize_t tails_img, Walk *walk, int n_taps, int n_features,
 ) noexcept nogil:
-    """One tile of 1 to dot_taps(n_features) taps and 1 to DOT_FEATURES features."""
+    """1 to dot_taps(n_features) taps and 1 to DOT_FEATURES features, in one tile or more."""
+    cdef Py_ssize_t i, n, src_at, grad_at
+    cdef const real *ends
+    cdef Walk piece
+    cdef Cut cut
+    if is_short(walk):      # a single call would be inlined: see _matmul.pxi
+        dot_piece(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
+                  walk, n_taps, n_features)
+        return
+    walk.src_col = walk.grad_col = VECTOR_BYTES // sizeof(real)
+    piece, cut = walk[0], cut_walk(walk)
+    for i in range(cut.imgs * cut.rows * cut.cols):
+        take_piece(&piece, &n, &src_at, &grad_at, walk, cut, i)
+        # Tails follow the last columns.
+        ends = tails + n * tails_img if tails != NULL and (i + 1) % cut.cols == 0 else NULL
+        dot_piece(part, part_tap, part_feature, src + src_at, tap_at, grad + grad_at, feature_at,
+                  ends, tails_img, &piece, n_taps, n_features)
+    walk.next_grad = piece.next_grad
+
+
+cdef void dot_piece(
+    real *part, Py_ssize_t part_tap, Py_ssize_t part_feature, const real *src,
+    const Py_ssize_t *tap_at, const real *grad, const Py_ssize_t *feature_at, const real *tails,
+    Py_ssize_t tails_img, Walk *walk, int n_taps, int n_features,
+) noexcept nogil:
+    """One tile."""
     if n_features == 1:
         dot_features(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails,
                      tails_img, walk, n_taps, 1)
@@ -268,6 +354,7 @@ cdef inline void outer_tile(
 ) noexcept nogil:
     cdef int lanes = VECTOR_BYTES // sizeof(real)
     cdef real acc[TILE_BYTES]
+    cdef real tile[TILE_BYTES]
     cdef const real *pixel
     cdef const real *values
     cdef const char *next_imgs = walk.next_imgs
@@ -295,11 +382,17 @@ cdef inline void outer_tile(
                     next_grad += grad_step
                 pixel += walk.src_col
                 values += walk.grad_col
+    walk.next_imgs, walk.next_grad = next_imgs, next_grad
+    if walk.errors:
+        for i in range(n_channels):
+            for v in range(n_vectors):
+                store(tile + (i * n_vectors + v) * lanes, acc + (i * n_vectors + v) * lanes)
+        add_tile(part, part_pitch, lanes, walk.errors, tile, n_channels, n_vectors)
+        return
     for i in range(n_channels):
         for v in range(n_vectors):
             add(part + i * part_pitch + v * lanes, part + i * part_pitch + v * lanes,
                 acc + (i * n_vectors + v) * lanes)
-    walk.next_imgs, walk.next_grad = next_imgs, next_grad
 
 
 cdef enum:
@@ -354,6 +447,23 @@ cdef void outer_gradient(
     Py_ssize_t n_channels, Py_ssize_t n_vectors,
 ) noexcept nogil:
     """All channels and vectors of features of a group."""
+    cdef Py_ssize_t i, n, src_at, grad_at
+    cdef Walk piece
+    cdef Cut cut
+    if is_short(walk):
+        outer_piece(part, part_pitch, src, grad, walk, n_channels, n_vectors)
+        return
+    piece, cut = walk[0], cut_walk(walk)
+    for i in range(cut.imgs * cut.rows * cut.cols):
+        take_piece(&piece, &n, &src_at, &grad_at, walk, cut, i)
+        outer_piece(part, part_pitch, src + src_at, grad + grad_at, &piece, n_channels, n_vectors)
+    walk.next_imgs, walk.next_grad = piece.next_imgs, piece.next_grad
+
+
+cdef void outer_piece(
+    real *part, Py_ssize_t part_pitch, const real *src, const real *grad, Walk *walk,
+    Py_ssize_t n_channels, Py_ssize_t n_vectors,
+) noexcept nogil:
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t v, b, c, n_blocks
     cdef int n, width
@@ -371,28 +481,3 @@ cdef void outer_gradient(
                 outer_vectors(part + c * part_pitch + v * lanes, part_pitch, src + c,
                               grad + v * lanes, walk, width, 2)
         v += n
-
-
-cdef real plane_sum(const real *plane, Py_ssize_t n) noexcept nogil:
-    """The sum of n values: whole vectors in four accumulators, then the rest."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[4 * LANES]
-    cdef real total = 0
-    cdef Py_ssize_t x = 0
-    cdef int v
-    if n >= lanes:
-        for v in range(4):
-            clear(acc + v * lanes)
-        while x + 4 * lanes <= n:
-            for v in range(4):
-                add(acc + v * lanes, acc + v * lanes, plane + x + v * lanes)
-            x += 4 * lanes
-        while x + lanes <= n:
-            add(acc, acc, plane + x)
-            x += lanes
-        for v in range(1, 4):
-            add(acc, acc, acc + v * lanes)
-        total = lane_sum(acc)
-    for x in range(x, n):
-        total += plane[x]
-    return total

@@ -132,8 +132,8 @@ cdef void winograd_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t 
                                axis_piece(&w.pieces_x, i % w.pieces_x.n))
         for e in range(16):
             if elements >> e & 1:
-                memset(part + (16 * i + e) * part_e + c_first * w.k_pitch, 0,
-                       (c_end - c_first) * w.k_pitch * sizeof(real))
+                clear_sums(job, part + (16 * i + e) * part_e + c_first * w.k_pitch,
+                           (c_end - c_first) * w.k_pitch)
     for stack in range(first_stack(job, chunk), first_stack(job, chunk + 1)):
         n = stack * job.stack
         n_stacked = min(job.stack, job.n_imgs - n)
@@ -178,6 +178,7 @@ cdef void winograd_band(
         walk.n_imgs, walk.rows, walk.cols = 1, 1, n_stacked * tiles
     else:
         walk.n_imgs, walk.rows, walk.cols = n_stacked, n_rows, w.cols
+    walk.errors = job.errors
     fetch_next(job, &walk, imgs, grad, n + n_stacked, w.band == w.rows)
     walk.src_img, walk.src_row, walk.src_col = grid * w.c_pitch, w.grid_cols * w.c_pitch, w.c_pitch
     walk.grad_img, walk.grad_row, walk.grad_col = tiles * w.k_pitch, w.cols * w.k_pitch, w.k_pitch
@@ -277,7 +278,7 @@ cdef inline void sum_chunks(const FilterGradient *job, real *sums, const real *p
     part += 16 * piece * job.n_channels * job.winograd.k_pitch
     for e in range(16):
         clear(sums + e * lanes)
-        for i in range(job.n_chunks if elements >> e & 1 else 0):
+        for i in range(job.n_summed if elements >> e & 1 else 0):
             add(sums + e * lanes, sums + e * lanes,
                 part + i * job.part_size + e * job.n_channels * job.winograd.k_pitch)
 

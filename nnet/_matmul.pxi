@@ -8,15 +8,18 @@
 #
 # Every element is summed in the order of t, whatever tile it is in and whichever
 # thread has it; but if a has a single row, several blocks of t are summed at once, as
-# one multiply-add after the other would wait for the one before. Rows of b are read
-# where they are; if its columns do not lie side by side, as in a transposed matrix, a
-# block of it is copied first.
+# one multiply-add after the other would wait for the one before. Long sums are sums of
+# blocks, and very long ones keep what these additions lose by rounding. Rows of b are
+# read where they are; if its columns do not lie side by side, as in a transposed matrix,
+# a block of it is copied first.
 
 from libc.string cimport memcpy
 
 cdef enum:
     MAX_COLUMNS = MAX_ACCUMULATORS // MAX_FEATURES  # vectors of columns in a tile
     BLOCK = 256             # of the inner axis: that much of b stays in the L2 cache
+    MAX_RUN = 2 * BLOCK     # longer sums add up blocks ...
+    MAX_BLOCKS = 64         # ... and more than that keep their rounding errors
     N_CHAINS = 4            # blocks that a single row takes at once: the latency in cycles
     PANEL_SIZE = BLOCK * MAX_COLUMNS * VECTOR_BYTES // 4
     SMALL_WORK = 300_000    # multiply-adds below which a second thread costs more than it saves
@@ -32,6 +35,7 @@ cdef struct Product:
     const void *a
     const void *b
     void *out                           # (n_rows, n_cols)
+    void *errors                        # (n_rows, n_cols) of the sums, or NULL
     const void *bias                    # (n_cols,) or NULL
     double divisor
 
@@ -167,6 +171,7 @@ cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexc
     cdef const real *b = <const real *>job.b
     cdef const real *bias = <const real *>job.bias
     cdef real *out = <real *>job.out
+    cdef real *errors = <real *>job.errors
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t block = unit // job.n_parts, part = unit % job.n_parts
     cdef Py_ssize_t n_vectors = (job.n_cols + lanes - 1) // lanes
@@ -177,7 +182,8 @@ cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexc
     cdef Py_ssize_t n_rows = (part + 1) * job.n_rows // job.n_parts - first
     cdef Py_ssize_t n_tiles = (n_rows + MAX_FEATURES - 1) // MAX_FEATURES
     cdef Py_ssize_t readable = readable_rows(job, col, width)
-    cdef Py_ssize_t t, t_end, i, n, tile, pitch, row, n_chains
+    cdef Py_ssize_t t, t_end, i, n, tile, pitch, row, n_chains, at
+    cdef bint in_blocks = job.n_inner > MAX_RUN, go_on, added
     cdef real memory[PANEL_SIZE + VECTOR_BYTES]
     cdef real corner[TILE_BYTES]
     cdef real *panel = <real *>((<size_t>memory + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES)
@@ -187,31 +193,42 @@ cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexc
     while t_end < job.n_inner:  # once even if there is nothing to sum
         t = max(t_end, <Py_ssize_t>0)
         n_chains = N_CHAINS if job.n_rows == 1 and t + N_CHAINS * BLOCK <= readable else 1
-        t_end = min(t + n_chains * BLOCK, readable if t < readable else job.n_inner)
+        t_end = min(t + n_chains * BLOCK,
+                    readable if t < readable and not in_blocks else job.n_inner)
+        go_on, added = t > 0 and not in_blocks, t > 0 and in_blocks
         source, pitch = b + t * job.b_inner + col * job.b_col, job.b_inner
-        if t >= readable:
+        if t_end > readable:
             pack_block(panel, width, source, job, t_end - t, n_cols)
             source, pitch = panel, width
         for tile in range(n_tiles):
             i = first + tile * n_rows // n_tiles
             n = first + (tile + 1) * n_rows // n_tiles - i
-            place, row = out + i * job.n_cols + col, job.n_cols
-            if n_cols < width:  # the last columns do not fill a vector
+            at = i * job.n_cols + col
+            place, row = out + at, job.n_cols
+            if n_cols < width or added:     # the last columns do not fill a vector
                 place, row = corner, width
-                if t > 0:
-                    copy_tile(corner, width, out + i * job.n_cols + col, job.n_cols, n, n_cols)
+                if go_on:
+                    copy_tile(corner, width, out + at, job.n_cols, n, n_cols)
             if n_chains > 1:
-                product_row(place, a + t * job.a_inner, job.a_inner, source, pitch, t > 0,
+                product_row(place, a + t * job.a_inner, job.a_inner, source, pitch, go_on,
                             <int>(width // lanes))
+            elif added:     # one call for both would be inlined, and its loops lack registers
+                product_panel(corner, width, a + i * job.a_row + t * job.a_inner, job.a_row,
+                              job.a_inner, source, pitch, t_end - t, False, <int>n,
+                              <int>(width // lanes))
             else:
                 product_panel(place, row, a + i * job.a_row + t * job.a_inner, job.a_row,
-                              job.a_inner, source, pitch, t_end - t, t > 0, <int>n,
+                              job.a_inner, source, pitch, t_end - t, go_on, <int>n,
                               <int>(width // lanes))
+            if added:
+                add_block(out + at, errors + at if errors != NULL else NULL, job.n_cols, corner,
+                          width, n, n_cols)
+            elif n_cols < width:
+                copy_tile(out + at, job.n_cols, corner, width, n, n_cols)
             if t_end == job.n_inner:
-                finish_tile(place, row, n, n_cols, width, <real>job.divisor,
-                            bias + col if bias != NULL else NULL, job.with_relu)
-            if n_cols < width:
-                copy_tile(out + i * job.n_cols + col, job.n_cols, corner, width, n, n_cols)
+                finish_tile(out + at, errors + at if errors != NULL else NULL, job.n_cols, n,
+                            n_cols, <real>job.divisor, bias + col if bias != NULL else NULL,
+                            job.with_relu)
 
 
 cdef inline void copy_tile(real *dst, Py_ssize_t dst_row, const real *src, Py_ssize_t src_row,
@@ -221,20 +238,49 @@ cdef inline void copy_tile(real *dst, Py_ssize_t dst_row, const real *src, Py_ss
         memcpy(dst + i * dst_row, src + i * src_row, n_cols * sizeof(real))
 
 
-cdef inline void finish_tile(real *tile, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t n_cols,
-                             Py_ssize_t width, real divisor, const real *bias,
+cdef void add_block(real *out, real *errors, Py_ssize_t out_row, const real *block,
+                    Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t n_cols) noexcept nogil:
+    """out += block, and errors += what the rounding has lost, if they are kept."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), whole = n_cols - n_cols % lanes, i, j
+    cdef real ends[3 * VECTOR_BYTES]    # of a row, what does not fill a vector
+    for i in range(n_rows):
+        j = 0
+        while j < whole:
+            if errors == NULL:
+                add(out + j, out + j, block + j)
+            else:
+                add_exactly(out + j, errors + j, block + j)
+            j += lanes
+        if whole < n_cols:
+            memcpy(ends, out + whole, (n_cols - whole) * sizeof(real))
+            if errors == NULL:
+                add(ends, ends, block + whole)
+            else:
+                memcpy(ends + lanes, errors + whole, (n_cols - whole) * sizeof(real))
+                add_exactly(ends, ends + lanes, block + whole)
+                memcpy(errors + whole, ends + lanes, (n_cols - whole) * sizeof(real))
+            memcpy(out + whole, ends, (n_cols - whole) * sizeof(real))
+        out, block = out + out_row, block + row
+        errors = errors + out_row if errors != NULL else NULL
+
+
+cdef inline void finish_tile(real *tile, const real *errors, Py_ssize_t row, Py_ssize_t n_rows,
+                             Py_ssize_t n_cols, real divisor, const real *bias,
                              bint with_relu) noexcept nogil:
     """What follows the sums, while they are in the L1 cache."""
     cdef Py_ssize_t i, j
     for i in range(n_rows):
+        if errors != NULL:
+            for j in range(n_cols):
+                tile[j] += errors[i * row + j]
         if divisor != 1:
-            for j in range(width):
+            for j in range(n_cols):
                 tile[j] /= divisor
         if bias != NULL:
             for j in range(n_cols):
                 tile[j] += bias[j]
         if with_relu:
-            for j in range(width):
+            for j in range(n_cols):
                 tile[j] = <real>0 if tile[j] < 0 else tile[j]  # NaN stays
         tile += row
 

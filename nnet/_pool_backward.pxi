@@ -182,10 +182,23 @@ cdef inline void sum_rows(const real *parts, Py_ssize_t n_rows, real *sums,
     cdef real total[LANES]
     while x < cells:
         fill(total, <real>0)
-        for i in range(n_rows):
+        if n_rows > MAX_RUN:
+            sum_vectors(total, parts + x, cells, n_rows, <const real *>NULL, False)
+        for i in range(n_rows if n_rows <= MAX_RUN else 0):
             add(total, parts + i * cells + x)
         copy(sums + x, total)
         x += VECTOR_BYTES // sizeof(real)
+
+
+cdef inline void sum_back(real *total, const real *last, Py_ssize_t n) noexcept nogil:
+    """The n vectors of which each begins a cell before the one before it."""
+    cdef Py_ssize_t t
+    fill(total, <real>0)
+    if n > MAX_RUN:
+        sum_vectors(total, last, -1, n, <const real *>NULL, False)
+        return
+    for t in range(n):
+        add(total, last - t)
 
 
 cdef inline void sum_along_row(
@@ -194,7 +207,7 @@ cdef inline void sum_along_row(
     Py_ssize_t room, const Pooling *job, const Reach *plan, bint edge,
 ) noexcept nogil:
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t lead = -job.width.start, x = 0, at, t
+    cdef Py_ssize_t lead = -job.width.start, x = 0, at
     cdef Py_ssize_t phases = plan.phases, pool_w = job.width.pool
     cdef Py_ssize_t even = lead & (phases - 1), odd = even ^ 1    # their phases
     cdef Py_ssize_t n = job.width.size + (job.width.size & (phases - 1))
@@ -203,20 +216,21 @@ cdef inline void sum_along_row(
     fill(high, <real>0)       # unused for one phase
     while x < n:
         at = plan.lead + ((lead + x) >> (phases - 1))
-        fill(low, <real>0)
-        for t in range((pool_w - even + phases - 1) >> (phases - 1)):
-            add(low, sums + at - t)
+        sum_back(low, sums + at, (pool_w - even + phases - 1) >> (phases - 1))
         if phases == 2:
             at = plan.lead + ((lead + x + 1) >> 1)
-            fill(high, <real>0)
-            for t in range((pool_w - odd + 1) >> 1):
-                add(high, sums + at - t)
+            sum_back(high, sums + at, (pool_w - odd + 1) >> 1)
         write_pixels(img + x, low, high, phases, room - x, edge)
         x = next_vector(x, n, phases * lanes)
 
 
 cdef inline void spread_windows(const real *sums, real *img, const Axis *width) noexcept nogil:
     cdef Py_ssize_t x, i
+    if width.pool > MAX_RUN * width.stride:     # a pixel is in many windows
+        for i in range(width.size):
+            x = first_output(width, i)
+            img[i] = sum_cells(sums + x, end_output(width, i) - x)
+        return
     memset(img, 0, width.size * sizeof(real))
     for x in range(width.out):
         for i in range(first_pixel(width, x), end_pixel(width, x)):

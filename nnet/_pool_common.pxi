@@ -172,7 +172,17 @@ cdef void unpool_2x2_planes(
 
 # --- the whole image ----------------------------------------------------------------
 
-cdef inline real sum_run(const real *pixels, Py_ssize_t n) noexcept nogil:
+cdef inline real sum_plane(const real *pixels, Py_ssize_t n) noexcept nogil:
+    """The sum of n pixels; those of many blocks add up in double."""
+    cdef Py_ssize_t block = 4 * MAX_RUN * (VECTOR_BYTES // <Py_ssize_t>sizeof(real))
+    cdef double total = 0
+    while n > block:
+        total += sum_run(pixels, block)
+        pixels, n = pixels + block, n - block
+    return <real>(total + sum_run(pixels, n))
+
+
+cdef real sum_run(const real *pixels, Py_ssize_t n) noexcept nogil:
     """Four sums of vectors, then the rest."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t i = 0, k
@@ -283,7 +293,7 @@ cdef void pool_whole_planes(
     cdef Py_ssize_t i, at, row, col
     for i in range(first, last):
         if switches == NULL:
-            poolout[i] = sum_run(imgs + i * n, n) / count
+            poolout[i] = sum_plane(imgs + i * n, n) / count
             continue
         at = find_max(imgs + i * n, n)
         poolout[i] = imgs[i * n + at]

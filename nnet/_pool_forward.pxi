@@ -89,11 +89,16 @@ cdef inline void read_row(
         even, odd = odd, even + 1
     fill(high, <real>0)
     while x < whole:
-        pixels = readable(img + x, step, end, spare, edge)
-        copy(low, pixels)
-        if phases == 2:
-            copy(high, pixels + lanes)
-        for i in range(1, n_rows):
+        if n_rows > MAX_RUN:
+            sum_vectors(low, img + x, job.width.size, n_rows, end, edge)
+            if phases == 2:
+                sum_vectors(high, img + x + lanes, job.width.size, n_rows, end, edge)
+        else:
+            pixels = readable(img + x, step, end, spare, edge)
+            copy(low, pixels)
+            if phases == 2:
+                copy(high, pixels + lanes)
+        for i in range(1, n_rows if n_rows <= MAX_RUN else 1):
             pixels = readable(img + i * job.width.size + x, step, end, spare, edge)
             add(low, pixels)
             if phases == 2:
@@ -252,7 +257,9 @@ cdef inline void write_averages(
     cdef real divisors[LANES]
     while x < width.out:
         copy(total, sums + x)
-        for i in range(1, plan.taps):
+        if plan.taps > MAX_RUN:
+            sum_taps(total, sums + x, plan)
+        for i in range(1, plan.taps if plan.taps <= MAX_RUN else 1):
             add(total, sums + tap_place(i, plan) + x)
         fill(divisors, rows)
         multiply(divisors, counts + x)
@@ -261,15 +268,22 @@ cdef inline void write_averages(
         x = next_vector(x, width.out, VECTOR_BYTES // sizeof(real))
 
 
+cdef void sum_taps(real *total, const real *sums, const Plan *plan) noexcept nogil:
+    """Many taps of one vector of windows, phase by phase."""
+    cdef Py_ssize_t phases = plan.phases
+    cdef real odd[LANES]
+    sum_vectors(total, sums, 1, (plan.taps + phases - 1) // phases, <const real *>NULL, False)
+    if phases == 2:
+        sum_vectors(odd, sums + plan.room, 1, plan.taps // 2, <const real *>NULL, False)
+        add(total, odd)
+
+
 cdef inline void average_windows(const real *sums, const real *counts, real rows, real *poolout,
                                  const Axis *width) noexcept nogil:
-    cdef Py_ssize_t x, i
-    cdef real total
+    cdef Py_ssize_t x, start
     for x in range(width.out):
-        total = 0
-        for i in range(first_pixel(width, x), end_pixel(width, x)):
-            total += sums[i]
-        poolout[x] = total / (rows * counts[x])
+        start = first_pixel(width, x)
+        poolout[x] = sum_cells(sums + start, end_pixel(width, x) - start) / (rows * counts[x])
 
 
 cdef inline void average_plane(

@@ -89,6 +89,52 @@ cdef inline const real *readable(const real *pixels, Py_ssize_t n, const real *e
     return spare
 
 
+# --- sums ---------------------------------------------------------------------------
+
+cdef enum:
+    MAX_RUN = 64  # terms of a sum, one after the other, that lose little by rounding
+
+
+cdef inline real sum_cells(const real *cells, Py_ssize_t n) noexcept nogil:
+    """One after the other; many runs of them add up in double."""
+    cdef double total = 0
+    cdef real run
+    cdef Py_ssize_t i = 0, end
+    while i < n:
+        end, run = min(i + MAX_RUN, n), 0
+        while i < end:
+            run += cells[i]
+            i += 1
+        total += run
+    return <real>total
+
+
+cdef void sum_vectors(
+    real *total,                  # (lanes,)  OUT
+    const real *first,            # (lanes,)  IN   the first vector of n, pitch apart
+    Py_ssize_t pitch, Py_ssize_t n,
+    const real *end,              # of what may be read, if there is an `edge`
+    bint edge,
+) noexcept nogil:
+    """Many vectors, in runs whose rounding errors add up apart."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), i = 0, stop
+    cdef real run[LANES]
+    cdef real error[LANES]
+    cdef real spare[LANES]
+    cdef const real *vector
+    fill(total, <real>0)
+    fill(error, <real>0)
+    while i < n:
+        stop = min(i + MAX_RUN, n)
+        fill(run, <real>0)
+        while i < stop:
+            vector = first + i * pitch
+            add(run, readable(vector, lanes, max(end, vector), spare, edge))
+            i += 1
+        add_exactly(total, error, run)
+    add(total, error)
+
+
 cdef inline void put(real *out, const real *vector, Py_ssize_t room, bint edge) noexcept nogil:
     """Write a vector, but no more than there is room for."""
     if not edge or room >= VECTOR_BYTES // <Py_ssize_t>sizeof(real):

@@ -116,6 +116,12 @@ cdef extern from *:
     INLINE void fill_int##bits(real *out, integer value) {                                       \\
         INTS(bits, out) = value + (ints##bits){0}; }                                             \\
     INLINE void add##bits(real *sum, const real *a) { REALS(bits, sum) += REALS(bits, a); }      \\
+    INLINE void add_exactly##bits(real *sum, real *error, const real *a) {                       \\
+        reals##bits s = REALS(bits, sum), b = REALS(bits, a), t = s + b, part = t - s;           \\
+        reals##bits lost = (s - (t - part)) + (b - part);                                        \\
+        ints##bits known = lost == lost;  /* what infinity has lost is no number */              \\
+        REALS(bits, sum) = t;                                                                    \\
+        REALS(bits, error) += (reals##bits)((ints##bits)lost & known); }                         \\
     INLINE void multiply##bits(real *a, const real *b) { REALS(bits, a) *= REALS(bits, b); }     \\
     INLINE void add_int##bits(real *sum, const real *a) { INTS(bits, sum) += INTS(bits, a); }    \\
     INLINE void divide##bits(real *a, const real *b) { REALS(bits, a) /= REALS(bits, b); }       \\
@@ -267,6 +273,7 @@ cdef extern from *:
     #define FILL(out, value) FOR(out, fill)(out, value)
     #define FILL_INT(out, value) FOR(out, fill_int)(out, value)
     #define ADD(sum, a) FOR(sum, add)(sum, a)
+    #define ADD_EXACTLY(sum, error, a) FOR(sum, add_exactly)(sum, error, a)
     #define ADD_INT(sum, a) FOR(sum, add_int)(sum, a)
     #define MULTIPLY(a, by) FOR(a, multiply)(a, by)
     #define DIVIDE(a, by) FOR(a, divide)(a, by)
@@ -303,6 +310,8 @@ cdef extern from *:
     void fill "FILL"(...) noexcept nogil            # (out, value: a number)
     void fill_int "FILL_INT"(...) noexcept nogil    # (out, value: a number)
     void add "ADD"(...) noexcept nogil              # (sum, a): sum += a
+    # (sum, error, a): sum += a, and error += what the rounding has lost
+    void add_exactly "ADD_EXACTLY"(...) noexcept nogil
     void add_int "ADD_INT"(...) noexcept nogil      # (sum, a)
     void multiply "MULTIPLY"(...) noexcept nogil    # (a, by)
     void divide "DIVIDE"(...) noexcept nogil        # (a, by): a /= by

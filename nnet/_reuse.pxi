@@ -53,24 +53,31 @@ cdef class Workspace:
         """n_bytes of uninitialised memory, aligned for vectors."""
         cdef cnp.ndarray block
         n_bytes = (n_bytes + 64) // 64 * 64
-        self.total += n_bytes
         if self.used + n_bytes > self.size:
+            self.blocks.append(np.empty(n_bytes + 64, np.uint8))
             self.size = n_bytes
             self.used = 0
-            self.blocks.append(np.empty(n_bytes + 64, np.uint8))
+        self.total += n_bytes
         block = self.blocks[len(self.blocks) - 1]
         cdef size_t start = <size_t>cnp.PyArray_DATA(block)
         cdef void *memory = <void *>((start + 63) // 64 * 64 + self.used)
         self.used += n_bytes
         return memory
 
-    cdef void release(self) except *:
-        """Hand the memory to the next call, in one block."""
-        if len(self.blocks) > 1:
-            self.blocks = [np.empty(self.total + 64, np.uint8)]
-            self.size = self.total
-        self.used = self.total = 0
-        idle_workspaces.append(self)
+    cdef void release(self) noexcept:
+        """Hand the memory to the next call, in one block.
+
+        The call has done its work: if memory runs out here, there is less to hand on.
+        """
+        try:
+            if len(self.blocks) > 1:
+                self.blocks, self.size = [], 0
+                self.blocks.append(np.empty(self.total + 64, np.uint8))
+                self.size = self.total
+            self.used = self.total = 0
+            idle_workspaces.append(self)
+        except MemoryError:
+            pass
 
 
 cdef Workspace acquire_workspace():

@@ -206,22 +206,41 @@ cdef inline void strip(
 
 
 cdef void gradient_strips(
-    real *sums,                         # (n_columns, n_taps, lanes)    IN/OUT
+    real *run,                          # (n_columns, n_taps, lanes)    IN/OUT
+    real *sums, Py_ssize_t errors,      # the same, where runs end, if errors are kept
+    Py_ssize_t *terms,                  # of the run                    IN/OUT
     const real *plane, const real *grad, const Strips *p,
 ) noexcept nogil:
     """What one plane adds to the gradient of its filter."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), x = 0, n = p.n_columns
-    cdef Py_ssize_t parts = ceil_div(n, min(<Py_ssize_t>3, MAX_STRIP_SUMS // p.n_taps)), i, j
+    cdef Py_ssize_t parts = ceil_div(n, min(<Py_ssize_t>3, MAX_STRIP_SUMS // p.n_taps)), i, j, r
+    cdef Py_ssize_t n_rows = p.end - p.first, pieces = ceil_div(n_rows, RUN) if errors else 1
     cdef const unsigned short *kept = p.kept
-    cdef real *to
+    cdef const real *pixels
+    cdef Strips piece = p[0]
     while x < p.cols:
-        for i in range(parts):
-            j = i * n // parts
-            to = sums + j * p.n_taps * lanes
-            strip_columns(to, plane + x + p.start + j * p.step, grad + x, p, kept + j, x,
-                          (i + 1) * n // parts - j)
+        for r in range(pieces):
+            piece.first = p.first + r * n_rows // pieces
+            piece.end = p.first + (r + 1) * n_rows // pieces
+            pixels = plane + (piece.first - p.first) * p.w + x + p.start
+            if errors and terms[0] + piece.end - piece.first > RUN:
+                end_run(run, sums, errors, n * p.n_taps * lanes)
+                terms[0] = 0
+            for i in range(parts):
+                j = i * n // parts
+                strip_columns(run + j * p.n_taps * lanes, pixels + j * p.step, grad + x, &piece,
+                              kept + j, x, (i + 1) * n // parts - j)
+            terms[0] += piece.end - piece.first
         x += lanes
         kept += n
+
+
+cdef void end_run(real *run, real *sums, Py_ssize_t errors, Py_ssize_t n) noexcept nogil:
+    """A run's sums to those of the runs before."""
+    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), i
+    for i in range(n // lanes):
+        add_exactly(sums + i * lanes, sums + i * lanes + errors, run + i * lanes)
+    memset(run, 0, n * sizeof(real))
 
 
 cdef inline void strip_columns(

@@ -119,6 +119,12 @@ cdef extern from *:
             for (Py_ssize_t x = 0; x < n; x++) dst[x] = src[x]; } }                         \\
     INLINE void add##bits(real *out, const real *a, const real *b) {                        \\
         *(vec##bits *)out = *(const vec##bits *)a + *(const vec##bits *)b; }                \\
+    INLINE void add_exactly##bits(real *sum, real *error, const real *a) {                  \\
+        vec##bits s = *(vec##bits *)sum, b = *(const vec##bits *)a, t = s + b, part = t - s; \\
+        vec##bits lost = (s - (t - part)) + (b - part);                                     \\
+        *(vec##bits *)sum = t;  /* what infinity has lost is no number */                   \\
+        *(mask##bits *)&lost &= lost == lost;                                               \\
+        *(vec##bits *)error += lost; }                                                      \\
     INLINE void subtract##bits(real *out, const real *a, const real *b) {                   \\
         *(vec##bits *)out = *(const vec##bits *)a - *(const vec##bits *)b; }                \\
     INLINE void transpose##bits(real *block) {                                              \\
@@ -167,6 +173,8 @@ cdef extern from *:
     void copy64(double *dst, const double *src, Py_ssize_t n) noexcept nogil
     void add32(float *out, const float *a, const float *b) noexcept nogil
     void add64(double *out, const double *a, const double *b) noexcept nogil
+    void add_exactly32(float *sum, float *error, const float *a) noexcept nogil
+    void add_exactly64(double *sum, double *error, const double *a) noexcept nogil
     void subtract32(float *out, const float *a, const float *b) noexcept nogil
     void subtract64(double *out, const double *a, const double *b) noexcept nogil
     void transpose32(float *block) noexcept nogil
@@ -238,6 +246,14 @@ cdef inline void add(real *out, const real *a, const real *b) noexcept nogil:
         add32(out, a, b)
     else:
         add64(out, a, b)
+
+
+cdef inline void add_exactly(real *total, real *error, const real *a) noexcept nogil:
+    """total += a, and error += what the rounding has lost."""
+    if real is float:
+        add_exactly32(total, error, a)
+    else:
+        add_exactly64(total, error, a)
 
 
 cdef inline void subtract(real *out, const real *a, const real *b) noexcept nogil:

@@ -2,14 +2,16 @@
 
 The same Cython source is built for several instruction sets ("targets"). The
 best one that this processor supports is chosen at import; `NNET_TARGET` forces
-another. Thread counts come from, in this order: `set_num_threads` or
-`num_threads`, `NNET_NUM_THREADS`, `OMP_NUM_THREADS`, and last the processors
-that the affinity mask and the container's CPU quota leave this process.
+another. Thread counts come from, in this order: the `num_threads` context of
+the calling thread or task, `set_num_threads`, `NNET_NUM_THREADS`,
+`OMP_NUM_THREADS`, and last the processors that the affinity mask and the
+container's CPU quota leave this process.
 """
 
 import os
 import sys
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
 from operator import index
@@ -134,8 +136,26 @@ def _default_threads():
     return min(cpus, MAX_THREADS), why
 
 
-_threads, _threads_why = _default_threads()
+class _Context:
+    """What one `num_threads` asks for, until it ends."""
+
+    __slots__ = "n_threads", "ended"
+
+    def __init__(self, n_threads):
+        self.n_threads, self.ended = n_threads, False
+
+
+_threads, _threads_why = _default_threads()  # of the process
+_contexts = ContextVar("nnet.num_threads", default=())  # of this thread or task, the last one rules
 _omp_threads_at_start = _cpu.max_threads()
+
+
+def _wanted_threads():
+    """The number of threads before other limits, and who asked for it."""
+    for context in reversed(_contexts.get()):
+        if not context.ended:
+            return context.n_threads, "num_threads"
+    return _threads, _threads_why
 
 
 def get_num_threads():
@@ -145,10 +165,11 @@ def get_num_threads():
     """
     if not _cpu.OPENMP:
         return 1
+    n_threads, _ = _wanted_threads()
     omp_threads = _cpu.max_threads()
     if omp_threads != _omp_threads_at_start:  # threadpoolctl, or omp_set_num_threads
-        return min(_threads, omp_threads)
-    return _threads
+        return min(n_threads, omp_threads)
+    return n_threads
 
 
 def call_threads(n_threads=None):
@@ -176,6 +197,9 @@ def _as_count(n_threads):
 def set_num_threads(n_threads):
     """Set the number of threads of this process's kernel calls.
 
+    It holds in every thread, but for those within a `num_threads` context, where it
+    shows after the end of that.
+
     Raises
     ------
     ValueError
@@ -189,14 +213,25 @@ def set_num_threads(n_threads):
 
 @contextmanager
 def num_threads(n_threads):
-    """A context in which kernel calls use `n_threads` threads."""
-    global _threads, _threads_why
-    before = _threads, _threads_why
-    set_num_threads(n_threads)
+    """A context in which kernel calls use `n_threads` threads.
+
+    It holds for the thread or asyncio task that enters it, and no other but those that
+    inherit its context variables while it lasts: tasks that are started within it, and
+    `asyncio.to_thread`. Of contexts that overlap, the last one entered rules among those
+    that have not ended; they may end in any order, and in any thread.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `set_num_threads` does.
+    """
+    context = _Context(_as_count(n_threads))
     try:
+        _contexts.set((*_contexts.get(), context))
         yield
     finally:
-        _threads, _threads_why = before
+        context.ended = True  # also for those that have a copy of the tuple
+        _contexts.set(tuple(c for c in _contexts.get() if not c.ended))
 
 
 # --- report -------------------------------------------------------------------
@@ -208,10 +243,10 @@ def show_config(file=None):
 
     import nnet
 
-    threads, why = get_num_threads(), _threads_why
+    threads, (wanted, why) = get_num_threads(), _wanted_threads()
     if not _cpu.OPENMP:
         why = "built without OpenMP"
-    elif threads != _threads:
+    elif threads != wanted:
         why = "OpenMP's limit, set by threadpoolctl or omp_set_num_threads"
     openmp = f"yes ({_cpu.OPENMP})" if _cpu.OPENMP else "no"
     rows = {

@@ -268,11 +268,12 @@ def test_context_restores(restore_threads):
         with nnet.num_threads(1):
             assert nnet.get_num_threads() == 1
         assert nnet.get_num_threads() == 3
-        nnet.set_num_threads(4)
-    assert nnet.get_num_threads() == 2
+        nnet.set_num_threads(4)  # the process's number: it shows after the context
+        assert nnet.get_num_threads() == 3
+    assert nnet.get_num_threads() == 4
     with pytest.raises(KeyError, match="inside"), nnet.num_threads(5):
         raise KeyError("inside")
-    assert nnet.get_num_threads() == 2
+    assert nnet.get_num_threads() == 4
 
 
 @openmp
