@@ -87,10 +87,10 @@ def _cgroup_cpus(root="/sys/fs/cgroup", membership="/proc/self/cgroup"):
         folder = Path(root, path.lstrip("/"))
         if controllers and "cpu" in controllers.split(","):  # cgroup v1
             folder = Path(root, "cpu", path.lstrip("/"))
-            sources = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            sources = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
             stop = Path(root, "cpu")
         elif not controllers:  # cgroup v2
-            sources = ("cpu.max",)
+            sources = ["cpu.max"]
             stop = Path(root)
         else:
             continue

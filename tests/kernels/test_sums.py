@@ -92,8 +92,7 @@ def test_integers_stay_exact(kernels, dtype, rng):
                                padding_mode="valid")  # fmt: skip
     assert out[0, 0, 0, 0] * 2**20 == plane.sum(dtype=np.float64)
     bias, filters = np.empty(1, dtype), np.ones((1, 1, 1, 1), dtype)
-    _, grad = kernels.bprop_conv_bc01(
-        plane, plane, filters, need_imgs_grad=False, bias_grad=bias)
+    _, grad = kernels.bprop_conv_bc01(plane, plane, filters, need_imgs_grad=False, bias_grad=bias)
     assert bias[0] == plane.sum(dtype=np.float64)
     small = np.sign(plane)
     _, grad = kernels.bprop_conv_bc01(small, small, filters, need_imgs_grad=False)
@@ -120,12 +119,15 @@ def filters_gradient(imgs, grad, fil, groups):
     out = np.empty((c // groups, k, fil, fil))
     h, w = grad.shape[2:]
     for g in range(groups):
-        rows, cols = slice(g * c // groups, (g + 1) * c // groups), slice(g * k // groups,
-                                                                          (g + 1) * k // groups)
+        rows, cols = (
+            slice(g * c // groups, (g + 1) * c // groups),
+            slice(g * k // groups, (g + 1) * k // groups),
+        )
         for i in range(fil):
             for j in range(fil):
                 out[:, cols, i, j] = np.tensordot(
-                    imgs[:, rows, i : i + h, j : j + w], grad[:, cols], ((0, 2, 3), (0, 2, 3)))
+                    imgs[:, rows, i : i + h, j : j + w], grad[:, cols], ((0, 2, 3), (0, 2, 3))
+                )
     return out
 
 
@@ -144,7 +146,8 @@ def test_filter_gradient(kernels, fill, n, side, channels, features, groups):
     exact = filters_gradient(imgs, grad, 3, groups) / n
     for algorithm in ALGORITHMS:
         _, out = kernels.bprop_conv_bc01(
-            imgs, grad, filters, groups=groups, algorithm=algorithm, need_imgs_grad=False)
+            imgs, grad, filters, groups=groups, algorithm=algorithm, need_imgs_grad=False
+        )
         assert_sums(out, exact)
 
 
@@ -155,12 +158,14 @@ def test_no_worse_than_pytorch(kernels, rng, n, side, channels, features):
     imgs, grad = (rng.random((n, c, side, side), np.float32) for c in (channels, features))
     filters = np.ones((channels, features, 3, 3), np.float32)
     theirs = torch.nn.grad.conv2d_weight(
-        torch.from_numpy(imgs), (features, channels, 3, 3), torch.from_numpy(grad), padding=1)
+        torch.from_numpy(imgs), (features, channels, 3, 3), torch.from_numpy(grad), padding=1
+    )
     exact = filters_gradient(imgs, grad, 3, 1)
     their_error = np.abs(theirs.numpy().transpose(1, 0, 2, 3) / exact - 1).max()
     for algorithm in ALGORITHMS:
         _, out = kernels.bprop_conv_bc01(
-            imgs, grad, filters, algorithm=algorithm, need_imgs_grad=False)
+            imgs, grad, filters, algorithm=algorithm, need_imgs_grad=False
+        )
         assert np.abs(out / (exact / n) - 1).max() <= max(1.1 * their_error, 3e-7)
 
 
