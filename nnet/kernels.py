@@ -146,7 +146,8 @@ class _Context:
 
 
 _threads, _threads_why = _default_threads()  # of the process
-_contexts = ContextVar("nnet.num_threads", default=())  # of this thread or task, the last one rules
+# Of this thread or task; the last one rules.
+_contexts: ContextVar[tuple[_Context, ...]] = ContextVar("nnet.num_threads", default=())
 _omp_threads_at_start = _cpu.max_threads()
 
 

@@ -114,7 +114,7 @@ def test_bias_gradient(kernels, fill, shape):
 def filters_gradient(imgs, grad, fil, groups):
     """By einsum on padded images, in float64, divided by no number."""
     imgs, grad = imgs.astype(np.float64), grad.astype(np.float64)
-    pad, (n, c), k = fil // 2, imgs.shape[:2], grad.shape[1]
+    pad, c, k = fil // 2, imgs.shape[1], grad.shape[1]
     imgs = np.pad(imgs, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     out = np.empty((c // groups, k, fil, fil))
     h, w = grad.shape[2:]
