@@ -48,7 +48,6 @@ def sgd_step(
     params: list[NDArray[Any]],
     incs: list[NDArray[Any]],
     velocities: list[NDArray[Any]],
-    temps: list[NDArray[Any]],
     learning_rate: float,
     momentum: float,
     nesterov: bool,

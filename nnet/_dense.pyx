@@ -262,19 +262,36 @@ def softmax(
     return out
 
 
-cdef void entropies(
+cdef Py_ssize_t entropies(
     const real *scores, const cnp.npy_intp *target, real *probs, double *losses, real *grad,
     Py_ssize_t n_imgs, Py_ssize_t n_classes,
 ) noexcept nogil:
-    """For each image the loss, and its gradient: the probabilities minus one at the target."""
+    """For each image the loss, and its gradient: the probabilities minus one at the target.
+
+    Returns for how many the target has the largest probability, the first of equals.
+    """
     cdef real highest, total
-    cdef Py_ssize_t n
+    cdef Py_ssize_t n, k, best, n_right = 0
     for n in range(n_imgs):
         total = softmax_row(scores, probs, n_classes, &highest)
         losses[n] = log(total) - (scores[target[n]] - highest)
+        best = 0
+        for k in range(n_classes):
+            if probs[k] > probs[best]:
+                best = k
+        n_right += best == target[n]
         memcpy(grad, probs, n_classes * sizeof(real))
         grad[target[n]] -= 1
         scores, probs, grad = scores + n_classes, probs + n_classes, grad + n_classes
+    return n_right
+
+
+cdef double sum_of(const double *values, Py_ssize_t n) noexcept nogil:
+    cdef double total = 0
+    cdef Py_ssize_t i
+    for i in range(n):
+        total += values[i]
+    return total
 
 
 def cross_entropy(
@@ -298,6 +315,13 @@ def cross_entropy(
     scores_grad : ndarray (n_imgs, n_classes), same dtype
         Filled with the gradient of each image's loss.
 
+    Returns
+    -------
+    loss_sum : float
+        Over the images.
+    n_right : int
+        For how many images the right class has the largest probability, as numpy.argmax sees it.
+
     Raises
     ------
     ValueError, TypeError
@@ -311,7 +335,7 @@ def cross_entropy(
     check_shape(target, "target", (n_imgs,))
     cdef cnp.ndarray target_ = contiguous(target)
     cdef const cnp.npy_intp *classes = <const cnp.npy_intp *>cnp.PyArray_DATA(target_)
-    cdef Py_ssize_t n
+    cdef Py_ssize_t n, n_right
     for n in range(n_imgs):
         if not 0 <= classes[n] < n_classes:
             raise ValueError(f"target[{n}] is {classes[n]}, expected one of {n_classes} classes")
@@ -332,13 +356,13 @@ def cross_entropy(
     cdef cnp.ndarray probs_ = work_array(probs), losses_ = work_array(losses)
     cdef cnp.ndarray grad_ = work_array(scores_grad)
     if cnp.PyArray_TYPE(scores_) == cnp.NPY_FLOAT:
-        entropies[float](
+        n_right = entropies[float](
             <const float *>cnp.PyArray_DATA(scores_), classes, <float *>cnp.PyArray_DATA(probs_),
             <double *>cnp.PyArray_DATA(losses_), <float *>cnp.PyArray_DATA(grad_), n_imgs,
             n_classes,
         )
     else:
-        entropies[double](
+        n_right = entropies[double](
             <const double *>cnp.PyArray_DATA(scores_), classes,
             <double *>cnp.PyArray_DATA(probs_), <double *>cnp.PyArray_DATA(losses_),
             <double *>cnp.PyArray_DATA(grad_), n_imgs, n_classes,
@@ -346,6 +370,7 @@ def cross_entropy(
     deliver(probs, probs_)
     deliver(losses, losses_)
     deliver(scores_grad, grad_)
+    return sum_of(<const double *>cnp.PyArray_DATA(losses_), n_imgs), n_right
 
 
 cdef bint are_finite(const real *values, Py_ssize_t n) noexcept nogil:

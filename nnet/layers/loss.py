@@ -16,6 +16,16 @@ class Compared(NamedTuple):
     predictions: np.ndarray  # what the network predicts: see LossMixin
     losses: np.ndarray  # (n_imgs,) float64: the loss of each image
     grad: np.ndarray  # of each image's loss by its scores: per image, undivided
+    loss_sum: float  # over the images
+    n_right: int  # for how many images the largest prediction is that of the target; 0 for values
+
+
+def compared(predictions, losses, grad, target=None):
+    """A `Compared`; give the target for classes."""
+    n_right = 0
+    if target is not None:
+        n_right = int(np.count_nonzero(np.argmax(predictions, axis=1) == target))
+    return Compared(predictions, losses, grad, float(np.add.reduce(losses)), n_right)
 
 
 class LossMixin(ABC):
@@ -51,7 +61,8 @@ class LossMixin(ABC):
     def compare(self, input, target):
         """Predictions, the loss of each image and its gradient: a `Compared`."""
         losses = np.full(len(input), self.loss(input, target), float)
-        return Compared(self.fprop(input), losses, self.input_grad(input, target))
+        classes = target if self.is_classifier else None
+        return compared(self.fprop(input), losses, self.input_grad(input, target), classes)
 
 
 class Loss(Layer, LossMixin):
@@ -91,8 +102,8 @@ class LogRegression(Loss):
         probs = self._array("probs", input.shape, input.dtype)
         grad = self._scratch(input.shape, input.dtype)
         losses = self._array("losses", (len(input),), FLOAT64)
-        cross_entropy(input, target, probs, losses, grad)
-        return Compared(probs, losses, grad)
+        sums = cross_entropy(input, target, probs, losses, grad)
+        return Compared(probs, losses, grad, *sums)
 
     def output_shape(self, input_shape):
         advice = "" if len(input_shape) < 3 else ": put a Flatten and a Linear layer before it"
@@ -117,7 +128,7 @@ class MeanSquaredError(Loss):
         squares = np.square(grad, out=self._scratch(input.shape, input.dtype))
         losses = np.mean(squares.reshape(len(input), -1), axis=1, dtype=float)
         grad *= 2 / n_targets
-        return Compared(input, losses, grad)
+        return compared(input, losses, grad)
 
     def output_shape(self, input_shape):
         return tuple(input_shape)

@@ -52,10 +52,10 @@ class WeightedLayer(Layer, ParamMixin):
     def params(self):
         if self.W is None:
             raise ValueError(f"{self!r} has no parameters yet, expected a call of fit or build")
-        return [getattr(self, name) for name in self.param_names()]
+        return [self.W, self.b] if self.use_bias else [self.W]
 
     def param_grads(self):
-        return [getattr(self, name + "_grad") for name in self.param_names()]
+        return [self.W_grad, self.b_grad] if self.use_bias else [self.W_grad]
 
     def param_incs(self):
         W_grad, *b_grad = self.param_grads()

@@ -10,6 +10,7 @@ import numpy as np
 
 from nnet._atomic import AtWork, Work
 from nnet._dense import all_finite
+from nnet.layers.loss import LogRegression
 from nnet.layers.program import Program
 from nnet.layers.tree import Trace, check_arrays, describe, follow, numbered, trained_arrays, walk
 from nnet.training.data import batch_of, bc01_shape
@@ -17,6 +18,7 @@ from nnet.training.progress import DivergedError, History
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
 CACHE_BYTES = 2**20  # with more, 256 images through the MNIST network took twice as long
+ONE_IMAGE = [slice(0, 1)]
 KEPT_BYTES = 2**25  # activations of one prediction whose memory serves the next
 
 
@@ -78,6 +80,7 @@ class Model:
         self.program = Program(numbered(self.layers[:-1]), "", trace, need_input_grad=False)
         self._trace = trace
         self._loans_of_predictions = None
+        self._predicts_new_arrays = type(self.loss) is LogRegression
         largest = max(prod(shape) for shapes in trace.shapes.values() for shape in shapes)
         self._image_bytes = self.dtype.itemsize * max(largest, prod(self.image_shape))
 
@@ -145,7 +148,8 @@ class Model:
             at_work.begin()
             if not is_current(self):
                 return None
-            for rows in self._batches(len(images), batch_size):
+            n_imgs = len(images)
+            for rows in self._batches(n_imgs, batch_size):
                 scores = self._scores(images, rows)
                 if not all_finite(scores):
                     raise DivergedError(
@@ -154,9 +158,9 @@ class Model:
                     )
                 predicted = self.loss.fprop(scores)
                 if results is None:
-                    if len(scores) == len(images) and not np.may_share_memory(predicted, scores):
+                    if len(scores) == n_imgs and self._predicts_new_arrays:
                         return predicted
-                    results = np.empty((len(images), *predicted.shape[1:]), predicted.dtype)
+                    results = np.empty((n_imgs, *predicted.shape[1:]), predicted.dtype)
                 results[rows] = predicted
             return results
         finally:
@@ -176,8 +180,9 @@ class Model:
             for rows in self._batches(len(images), batch_size):
                 scores = self._scores(images, rows)
                 if with_loss:
-                    predictions, losses, _ = self.loss.compare(scores, target[rows])
-                    loss += float(np.add.reduce(losses))
+                    compared = self.loss.compare(scores, target[rows])
+                    predictions = compared.predictions
+                    loss += compared.loss_sum
                 else:
                     predictions = self.loss.fprop(scores)
                 wrong += self._errors(predictions, target[rows])
@@ -194,6 +199,8 @@ class Model:
 
     def _batches(self, n_imgs, batch_size):
         """The rows of one batch after the other; of none there is one, which is empty."""
+        if n_imgs == 1:  # the hot path
+            return ONE_IMAGE
         if n_imgs > FEW_IMAGES:
             batch_size = min(batch_size, max(FEW_IMAGES, CACHE_BYTES // self._image_bytes))
         if min(batch_size, n_imgs) * self._image_bytes > KEPT_BYTES:

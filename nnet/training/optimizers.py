@@ -47,8 +47,8 @@ class Optimizer(ABC):
         """
 
     def _check(self, incs):
-        incs = list(incs)
-        shapes = [np.shape(inc) for inc in incs]
+        incs = list(map(np.asarray, incs))
+        shapes = [inc.shape for inc in incs]
         expected = [param.shape for param in self.params]
         if shapes != expected:
             raise ValueError(f"incs have shapes {shapes}, expected the parameters' {expected}")
@@ -99,14 +99,12 @@ class SGD(Optimizer):
     def bind(self, params):
         self.params = list(params)
         self._velocities = [np.zeros_like(param) for param in self.params if self.momentum]
-        self._temps = [np.empty_like(param) for param in self.params]
 
     def step(self, incs):
         sgd_step(
             self.params,
             self._check(incs),
             self._velocities,
-            self._temps,
             self.learning_rate,
             self.momentum,
             self.nesterov,

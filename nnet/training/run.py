@@ -188,16 +188,13 @@ class TrainingRun:
             try:
                 at_work.begin()
                 scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
-                predictions, losses, grad = model.loss.compare(scores, target)
-                total, right = float(np.add.reduce(losses)), 0
-                if model.is_classifier:
-                    right = int(np.count_nonzero(predictions.argmax(axis=1) == target))
-                if isfinite(total):
-                    model.program.bprop(self._conform(grad, scores.shape))
+                compared = model.loss.compare(scores, target)
+                if isfinite(compared.loss_sum):
+                    model.program.bprop(self._conform(compared.grad, scores.shape))
                     self.optimizer.step(collect(self.trained, "param_incs"))
             finally:
                 at_work.end()
-        return total, right
+        return compared.loss_sum, compared.n_right
 
     def _conform(self, grad, shape):
         """The gradient that a loss of the user's own returned, in the network's dtype."""

@@ -201,11 +201,22 @@ def test_cross_entropy(kernels, dtype, rng, n_classes, scale):
     grad_expected[np.arange(20), target] -= 1
     for given in (scores, np.asfortranarray(scores)):
         probs, grad, losses = np.empty_like(scores), np.empty_like(scores), np.empty(20)
-        kernels.cross_entropy(given, target, probs, losses, grad)
+        loss_sum, n_right = kernels.cross_entropy(given, target, probs, losses, grad)
+        assert_allclose(loss_sum, losses.sum(), rtol=1e-12)
+        assert n_right == np.sum(np.argmax(probs, axis=1) == target)
         assert_allclose(losses, -log_probs[np.arange(20), target], rtol=1e-5, atol=1e-6)
         assert_array_equal(probs, kernels.softmax(scores))
         assert_allclose(grad, grad_expected, rtol=1e-4, atol=1e-6)
-    assert kernels.cross_entropy(scores[:0], target[:0], probs[:0], losses[:0], grad[:0]) is None
+    nothing = kernels.cross_entropy(scores[:0], target[:0], probs[:0], losses[:0], grad[:0])
+    assert nothing == (0.0, 0)
+
+
+def test_of_equal_scores_the_first_wins(kernels, dtype):
+    scores = np.zeros((3, 4), dtype)
+    outputs = np.empty_like(scores), np.empty(3), np.empty_like(scores)
+    loss_sum, n_right = kernels.cross_entropy(scores, np.array([0, 1, 3]), *outputs)
+    assert n_right == 1
+    assert loss_sum == pytest.approx(3 * np.log(4))
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 10, 17])
