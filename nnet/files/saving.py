@@ -4,7 +4,7 @@ The file's metadata has one entry, "nnet": a JSON object with the keys
 
 format    1
 sha256    of the architecture and of all tensors
-network   dtype, input_shape, target_shape, classes, and the layers, each with
+network   dtype, input_shape, target_shape, classes, signals (see `Layer`), and the layers, each with
           its name as "class" and its constructor's arguments; layers inside of
           a layer are such objects too. Arguments that are left out have their defaults
 
@@ -21,7 +21,7 @@ from operator import index
 import numpy as np
 
 import nnet.layers
-from nnet.layers.arguments import as_int
+from nnet.layers.arguments import as_bool, as_int
 from nnet.layers.base import Layer
 from nnet.layers.loss import LossMixin
 from nnet.layers.tree import (
@@ -58,6 +58,7 @@ def save(model, path):
         "input_shape": model.input_shape,
         "target_shape": model.target_shape,
         "classes": classes,
+        "signals": model.signals,
         "layers": layers,
     }
     _plan(model.layers, model.input_shape, model.target_shape, model.classes, check_arrays)
@@ -105,9 +106,10 @@ def _read(content, file):
     input_shape = _shape_from_json(description["input_shape"])
     target_shape = _shape_from_json(description["target_shape"])
     classes = _classes_from_json(description["classes"])
+    signals = as_bool(description.get("signals", False), "signals")  # 0.1.0 gave them a height
     layers = [_layer_from_json(config) for config in _as_list(description["layers"])]
     for _, layer in walk(numbered(layers)):
-        layer.dtype, layer.signals = dtype, len(input_shape) == 2
+        layer.dtype, layer.signals = dtype, signals
 
     expected = {}
 
@@ -127,6 +129,7 @@ def _read(content, file):
         "dtype": dtype,
         "classes": classes,
         "target_shape": target_shape,
+        "signals": signals,
     }
 
 
@@ -169,7 +172,7 @@ def _layer_to_json(name, layer):
     def convert(value):
         if isinstance(value, Layer):
             return _layer_to_json(name, value)
-        if isinstance(value, list) and value and isinstance(value[0], (Layer, list)):
+        if isinstance(value, (list, tuple)) and value and isinstance(value[0], (Layer, list)):
             return [convert(item) for item in value]
         return value
 

@@ -180,9 +180,9 @@ class Parallel(Container):
 
     @property
     def branches(self):
-        return [
+        return tuple(
             branch.layers if type(branch) is Sequential else branch for branch in self._branches
-        ]
+        )
 
     @branches.setter
     def branches(self, branches):

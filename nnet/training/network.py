@@ -5,15 +5,15 @@ import os
 import numpy as np
 
 from nnet._atomic import write_all
-from nnet.layers import Layer, LossMixin
 from nnet.layers.arguments import as_count
 from nnet.layers.streams import as_generator, as_streams
-from nnet.layers.tree import check_array, has_params, numbered, state_arrays, trained_arrays, walk
+from nnet.layers.tree import check_array, numbered, state_arrays, trained_arrays, walk
 from nnet.training import gradients
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
+from nnet.training.layouts import check_layout
 from nnet.training.model import NETWORKS, Model
 from nnet.training.run import TrainingRun
-from nnet.training.setup import change_of, claim, set_up
+from nnet.training.setup import change_of, check_layers, claim, set_up
 
 
 class NeuralNetwork:
@@ -57,7 +57,7 @@ class NeuralNetwork:
     """
 
     def __init__(self, layers, rng=None):
-        self.layers = check_layers(layers)
+        self.layers = layers
         as_generator(rng)
         self.rng = rng
         self._start()
@@ -68,6 +68,15 @@ class NeuralNetwork:
         self._is_changed = False  # whether an option of a layer has
         self._built_shape = built_shape
         NETWORKS.add(self)
+
+    @property
+    def layers(self):
+        """A list; what is changed in it is taken up, or refused, by the next call."""
+        return self._layers
+
+    @layers.setter
+    def layers(self, layers):
+        self._layers = check_layers(layers)
 
     # --- training -------------------------------------------------------------
 
@@ -172,7 +181,7 @@ class NeuralNetwork:
         dtype = np.dtype(dtype)
         if dtype not in (np.float32, np.float64):
             raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-        is_classifier = self.layers[-1].is_classifier
+        is_classifier = check_layers(self.layers)[-1].is_classifier
         classes = target_shape = None
         if n_outputs is not None and is_classifier:
             classes, target_shape = np.arange(as_count(n_outputs, "n_outputs")), ()
@@ -200,12 +209,13 @@ class NeuralNetwork:
         if model is None:
             raise ValueError("this network is not fitted yet, expected a call of fit first")
         is_live = self._transaction is None or model is self._transaction.model
-        if is_live and (self._is_changed or self.layers != model.layers):
+        if is_live and (self._is_changed or not model.is_of(self.layers)):
+            self._is_changed = True  # until it is taken up
             children = numbered(check_layers(self.layers))
             with model.lock:
                 claim(self, children)
-                for _, layer in walk(children):
-                    layer.dtype = model.dtype
+                if model.signals:
+                    check_layout(children, model.input_shape)
                 model.plan(self.layers)
                 self._is_changed = False
         return model
@@ -231,7 +241,11 @@ class NeuralNetwork:
 
     @property
     def classes_(self):
-        return self._attribute("classes")
+        classes = self._attribute("classes")
+        if classes is not None:
+            classes = classes.view()
+            classes.flags.writeable = False
+        return classes
 
     @property
     def target_shape_(self):
@@ -284,9 +298,11 @@ class NeuralNetwork:
 
         Parameters and errors as for `predict`; TypeError for a regression network.
         """
-        if not self.layers[-1].is_classifier:
-            name = f"layer {len(self.layers) - 1} ({type(self.layers[-1]).__name__})"
-            raise TypeError(f"{name} predicts values, expected a classifier as last layer")
+        model = self._fitted()
+        if not model.is_classifier:
+            raise TypeError(
+                f"{model.loss_name()} predicts values, expected a classifier as last layer"
+            )
         return self._predictions(X, batch_size)[1]
 
     def _predictions(self, X, batch_size):
@@ -350,6 +366,7 @@ class NeuralNetwork:
         model = self._fitted()
         if self._transaction is not None and model is not self._transaction.model:
             raise RuntimeError("this network is being trained, expected the end of fit first")
+        model.check()
         children = numbered(model.layers)
         arrays = trained_arrays(children) | state_arrays(children)
         missing = [name for name in arrays if name not in state]
@@ -361,6 +378,8 @@ class NeuralNetwork:
         sources = [np.asarray(state[name]) for name in arrays]
         for (name, array), source in zip(arrays.items(), sources):
             check_array(source, f"state[{name!r}]", array.shape, array.dtype)
+            if not array.flags.writeable:
+                raise ValueError(f"{name} of the network is read-only, expected a writable array")
         with model.lock:
             write_all(list(arrays.values()), [source.copy() for source in sources])
 
@@ -434,6 +453,7 @@ class NeuralNetwork:
 
         layers, fitted = saving.load(os.fsdecode(path))
         network = cls(layers)
+        network._built_shape = fitted["input_shape"]
         network._take(fitted)
         return network
 
@@ -443,25 +463,6 @@ class NeuralNetwork:
         claim(self, children)
         self._model = Model(self.layers, **attributes)
         self._is_changed = False
-
-
-def check_layers(layers):
-    """The layers as a list, if they make a network."""
-    layers = list(layers)
-    for i, layer in enumerate(layers):
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layers[{i}] is {layer!r}, expected an instance of Layer")
-        if isinstance(layer, LossMixin) != (layer is layers[-1]):
-            raise ValueError(
-                f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
-                "other, to be a loss: LogRegression() or MeanSquaredError()"
-            )
-    every = [layer for _, layer in walk(numbered(layers))]
-    if len(set(map(id, every))) < len(every):
-        raise ValueError("layers has the same object twice, expected one object per layer")
-    if not any(map(has_params, layers)):
-        raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
-    return layers
 
 
 def as_shape(value, name):
