@@ -1,11 +1,13 @@
 """NeuralNetwork: layers that are trained together."""
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 
 from nnet._atomic import write_all
-from nnet.layers.arguments import as_count
+from nnet.layers.arguments import as_count, as_int
 from nnet.layers.streams import as_generator, as_streams
 from nnet.layers.tree import check_array, numbered, state_arrays, trained_arrays, walk
 from nnet.training import gradients
@@ -178,26 +180,29 @@ class NeuralNetwork:
         self
         """
         input_shape = as_shape(input_shape, "input_shape")
-        dtype = np.dtype(dtype)
-        if dtype not in (np.float32, np.float64):
-            raise TypeError(f"dtype is {dtype}, expected float32 or float64")
+        if not 1 <= len(input_shape) <= 3:
+            raise ValueError(f"input_shape is {input_shape}, expected 1 to 3 lengths, of one image")
+        dtype = as_dtype(dtype, "dtype")
         is_classifier = check_layers(self.layers)[-1].is_classifier
         classes = target_shape = None
         if n_outputs is not None and is_classifier:
-            classes, target_shape = np.arange(as_count(n_outputs, "n_outputs")), ()
+            classes, target_shape = np.arange(as_int(n_outputs, "n_outputs", 2)), ()
         elif n_outputs is not None:
             target_shape = as_target_shape(as_shape(n_outputs, "n_outputs"))
         transaction, published = change_of(self)
-        self._built_shape = input_shape
+        before, self._built_shape = self._built_shape, input_shape
         try:
             transaction.begin(published)
             streams = as_streams(self.rng)
             model = set_up(self, streams, input_shape, dtype, classes, target_shape, 1)
             if is_classifier:
-                model.classes = np.arange(model.scores_shape[0])
+                n_classes = as_int(model.scores_shape[0], f"n_outputs of {model.loss_name()}", 2)
+                model.classes = np.arange(n_classes)
             model.target_shape = () if is_classifier else as_target_shape(model.scores_shape)
             transaction.model, transaction.keep = model, True
         finally:
+            if not transaction.keep:
+                self._built_shape = before
             transaction.end()
         return self
 
@@ -207,7 +212,7 @@ class NeuralNetwork:
         """The Model, in which all changes of options are taken up."""
         model = self._model
         if model is None:
-            raise ValueError("this network is not fitted yet, expected a call of fit first")
+            raise ValueError("this network is not fitted yet, expected a call of fit or build first")
         is_live = self._transaction is None or model is self._transaction.model
         if is_live and (self._is_changed or not model.is_of(self.layers)):
             self._is_changed = True  # until it is taken up
@@ -265,7 +270,7 @@ class NeuralNetwork:
 
     def _attribute(self, name):
         if self._model is None:
-            raise AttributeError("this network is not fitted yet, expected a call of fit first")
+            raise AttributeError("this network is not fitted yet, expected a call of fit or build first")
         return getattr(self._model, name)
 
     # --- prediction -----------------------------------------------------------
@@ -367,6 +372,8 @@ class NeuralNetwork:
         if self._transaction is not None and model is not self._transaction.model:
             raise RuntimeError("this network is being trained, expected the end of fit first")
         model.check()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is a {type(state).__name__}, expected a dict of arrays by name")
         children = numbered(model.layers)
         arrays = trained_arrays(children) | state_arrays(children)
         missing = [name for name in arrays if name not in state]
@@ -469,6 +476,15 @@ def as_shape(value, name):
     """A tuple of ints of at least 1; one int for a single axis."""
     lengths = tuple(value) if np.iterable(value) else (value,)
     return tuple(as_count(length, name) for length in lengths)
+
+
+def as_dtype(value, name):
+    """float32 or float64."""
+    with suppress(TypeError):
+        dtype = np.dtype("object" if value is None else value)
+        if dtype in (np.float32, np.float64):
+            return dtype
+    raise TypeError(f"{name} is {value!r}, expected float32 or float64")
 
 
 def as_target_shape(scores_shape):
