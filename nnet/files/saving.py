@@ -4,7 +4,7 @@ The file's metadata has one entry, "nnet": a JSON object with the keys
 
 format    1
 sha256    of the architecture and of all tensors
-network   dtype, input_shape, target_shape, classes, signals (see `Layer`), and the layers, each with
+network   dtype, input_shape, target_shape, classes, signals (see `Layer`), and layers, each with
           its name as "class" and its constructor's arguments; layers inside of
           a layer are such objects too. Arguments that are left out have their defaults
 
@@ -118,7 +118,9 @@ def _read(content, file):
     classes = _classes_from_json(description["classes"])
     signals = as_bool(description.get("signals", False), "signals")  # 0.1.0 gave them a height
     if signals and len(input_shape) != 2:
-        raise ValueError(f"its images have the shape {input_shape}, expected signals to have 2 axes")
+        raise ValueError(
+            f"its images have the shape {input_shape}, expected signals to have 2 axes"
+        )
     layers = [_layer_from_json(config) for config in _as_list(description["layers"])]
     _check_depth(layers)
     for _, layer in walk(numbered(layers)):
@@ -152,7 +154,9 @@ def _plan(layers, input_shape, target_shape, classes, visit):
     Both directions come through here: what `load` would refuse is not saved.
     """
     if not layers or not isinstance(layers[-1], LossMixin) or not any(map(has_params, layers)):
-        raise ValueError("its layers put out nothing: they have no loss at the end, or no parameters")
+        raise ValueError(
+            "its layers put out nothing: they have no loss at the end, or no parameters"
+        )
     shape = follow(numbered(layers), "", Trace(visit), (1, *bc01_shape(input_shape)))
     expected = (target_shape or (1,)) if classes is None else (len(classes),)
     if shape[1:] != expected:
@@ -178,9 +182,7 @@ def _layer_to_json(name, layer):
     """Its class and its options; layers among these likewise."""
     cls = type(layer).__name__
     if not is_own(layer) or LAYERS.get(cls) is not type(layer):
-        raise ValueError(
-            f"layer {name} is a {cls}, expected one of nnet's own: {tuple(LAYERS)}"
-        )
+        raise ValueError(f"layer {name} is a {cls}, expected one of nnet's own: {tuple(LAYERS)}")
 
     def convert(value):
         if isinstance(value, Layer):

@@ -129,5 +129,5 @@ def check_array(array, which, shape, dtype):
         raise TypeError(f"{which} is a {kind}, expected a NumPy array of shape {shape}")
     if array.shape != shape:
         raise ValueError(f"{which} has shape {array.shape}, expected {shape}")
-    if array.dtype != dtype or not array.dtype.isnative:
+    if array.dtype != dtype:
         raise TypeError(f"{which} has dtype {array.dtype.str}, expected {dtype.str}: {dtype}")

@@ -17,6 +17,8 @@ from nnet.training.model import NETWORKS, Model
 from nnet.training.run import TrainingRun
 from nnet.training.setup import change_of, check_layers, claim, set_up
 
+NOT_FITTED = "this network is not fitted yet, expected a call of fit or build first"
+
 
 class NeuralNetwork:
     """A feed-forward network.
@@ -212,10 +214,9 @@ class NeuralNetwork:
         """The Model, in which all changes of options are taken up."""
         model = self._model
         if model is None:
-            raise ValueError("this network is not fitted yet, expected a call of fit or build first")
+            raise ValueError(NOT_FITTED)
         is_live = self._transaction is None or model is self._transaction.model
         if is_live and (self._is_changed or not model.is_of(self.layers)):
-            self._is_changed = True  # until it is taken up
             children = numbered(check_layers(self.layers))
             with model.lock:
                 claim(self, children)
@@ -270,7 +271,7 @@ class NeuralNetwork:
 
     def _attribute(self, name):
         if self._model is None:
-            raise AttributeError("this network is not fitted yet, expected a call of fit or build first")
+            raise AttributeError(NOT_FITTED)
         return getattr(self._model, name)
 
     # --- prediction -----------------------------------------------------------

@@ -45,7 +45,9 @@ def check_classifier(network):
 
 
 def check_regression(network):
-    np.testing.assert_allclose(network.predict(SIGNALS), OLD["regression"]["predictions"], rtol=1e-12)
+    np.testing.assert_allclose(
+        network.predict(SIGNALS), OLD["regression"]["predictions"], rtol=1e-12
+    )
 
 
 CHECKS = {"classifier": check_classifier, "regression": check_regression}

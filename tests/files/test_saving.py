@@ -415,7 +415,10 @@ def test_options_of_another_kind_are_refused(name, saved_containers):
 
 
 CONTAINER_FORGERIES = {
-    "loss inside": (set_path("layers", 1, "layers", [{"class": "LogRegression"}]), "a loss to be the last"),
+    "loss inside": (
+        set_path("layers", 1, "layers", [{"class": "LogRegression"}]),
+        "a loss to be the last",
+    ),
     "loss as branch": (
         set_path("layers", 2, "branches", 0, {"class": "MeanSquaredError"}),
         "a loss to be the last",
@@ -424,8 +427,14 @@ CONTAINER_FORGERIES = {
         set_path("layers", 1, "layers", 1, "shortcut", [{"class": "MeanSquaredError"}]),
         "a loss to be the last",
     ),
-    "unknown inside": (set_path("layers", 1, "layers", [{"class": "os.system"}]), "a layer 'os.system'"),
-    "abstract inside": (set_path("layers", 1, "layers", [{"class": "Container"}]), "a layer 'Container'"),
+    "unknown inside": (
+        set_path("layers", 1, "layers", [{"class": "os.system"}]),
+        "a layer 'os.system'",
+    ),
+    "abstract inside": (
+        set_path("layers", 1, "layers", [{"class": "Container"}]),
+        "a layer 'Container'",
+    ),
     "no class inside": (set_path("layers", 1, "layers", [{"type": "relu"}]), "no 'class'"),
     "private option": (set_path("layers", 0, "_owner", 1), "unexpected keyword argument '_owner'"),
     "option of Python": (set_path("layers", 0, "self", 1), "multiple values for argument 'self'"),
@@ -444,10 +453,15 @@ CONTAINER_FORGERIES = {
     "missing branches": (drop("layers", 2, "branches"), "branches"),
     "missing shortcut": (drop("layers", 1, "layers", 1, "shortcut"), "its tensors are"),
     "signals of images": (set_key(signals=True), "expected signals to have 2 axes"),
-    "no parameters": (set_key(layers=[{"class": "Flatten"}, {"class": "LogRegression"}]), "put out"),
+    "no parameters": (
+        set_key(layers=[{"class": "Flatten"}, {"class": "LogRegression"}]),
+        "put out",
+    ),
     "many layers": (set_path("layers", 1, "layers", [RELU] * 20_000), "its tensors are"),
     "long labels": (
-        set_key(classes={"dtype": "str", "values": ["a" * 10**6, *map(str, range(10**5, 2 * 10**5))]}),
+        set_key(
+            classes={"dtype": "str", "values": ["a" * 10**6, *map(str, range(10**5, 2 * 10**5))]}
+        ),
         "its classes take more than",
     ),
 }

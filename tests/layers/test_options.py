@@ -34,39 +34,51 @@ y = np.arange(24) % 3
 # --- each option by itself -------------------------------------------------------------
 
 COUNT = [1, 7, np.int64(3)], [0, -1, 1.0, "1", None, [1], 1j, np.array([1])]
-PAIR = [1, (2, 3), [3, 2], np.array([1, 2]), np.int32(4)], [
-    0,
-    (1, 0),
-    (1, 2, 3),
-    1.5,
-    (1.0, 2),
-    "ab",
-    None,
-    {1: 2, 3: 4},
-    2**31,
-]
-PADS = [0, 2, (1, 0), ((1, 0), (2, 1)), [1, 2], np.array([1, 2]), np.int64(1), "same", "valid"], [
-    -1,
-    (0, -1),
-    1.0,
-    "none",
-    None,
-    (1, 2, 3),
-    ((1, 2), (3, 4), (5, 6)),
-    {},
-    b"same",
-]
-REAL = [0, 0.5, 3, np.float32(0.25), np.array(0.5)], [-1, np.nan, np.inf, "x", None, 1j, [0.1], 10**400]
+PAIR = (
+    [1, (2, 3), [3, 2], np.array([1, 2]), np.int32(4)],
+    [
+        0,
+        (1, 0),
+        (1, 2, 3),
+        1.5,
+        (1.0, 2),
+        "ab",
+        None,
+        {1: 2, 3: 4},
+        2**31,
+    ],
+)
+PADS = (
+    [0, 2, (1, 0), ((1, 0), (2, 1)), [1, 2], np.array([1, 2]), np.int64(1), "same", "valid"],
+    [
+        -1,
+        (0, -1),
+        1.0,
+        "none",
+        None,
+        (1, 2, 3),
+        ((1, 2), (3, 4), (5, 6)),
+        {},
+        b"same",
+    ],
+)
+REAL = (
+    [0, 0.5, 3, np.float32(0.25), np.array(0.5)],
+    [-1, np.nan, np.inf, "x", None, 1j, [0.1], 10**400],
+)
 BOOL = [True, False, 0, 1, np.bool_(True)], [2, 1.0, "True", None, []]
-ROW = [[], [Flatten()], (Flatten(), Activation("tanh"))], [
-    None,
-    5,
-    Flatten(),
-    [Flatten],
-    ["relu"],
-    [[Flatten()]],
-    [LogRegression()],
-]
+ROW = (
+    [[], [Flatten()], (Flatten(), Activation("tanh"))],
+    [
+        None,
+        5,
+        Flatten(),
+        [Flatten],
+        ["relu"],
+        [[Flatten()]],
+        [LogRegression()],
+    ],
+)
 
 
 def words(*good):
@@ -93,7 +105,10 @@ OPTIONS = {
     (Sequential, "layers"): ROW,
     (Residual, "layers"): ROW,
     (Residual, "shortcut"): ([None, *ROW[0]], ROW[1][1:]),
-    (Parallel, "branches"): ([[[]], [Flatten(), [Flatten()]]], [[], None, 5, [5], Flatten(), [[5]], [LogRegression()]]),
+    (Parallel, "branches"): (
+        [[[]], [Flatten(), [Flatten()]]],
+        [[], None, 5, [5], Flatten(), [[5]], [LogRegression()]],
+    ),
     (Parallel, "mode"): words("sum", "concat", "mul"),
 } | {
     (cls, name): values
@@ -122,7 +137,9 @@ def make(cls, **options):
 def test_all_options_are_tested():
     classes = [cls for cls in vars(nnet.layers).values() if isinstance(cls, type)]
     own = [cls for cls in classes if issubclass(cls, Layer) and not inspect.isabstract(cls)]
-    assert {(cls, name) for cls in own for name in inspect.signature(cls).parameters} == set(OPTIONS)
+    assert {(cls, name) for cls in own for name in inspect.signature(cls).parameters} == set(
+        OPTIONS
+    )
 
 
 @pytest.mark.parametrize("cls, name", OPTIONS, ids=lambda value: getattr(value, "__name__", value))
@@ -260,7 +277,14 @@ TAKEN_UP = {
     "strides for pooling": lambda n: (setattr(n.layers[0], "strides", 2), n.layers.pop(2)),
 }
 SAME_BITS = "padding", "pool padding", "decay"  # as before, for these images
-OTHER_PARAMETERS = "no bias", "no bias of Linear", "nested bias", "shortcut", "other row", "other list"
+OTHER_PARAMETERS = (
+    "no bias",
+    "no bias of Linear",
+    "nested bias",
+    "shortcut",
+    "other row",
+    "other list",
+)
 
 
 def fitted(**options):
@@ -343,7 +367,10 @@ def test_a_callback_changes_the_steps_that_follow(name):
 
 ALIEN = NeuralNetwork([Conv(8, (3, 3)), Flatten(), Linear(3), LogRegression()]).build((1, 8, 8))
 REFUSED = {
-    "filters": (setting(of(0), n_feats=4), r"layer 0 \(Conv\)\.W has shape \(1, 8, 3, 3\), expected"),
+    "filters": (
+        setting(of(0), n_feats=4),
+        r"layer 0 \(Conv\)\.W has shape \(1, 8, 3, 3\), expected",
+    ),
     "window": (setting(of(0), filter_shape=5), r"layer 0 \(Conv\)\.W has shape"),
     "groups": (setting(of(0), groups=8), r"layer 0 \(Conv\) cannot take .* groups = 8 divides"),
     "odd groups": (setting(of(0), groups=3), r"layer 0 \(Conv\) .* multiple of groups = 3"),
@@ -458,7 +485,11 @@ def test_arrays_that_do_not_fit_are_refused(name, tmp_path):
     make_array, message = ARRAYS[name]
     network = fitted()
     network.save(tmp_path / "file")
-    file, probs, state = (tmp_path / "file").read_bytes(), network.predict_proba(X), network.state_dict()
+    file, probs, state = (
+        (tmp_path / "file").read_bytes(),
+        network.predict_proba(X),
+        network.state_dict(),
+    )
     W = network.layers[6].W
     network.layers[6].W = make_array(W)
     for call in (
@@ -468,7 +499,7 @@ def test_arrays_that_do_not_fit_are_refused(name, tmp_path):
         lambda: network.load_state_dict(state),
         lambda: network.check_gradients(X[:2], y[:2]),
     ):
-        with pytest.raises((ValueError, TypeError), match=rf"layer 6 \(Linear\)\.W {message}"):
+        with pytest.raises((ValueError, TypeError), match=rf"^layer 6 \(Linear\)\.W {message}"):
             call()
     assert (tmp_path / "file").read_bytes() == file
     network.layers[6].W = W
@@ -488,7 +519,9 @@ def test_values_that_are_not_finite_are_not_saved(value, tmp_path):
     assert not (tmp_path / "file").exists()
 
 
-@pytest.mark.parametrize("lay_out", [np.asfortranarray, lambda W: W.repeat(2, 1)[:, ::2], lambda W: W[::-1].copy()[::-1]])
+@pytest.mark.parametrize(
+    "lay_out", [np.asfortranarray, lambda W: W.repeat(2, 1)[:, ::2], lambda W: W[::-1].copy()[::-1]]
+)
 def test_arrays_of_any_layout_fit(lay_out, tmp_path):
     pytest.importorskip("safetensors")
     network = fitted()
@@ -557,7 +590,9 @@ def test_what_only_another_training_can_take():
 
 def test_no_parameters_yet():
     for layer in (Conv(2, 3), Linear(2)):
-        with pytest.raises(ValueError, match="has no parameters yet, expected a call of fit or build"):
+        with pytest.raises(
+            ValueError, match="has no parameters yet, expected a call of fit or build"
+        ):
             layer.params()
     with pytest.raises(ValueError, match="not fitted yet, expected a call of fit or build"):
         NeuralNetwork([Linear(2), GlobalAveragePool(), LogRegression()]).params()

@@ -77,7 +77,15 @@ def test_a_generator_gives_each_build_a_number(make):
 
 @pytest.mark.parametrize(
     "n_scores, n_outputs, target_shape",
-    [(1, None, ()), (1, 1, ()), (1, (1,), ()), (1, (), ()), (3, None, (3,)), (3, 3, (3,)), (3, [3], (3,))],
+    [
+        (1, None, ()),
+        (1, 1, ()),
+        (1, (1,), ()),
+        (1, (), ()),
+        (3, None, (3,)),
+        (3, 3, (3,)),
+        (3, [3], (3,)),
+    ],
 )
 def test_regression(n_scores, n_outputs, target_shape, tmp_path):
     pytest.importorskip("safetensors")
@@ -108,7 +116,11 @@ def test_features_and_signals(shape):
 
 
 WRONG = {
-    "too many axes": (((1, 6, 6, 1),), ValueError, r"input_shape is \(1, 6, 6, 1\), expected 1 to 3"),
+    "too many axes": (
+        ((1, 6, 6, 1),),
+        ValueError,
+        r"input_shape is \(1, 6, 6, 1\), expected 1 to 3",
+    ),
     "no axes": (((),), ValueError, r"input_shape is \(\), expected 1 to 3"),
     "empty axis": (((0, 6, 6),), ValueError, "input_shape is 0, expected at least 1"),
     "negative": (((1, -6, 6),), ValueError, "input_shape is -6"),
@@ -121,14 +133,26 @@ WRONG = {
     "too large": (((1, 2**40, 2**40),), ValueError, r"layer 0 \(Conv\) cannot take"),
     "no outputs": ((SHAPE, 0), ValueError, "n_outputs is 0, expected at least 2"),
     "one class": ((SHAPE, 1), ValueError, "n_outputs is 1, expected at least 2"),
-    "other classes": ((SHAPE, 4), ValueError, r"layer 7 \(LogRegression\) gets \(3,\) values .* 4 classes"),
+    "other classes": (
+        (SHAPE, 4),
+        ValueError,
+        r"layer 7 \(LogRegression\) gets \(3,\) values .* 4 classes",
+    ),
     "shape of classes": ((SHAPE, (3,)), TypeError, r"n_outputs is \(3,\), expected an integer"),
     "float classes": ((SHAPE, 3.0), TypeError, "n_outputs is 3.0"),
     "int32": ((SHAPE, 3, "int32"), TypeError, "dtype is 'int32', expected float32 or float64"),
-    "float16": ((SHAPE, 3, np.float16), TypeError, "dtype is .*float16.*, expected float32 or float64"),
+    "float16": (
+        (SHAPE, 3, np.float16),
+        TypeError,
+        "dtype is .*float16.*, expected float32 or float64",
+    ),
     "big-endian": ((SHAPE, 3, np.dtype(float).newbyteorder()), TypeError, "expected float32 or"),
     "no dtype": ((SHAPE, 3, None), TypeError, "dtype is None, expected float32 or float64"),
-    "unknown dtype": ((SHAPE, 3, "real"), TypeError, "dtype is 'real', expected float32 or float64"),
+    "unknown dtype": (
+        (SHAPE, 3, "real"),
+        TypeError,
+        "dtype is 'real', expected float32 or float64",
+    ),
 }
 
 
@@ -156,7 +180,9 @@ def test_wrong_arguments_leave_what_was_there(name, rng):
 
 def test_one_score_is_no_classification():
     network = NeuralNetwork([Linear(1), LogRegression()])
-    with pytest.raises(ValueError, match=r"n_outputs of layer 1 \(LogRegression\) is 1, expected at"):
+    with pytest.raises(
+        ValueError, match=r"n_outputs of layer 1 \(LogRegression\) is 1, expected at"
+    ):
         network.build((4,))
 
 
@@ -185,7 +211,11 @@ BAD_STATES = {
     "list": (lambda state: list(state.values()), TypeError, "state is a list, expected a dict"),
     "missing": (lambda state: {"0.W": state["0.W"]}, ValueError, "lacks"),
     "unknown": (lambda state: {**state, "9.W": state["0.W"]}, ValueError, r"unknown \['9.W'\]"),
-    "shape": (lambda state: {**state, "2.b": np.zeros(4, np.float32)}, ValueError, r"state\['2.b'\] has shape"),
+    "shape": (
+        lambda state: {**state, "2.b": np.zeros(4, np.float32)},
+        ValueError,
+        r"state\['2.b'\] has shape",
+    ),
     "dtype": (lambda state: {**state, "2.b": np.zeros(3)}, TypeError, r"state\['2.b'\] has dtype"),
     "object": (lambda state: {**state, "2.b": None}, ValueError, r"state\['2.b'\] has shape"),
 }
@@ -204,7 +234,20 @@ def test_states_that_do_not_fit_change_nothing(name):
 
 
 @pytest.mark.parametrize(
-    "rate", [1j, "0.1", b"1", [0.1], np.array([0.1]), np.array("a"), -1, np.nan, np.inf, 10**400, np.array(1j)]
+    "rate",
+    [
+        1j,
+        "0.1",
+        b"1",
+        [0.1],
+        np.array([0.1]),
+        np.array("a"),
+        -1,
+        np.nan,
+        np.inf,
+        10**400,
+        np.array(1j),
+    ],
 )
 def test_learning_rates_that_are_none(rate, rng):
     X, y = stripes(6, rng)

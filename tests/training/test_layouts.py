@@ -176,7 +176,9 @@ def test_signals_have_no_height(name):
 
 
 @pytest.mark.parametrize(
-    "layers", [[Conv(8, 3)], [Conv(8, 1)], [Conv(8, (1, 3))], [Pool(2, 2)], [Residual([Conv(8, 3)])]], ids=str
+    "layers",
+    [[Conv(8, 3)], [Conv(8, 1)], [Conv(8, (1, 3))], [Pool(2, 2)], [Residual([Conv(8, 3)])]],
+    ids=str,
 )
 def test_square_images_without_a_channel_axis(layers):
     X = images(8, 8)
@@ -191,12 +193,16 @@ def test_the_ways_that_the_error_for_square_images_names():
     assert signals.params()[0].shape == (8, 4, 1, 3)
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8, 3), (28, 28, 1), (32, 32, 3), (9, 12, 4), (64, 8, 3)])
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 1), (8, 8, 3), (28, 28, 1), (32, 32, 3), (9, 12, 4), (64, 8, 3)]
+)
 def test_channels_last(shape):
     X = images(*shape)
     for layers in ([Conv(4, 3), Pool(2, 2)], [Residual([Conv(shape[0], 3)])], [Pool((1, 2), 1)]):
         refused = network(*layers)
-        with pytest.raises(ValueError, match=rf"{shape[0]} channels .* {shape[2]} pixels wide.*to_bc01"):
+        with pytest.raises(
+            ValueError, match=rf"{shape[0]} channels .* {shape[2]} pixels wide.*to_bc01"
+        ):
             refused.fit(X, y)
     network(Conv(4, 3), Pool(2, 2)).fit(nnet.to_bc01(X, "NHWC"), y, 0.01, 1)
 
@@ -211,7 +217,18 @@ def test_colours_last_without_wide_windows(layers):
 
 
 @pytest.mark.parametrize(
-    "shape", [(64, 4, 4), (16, 5, 4), (128, 2, 3), (3, 8, 8), (3, 4, 4), (8, 7, 3), (7, 9, 3), (32, 8, 2), (4, 9, 9)]
+    "shape",
+    [
+        (64, 4, 4),
+        (16, 5, 4),
+        (128, 2, 3),
+        (3, 8, 8),
+        (3, 4, 4),
+        (8, 7, 3),
+        (7, 9, 3),
+        (32, 8, 2),
+        (4, 9, 9),
+    ],
 )
 def test_feature_maps(shape):
     X = images(*shape)
