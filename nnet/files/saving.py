@@ -4,7 +4,7 @@ The file's metadata has one entry, "nnet": a JSON object with the keys
 
 format    1
 sha256    of the architecture and of all tensors
-network   dtype, input_shape, target_shape, classes, and the layers, each with
+network   dtype, input_shape, target_shape, classes, signals (see `Layer`), and layers, each with
           its name as "class" and its constructor's arguments; layers inside of
           a layer are such objects too. Arguments that are left out have their defaults
 
@@ -21,7 +21,7 @@ from operator import index
 import numpy as np
 
 import nnet.layers
-from nnet.layers.arguments import as_int
+from nnet.layers.arguments import as_bool, as_int
 from nnet.layers.base import Layer
 from nnet.layers.loss import LossMixin
 from nnet.layers.tree import (
@@ -39,6 +39,9 @@ from nnet.layers.tree import (
 from nnet.training.data import bc01_shape
 
 FORMAT = 1
+MAX_DEPTH = 64  # of layers in layers: copies of a network take half a dozen calls for each
+MAX_LABELS = 2**26  # characters of all labels, each as long as the longest: so NumPy keeps them
+MAX_MESSAGE = 500  # characters: what is wrong may be as large as the file
 NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
 LAYERS = {
     name: value
@@ -51,6 +54,7 @@ def save(model, path):
     """Write a `Model`, if `load` can read it."""
     safetensors = _import_safetensors()
     children = numbered(model.layers)
+    _check_depth(model.layers)
     layers = [_layer_to_json(name, layer) for name, layer in children.items()]
     classes = _classes_to_json(model.classes)
     description = {
@@ -58,6 +62,7 @@ def save(model, path):
         "input_shape": model.input_shape,
         "target_shape": model.target_shape,
         "classes": classes,
+        "signals": model.signals,
         "layers": layers,
     }
     _plan(model.layers, model.input_shape, model.target_shape, model.classes, check_arrays)
@@ -89,9 +94,15 @@ def load(path):
         try:
             return _read(json.loads(content, parse_constant=_refuse_constant), file)
         except KeyError as error:
-            raise ValueError(f"{path} is damaged or was changed: no {error}") from error
+            raise ValueError(_complaint(path, f"no {error}")) from error
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged or was changed: {error}") from error
+            raise ValueError(_complaint(path, error)) from error
+
+
+def _complaint(path, error):
+    text = " ".join(str(error).split())
+    text = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
+    return f"{path} is damaged or was changed: {text}"
 
 
 def _read(content, file):
@@ -105,9 +116,15 @@ def _read(content, file):
     input_shape = _shape_from_json(description["input_shape"])
     target_shape = _shape_from_json(description["target_shape"])
     classes = _classes_from_json(description["classes"])
+    signals = as_bool(description.get("signals", False), "signals")  # 0.1.0 gave them a height
+    if signals and len(input_shape) != 2:
+        raise ValueError(
+            f"its images have the shape {input_shape}, expected signals to have 2 axes"
+        )
     layers = [_layer_from_json(config) for config in _as_list(description["layers"])]
+    _check_depth(layers)
     for _, layer in walk(numbered(layers)):
-        layer.dtype, layer.signals = dtype, len(input_shape) == 2
+        layer.dtype, layer.signals = dtype, signals
 
     expected = {}
 
@@ -127,6 +144,7 @@ def _read(content, file):
         "dtype": dtype,
         "classes": classes,
         "target_shape": target_shape,
+        "signals": signals,
     }
 
 
@@ -169,14 +187,22 @@ def _layer_to_json(name, layer):
     def convert(value):
         if isinstance(value, Layer):
             return _layer_to_json(name, value)
-        if isinstance(value, list) and value and isinstance(value[0], (Layer, list)):
+        if isinstance(value, (list, tuple)) and value and isinstance(value[0], (Layer, list)):
             return [convert(item) for item in value]
         return value
 
     return {"class": cls, **{key: convert(value) for key, value in layer.config().items()}}
 
 
+def _check_depth(layers):
+    depth = 1 + max((name.count(".") for name, _ in walk(numbered(layers))), default=0)
+    if depth > MAX_DEPTH:
+        raise ValueError(f"its layers are {depth} deep, expected at most {MAX_DEPTH}")
+
+
 def _layer_from_json(config):
+    if not isinstance(config, dict):
+        raise ValueError(f"it has a layer {config!r}, expected an object with its class")
     config = dict(config)
     name = config.pop("class")
     if name not in tuple(LAYERS):
@@ -227,6 +253,8 @@ def _classes_from_json(classes):
     )
     if dtype not in ("str", "bytes", *NUMBERS) or {type(value) for value in values} != {kind}:
         raise ValueError(f"its classes are not a list of {dtype!r}")
+    if kind is str and max(map(len, values)) * len(values) > MAX_LABELS:
+        raise ValueError(f"its classes take more than {MAX_LABELS} characters")
     if dtype == "bytes":
         values = [value.encode("latin-1") for value in values]
     array = np.array(values, dtype if dtype in NUMBERS else None)

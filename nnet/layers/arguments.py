@@ -49,7 +49,7 @@ def as_real(value, name, expected):
         return float(value)
     except TypeError:
         raise TypeError(f"{name} is {value!r}, {expected}") from None
-    except OverflowError:  # an int that is larger than any float
+    except (ValueError, OverflowError):  # text in an array; an int larger than any float
         raise ValueError(f"{name} is {value!r}, {expected}") from None
 
 

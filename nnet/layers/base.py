@@ -102,9 +102,10 @@ class Layer(ABC):
 
     def __repr__(self):
         arguments = [
-            f"{name}={getattr(self, name)!r}"
+            f"{name}={value}"
             for name, parameter in inspect.signature(type(self)).parameters.items()
-            if repr(getattr(self, name, parameter.default)) != repr(parameter.default)
+            # Once: with two calls for each, layers in layers would take exponential time.
+            if (value := repr(getattr(self, name, parameter.default))) != repr(parameter.default)
         ]
         return f"{type(self).__name__}({', '.join(arguments)})"
 

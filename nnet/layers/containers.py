@@ -180,22 +180,23 @@ class Parallel(Container):
 
     @property
     def branches(self):
-        return [
+        return tuple(
             branch.layers if type(branch) is Sequential else branch for branch in self._branches
-        ]
+        )
 
     @branches.setter
     def branches(self, branches):
         if isinstance(branches, Layer) or not hasattr(branches, "__iter__"):
             raise TypeError(f"branches is {branches!r}, expected a list of lists of layers")
-        self._branches = [
+        branches = [
             as_layers([branch], "branches")[0]
             if isinstance(branch, Layer)
             else Sequential(as_layers(branch, f"branches[{i}]"))
             for i, branch in enumerate(branches)
         ]
-        if not self._branches:
+        if not branches:
             raise ValueError("branches is empty, expected at least one branch")
+        self._branches = branches
         self._option_changed()
 
     @property

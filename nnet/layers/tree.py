@@ -1,5 +1,7 @@
 """Walks through layers and the layers inside of them: names, arrays, shapes."""
 
+import numpy as np
+
 from nnet.layers.base import ParamMixin
 
 
@@ -93,6 +95,8 @@ class Trace:
                     self.visit(name, layer, input_shape)
                 shape = tuple(layer.output_shape(input_shape))
             except (TypeError, ValueError) as error:
+                if str(error).startswith(describe(name, layer)):  # of one of its arrays
+                    raise
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(
                     f"{describe(name, layer)} cannot take an input of shape {input_shape}: {error}"
@@ -120,7 +124,10 @@ def check_arrays(name, layer, input_shape):
 
 def check_array(array, which, shape, dtype):
     """Refuse another shape, or another dtype or byte order."""
-    if getattr(array, "shape", None) != shape:
-        raise ValueError(f"{which} has shape {getattr(array, 'shape', None)}, expected {shape}")
-    if array.dtype != dtype or not array.dtype.isnative:
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+        kind = type(array).__name__
+        raise TypeError(f"{which} is a {kind}, expected a NumPy array of shape {shape}")
+    if array.shape != shape:
+        raise ValueError(f"{which} has shape {array.shape}, expected {shape}")
+    if array.dtype != dtype:
         raise TypeError(f"{which} has dtype {array.dtype.str}, expected {dtype.str}: {dtype}")

@@ -6,9 +6,16 @@ from nnet.geometry import as_padding
 
 
 def as_padding_mode(value, name, words):
-    """A padding mode as it was given, if it is one."""
+    """A padding mode as it was given, if it is one, in ints and tuples."""
     as_padding(value, words)
-    return value
+    return value if isinstance(value, str) else as_plain(value)
+
+
+def as_plain(value):
+    try:
+        return index(value)
+    except TypeError:
+        return tuple(map(as_plain, value))
 
 
 class WindowMixin:
@@ -39,8 +46,8 @@ class WindowMixin:
 
     def _pads(self):
         """The padding mode."""
-        if self.signals and hasattr(self.padding_mode, "__index__"):
-            return 0, index(self.padding_mode)
+        if self.signals and isinstance(self.padding_mode, int):
+            return 0, self.padding_mode
         return self.padding_mode
 
     def least_height(self):

@@ -62,8 +62,9 @@ def _set_up(twin, X, y, fitted):
         labels = as_labels(y)
         classes = np.unique(labels) if fitted is None else fitted.classes
         target = encode(labels, classes, "y")
-    streams = as_streams(twin.rng)
-    model = set_up(twin, streams, X.shape[1:], X.dtype, classes, target.shape[1:], len(X))
+    streams, signals = as_streams(twin.rng), fitted and fitted.signals
+    shapes = X.shape[1:], X.dtype, classes, target.shape[1:], len(X)
+    model = set_up(twin, streams, *shapes, known_shape=twin._built_shape, signals=signals)
     return model, model.as_target(target)
 
 

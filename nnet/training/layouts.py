@@ -47,7 +47,7 @@ def check_layout(children, input_shape, known_shape=None):
         width in LAST_CHANNELS
         and min(n_channels, height) >= LEAST_SIDE
         and input_shape != known_shape
-        and any(layer.width() > 1 for _, layer in windows)
+        and (width > 1 or any(layer.width() > 1 for _, layer in windows))  # else signals
     ):
         raise ValueError(
             f"X has shape {shape}, images of {n_channels} channels that are {width} pixels wide, "

@@ -4,6 +4,7 @@ import copy
 import os
 import threading
 import weakref
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -34,7 +35,9 @@ class Model:
     dtype : numpy.dtype
     classes : array (n_classes,), or None for regression
     target_shape : tuple
-        Of one target.
+        Of one target. None while neither it nor the classes are known.
+    signals : bool
+        See `Layer`.
     history : History, optional
     visit : callable (name, layer, input_shape), or None
         See `Trace`. By default arrays are checked.
@@ -58,6 +61,7 @@ class Model:
         dtype,
         classes,
         target_shape,
+        signals,
         history=None,
         visit=check_arrays,
         n_imgs=1,
@@ -65,6 +69,7 @@ class Model:
         self.input_shape, self.dtype = tuple(input_shape), dtype
         self.image_shape = bc01_shape(self.input_shape)
         self.classes, self.target_shape = classes, target_shape
+        self.signals = signals
         self.history = history or History()
         self.lock = threading.RLock()
         self.at_work = None  # whoever holds the lock
@@ -73,10 +78,17 @@ class Model:
 
     def plan(self, layers, visit=check_arrays, n_imgs=1):
         """Find the shapes and the passes that follow from the layers and their options."""
+        every = [layer for _, layer in walk(numbered(layers))]
+        for layer in every:
+            layer.dtype, layer.signals = self.dtype, self.signals
+            layer._option_changed()
         trace = Trace(visit)
         shape = follow(numbered(layers), "", trace, (n_imgs, *self.image_shape))
+        scores_shape = trace.shapes[id(layers[-1])][0]
+        self._check_targets(describe(len(layers) - 1, layers[-1]), layers[-1], scores_shape)
         self.layers, self.loss = list(layers), layers[-1]
-        self.scores_shape, self.output_shape = trace.shapes[id(self.loss)][0], shape[1:]
+        self._families = [(layer, layer.children) for layer in every if layer.children]
+        self.scores_shape, self.output_shape = scores_shape, shape[1:]
         self.program = Program(numbered(self.layers[:-1]), "", trace, need_input_grad=False)
         self._trace = trace
         self._loans_of_predictions = None
@@ -84,13 +96,40 @@ class Model:
         largest = max(prod(shape) for shapes in trace.shapes.values() for shape in shapes)
         self._image_bytes = self.dtype.itemsize * max(largest, prod(self.image_shape))
 
+    def _check_targets(self, name, loss, scores_shape):
+        """Refuse scores that the loss cannot compare with the targets there are."""
+        if self.target_shape is None:
+            return
+        if loss.is_classifier != (self.classes is not None):
+            kind = "labels" if self.classes is not None else "values"
+            raise ValueError(f"{name} does not fit y, expected a loss for {kind}, as in fit")
+        expected, what = self.target_shape or (1,), "the targets"
+        if self.classes is not None:
+            expected = (len(self.classes),)
+            what = f"the {len(self.classes)} classes"
+        if scores_shape != expected:
+            raise ValueError(
+                f"{name} gets {scores_shape} values for each image, "
+                f"expected {expected} for {what} of y"
+            )
+
+    def is_of(self, layers):
+        """Whether these are the layers, outside and inside, that it was planned for."""
+        return layers == self.layers and all(
+            layer.children == children for layer, children in self._families
+        )
+
+    def check(self):
+        """Refuse arrays that do not fit, such as one that the user has put in a layer."""
+        follow(numbered(self.layers), "", Trace(check_arrays), (1, *self.image_shape))
+
     def copy(self):
         """The same with arrays of its own; nobody may work with the layers meanwhile."""
         return Model(copy.deepcopy(self.layers), **copy.deepcopy(self.attributes()), visit=None)
 
     def attributes(self):
         """The arguments that make it, but the layers."""
-        names = "input_shape", "dtype", "classes", "target_shape", "history"
+        names = "input_shape", "dtype", "classes", "target_shape", "signals", "history"
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -115,11 +154,15 @@ class Model:
 
     # --- work ---------------------------------------------------------------------
 
-    def loans(self, training, streams=None):
-        """(layer, Work) for all layers: what an AtWork lends them."""
+    def loans(self, training, streams=None, before=()):
+        """(layer, Work) for all layers: what an AtWork lends them.
+
+        Random numbers go on where those of the loans `before` are.
+        """
         passing = []
         layers = [layer for _, layer in walk(numbered(self.layers))]
         makers = streams.of_layers(layers, "work") if streams else [None] * len(layers)
+        rngs = {id(layer): partial(getattr, work, "rng") for layer, work in before}
         shapes, needs = self._trace.shapes, self._trace.needs
         return [
             (
@@ -129,7 +172,7 @@ class Model:
                     training,
                     needs.get(id(layer), True),
                     passing,
-                    make_rng,
+                    rngs.get(id(layer), make_rng),
                 ),
             )
             for layer, make_rng in zip(layers, makers)
@@ -163,6 +206,9 @@ class Model:
                     results = np.empty((n_imgs, *predicted.shape[1:]), predicted.dtype)
                 results[rows] = predicted
             return results
+        except (TypeError, ValueError):
+            self.check()
+            raise
         finally:
             at_work.end()
 
@@ -186,6 +232,9 @@ class Model:
                 else:
                     predictions = self.loss.fprop(scores)
                 wrong += self._errors(predictions, target[rows])
+        except (TypeError, ValueError):
+            self.check()
+            raise
         finally:
             at_work.end()
         return loss / len(images), wrong / len(images)

@@ -1,18 +1,22 @@
 """NeuralNetwork: layers that are trained together."""
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 
 from nnet._atomic import write_all
-from nnet.layers import Layer, LossMixin
-from nnet.layers.arguments import as_count
+from nnet.layers.arguments import as_count, as_int
 from nnet.layers.streams import as_generator, as_streams
-from nnet.layers.tree import check_array, has_params, numbered, state_arrays, trained_arrays, walk
+from nnet.layers.tree import check_array, numbered, state_arrays, trained_arrays
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
+from nnet.training.layouts import check_layout
 from nnet.training.model import NETWORKS, Model
 from nnet.training.run import TrainingRun
-from nnet.training.setup import change_of, claim, set_up
+from nnet.training.setup import change_of, check_layers, claim, set_up
+
+NOT_FITTED = "this network is not fitted yet, expected a call of fit or build first"
 
 
 class NeuralNetwork:
@@ -56,7 +60,7 @@ class NeuralNetwork:
     """
 
     def __init__(self, layers, rng=None):
-        self.layers = check_layers(layers)
+        self.layers = layers
         as_generator(rng)
         self.rng = rng
         self._start()
@@ -67,6 +71,15 @@ class NeuralNetwork:
         self._is_changed = False  # whether an option of a layer has
         self._built_shape = built_shape
         NETWORKS.add(self)
+
+    @property
+    def layers(self):
+        """A list; what is changed in it is taken up, or refused, by the next call."""
+        return self._layers
+
+    @layers.setter
+    def layers(self, layers):
+        self._layers = check_layers(layers)
 
     # --- training -------------------------------------------------------------
 
@@ -168,13 +181,13 @@ class NeuralNetwork:
         self
         """
         input_shape = as_shape(input_shape, "input_shape")
-        dtype = np.dtype(dtype)
-        if dtype not in (np.float32, np.float64):
-            raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-        is_classifier = self.layers[-1].is_classifier
+        if not 1 <= len(input_shape) <= 3:
+            raise ValueError(f"input_shape is {input_shape}, expected 1 to 3 lengths, of one image")
+        dtype = as_dtype(dtype, "dtype")
+        is_classifier = check_layers(self.layers)[-1].is_classifier
         classes = target_shape = None
         if n_outputs is not None and is_classifier:
-            classes, target_shape = np.arange(as_count(n_outputs, "n_outputs")), ()
+            classes, target_shape = np.arange(as_int(n_outputs, "n_outputs", 2)), ()
         elif n_outputs is not None:
             target_shape = as_target_shape(as_shape(n_outputs, "n_outputs"))
         transaction, published = change_of(self)
@@ -185,7 +198,8 @@ class NeuralNetwork:
                 self, streams, input_shape, dtype, classes, target_shape, known_shape=input_shape
             )
             if is_classifier:
-                model.classes = np.arange(model.scores_shape[0])
+                n_classes = as_int(model.scores_shape[0], f"n_outputs of {model.loss_name()}", 2)
+                model.classes = np.arange(n_classes)
             model.target_shape = () if is_classifier else as_target_shape(model.scores_shape)
             transaction.model, transaction.keep = model, True
         finally:
@@ -199,14 +213,14 @@ class NeuralNetwork:
         """The Model, in which all changes of options are taken up."""
         model = self._model
         if model is None:
-            raise ValueError("this network is not fitted yet, expected a call of fit first")
+            raise ValueError(NOT_FITTED)
         is_live = self._transaction is None or model is self._transaction.model
-        if is_live and (self._is_changed or self.layers != model.layers):
+        if is_live and (self._is_changed or not model.is_of(self.layers)):
             children = numbered(check_layers(self.layers))
             with model.lock:
                 claim(self, children)
-                for _, layer in walk(children):
-                    layer.dtype = model.dtype
+                if model.signals:
+                    check_layout(children, model.input_shape)
                 model.plan(self.layers)
                 self._is_changed = False
         return model
@@ -232,7 +246,11 @@ class NeuralNetwork:
 
     @property
     def classes_(self):
-        return self._attribute("classes")
+        classes = self._attribute("classes")
+        if classes is not None:
+            classes = classes.view()
+            classes.flags.writeable = False
+        return classes
 
     @property
     def target_shape_(self):
@@ -252,7 +270,7 @@ class NeuralNetwork:
 
     def _attribute(self, name):
         if self._model is None:
-            raise AttributeError("this network is not fitted yet, expected a call of fit first")
+            raise AttributeError(NOT_FITTED)
         return getattr(self._model, name)
 
     # --- prediction -----------------------------------------------------------
@@ -285,9 +303,11 @@ class NeuralNetwork:
 
         Parameters and errors as for `predict`; TypeError for a regression network.
         """
-        if not self.layers[-1].is_classifier:
-            name = f"layer {len(self.layers) - 1} ({type(self.layers[-1]).__name__})"
-            raise TypeError(f"{name} predicts values, expected a classifier as last layer")
+        model = self._fitted()
+        if not model.is_classifier:
+            raise TypeError(
+                f"{model.loss_name()} predicts values, expected a classifier as last layer"
+            )
         return self._predictions(X, batch_size)[1]
 
     def _predictions(self, X, batch_size):
@@ -351,6 +371,9 @@ class NeuralNetwork:
         model = self._fitted()
         if self._transaction is not None and model is not self._transaction.model:
             raise RuntimeError("this network is being trained, expected the end of fit first")
+        model.check()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is a {type(state).__name__}, expected a dict of arrays by name")
         children = numbered(model.layers)
         arrays = trained_arrays(children) | state_arrays(children)
         missing = [name for name in arrays if name not in state]
@@ -362,6 +385,8 @@ class NeuralNetwork:
         sources = [np.asarray(state[name]) for name in arrays]
         for (name, array), source in zip(arrays.items(), sources):
             check_array(source, f"state[{name!r}]", array.shape, array.dtype)
+            if not array.flags.writeable:
+                raise ValueError(f"{name} of the network is read-only, expected a writable array")
         with model.lock:
             write_all(list(arrays.values()), [source.copy() for source in sources])
 
@@ -437,6 +462,7 @@ class NeuralNetwork:
 
         layers, fitted = saving.load(os.fsdecode(path))
         network = cls(layers)
+        network._built_shape = fitted["input_shape"]
         network._take(fitted)
         return network
 
@@ -448,29 +474,19 @@ class NeuralNetwork:
         self._is_changed = False
 
 
-def check_layers(layers):
-    """The layers as a list, if they make a network."""
-    layers = list(layers)
-    for i, layer in enumerate(layers):
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layers[{i}] is {layer!r}, expected an instance of Layer")
-        if isinstance(layer, LossMixin) != (layer is layers[-1]):
-            raise ValueError(
-                f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
-                "other, to be a loss: LogRegression() or MeanSquaredError()"
-            )
-    every = [layer for _, layer in walk(numbered(layers))]
-    if len(set(map(id, every))) < len(every):
-        raise ValueError("layers has the same object twice, expected one object per layer")
-    if not any(map(has_params, layers)):
-        raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
-    return layers
-
-
 def as_shape(value, name):
     """A tuple of ints of at least 1; one int for a single axis."""
     lengths = tuple(value) if np.iterable(value) else (value,)
     return tuple(as_count(length, name) for length in lengths)
+
+
+def as_dtype(value, name):
+    """float32 or float64."""
+    with suppress(TypeError):
+        dtype = np.dtype("object" if value is None else value)
+        if dtype in (np.float32, np.float64):
+            return dtype
+    raise TypeError(f"{name} is {value!r}, expected float32 or float64")
 
 
 def as_target_shape(scores_shape):

@@ -34,6 +34,8 @@ class Optimizer(ABC):
                     f"parameter {i} became an array of shape {new.shape} and dtype {new.dtype}, "
                     f"expected {old.shape} and {old.dtype}"
                 )
+            if not new.flags.writeable:
+                raise ValueError(f"parameter {i} became read-only, expected a writable array")
         self.params = list(params)
 
     @abstractmethod

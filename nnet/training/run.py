@@ -9,11 +9,11 @@ from nnet._atomic import AtWork
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect, is_own
+from nnet.layers.tree import collect, numbered, trained_arrays
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.optimizers import as_optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
-from nnet.training.setup import change_of, set_up
+from nnet.training.setup import change_of, check_layers, set_up
 
 LEARNING_RATE = 0.1
 VALIDATION_BATCH = 256  # images, at most
@@ -56,6 +56,7 @@ class TrainingRun:
     def run(self, X, y, validation_data):
         """Train afresh; if that fails before the first step, all is as it was."""
         network = self.network
+        check_layers(network.layers)
         self.images = Images(X)
         classes, target = self._targets(y)
         self.images.check_values()
@@ -104,12 +105,12 @@ class TrainingRun:
         return images, encode(as_labels(y, "validation y"), classes, "validation_data")
 
     def _set_up(self, transaction, classes, target):
-        images, streams = self.images, as_streams(self.network.rng)
+        images, self.streams = self.images, as_streams(self.network.rng)
         n_imgs = min(self.batch_size, len(images))
         self.transaction = transaction
         self.model = set_up(
             self.network,
-            streams,
+            self.streams,
             images.image_shape,
             images.dtype,
             classes,
@@ -122,12 +123,18 @@ class TrainingRun:
         if self.validation is not None:
             images, target = self.validation
             self.validation = images, self.model.as_target(target, "validation y")
-        self.loans = self.model.loans(training=True, streams=streams)
-        self.trained = [layer for layer, _ in self.loans if isinstance(layer, ParamMixin)]
-        self.has_customs = not all(map(is_own, self.trained))  # no one says if their arrays change
+        self.loans = []
+        self._lend()
         self.optimizer.bind(self.model.params())
-        self.shuffling = streams.named("shuffle")
+        self.shuffling = self.streams.named("shuffle")
         self.batch = np.empty((n_imgs, *images.image_shape), images.dtype)
+
+    def _lend(self):
+        """What the layers work with, which follows from the model's plan."""
+        self.program = self.model.program
+        self.loans = self.model.loans(training=True, streams=self.streams, before=self.loans)
+        self.trained = [layer for layer, _ in self.loans if isinstance(layer, ParamMixin)]
+        self.names = list(trained_arrays(numbered(self.model.layers)))
 
     # --- steps ----------------------------------------------------------------------
 
@@ -232,7 +239,6 @@ class TrainingRun:
         network._model = self.model
         try:
             answer = self.callback(progress)
-            is_changed = network._is_changed
             network._fitted()  # takes changes of layers up
         except StopTraining:
             return True
@@ -242,8 +248,19 @@ class TrainingRun:
             raise TypeError(
                 f"callback returned {answer!r}, expected None or False, or True to stop"
             )
-        if is_changed or self.has_customs:
-            params = collect(self.trained, "params")
-            if any(new is not old for new, old in zip(params, self.optimizer.params, strict=True)):
-                self.optimizer.exchange(params)
+        if not answer:
+            self._take_up_changes()
         return bool(answer)
+
+    def _take_up_changes(self):
+        """Go on with what a callback has made of the layers; refuse it for other parameters."""
+        model, before = self.model, self.names
+        if model.program is not self.program:
+            self._lend()
+        params = collect(self.trained, "params")
+        if len(params) != len(self.optimizer.params):
+            raise ValueError(f"callback changed the parameters to {self.names}, expected {before}")
+        pairs = zip(params, self.optimizer.params)
+        if any(new is not old or not new.flags.writeable for new, old in pairs):
+            model.check()
+            self.optimizer.exchange(params)

@@ -1,11 +1,13 @@
 """Setting a network's layers up, so that a failure leaves them as they were."""
 
 import weakref
-from contextlib import nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 
 from nnet._atomic import Transaction
+from nnet.layers import Layer, LossMixin
 from nnet.layers.streams import saved_state
-from nnet.layers.tree import is_own, numbered, walk
+from nnet.layers.tree import has_params, is_own, numbered, walk
 from nnet.training.layouts import check_layout
 from nnet.training.model import Model
 
@@ -22,12 +24,49 @@ def change_of(network):
             (layer, dict(vars(layer)) if is_own(layer) else layer._copied_attributes(dict(memo)))
             for layer in layers
         ]
-        published = None if model is None else model.copy()
+        published = None
+        if model is not None:
+            with suppress(TypeError, ValueError):  # options that only the next training can take
+                published = model.copy()
     return Transaction(network, states, saved_state(network.rng)), published
 
 
-def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs=1, known_shape=None):
-    """Draw the parameters of all layers: the Model. For `known_shape` see `check_layout`.
+def check_layers(layers):
+    """The layers as a list, if they make a network."""
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers is {layers!r}, expected a list of layers")
+    layers = list(layers)
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layers[{i}] is {layer!r}, expected an instance of Layer")
+        if isinstance(layer, LossMixin) != (layer is layers[-1]):
+            raise ValueError(
+                f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
+                "other, to be a loss: LogRegression() or MeanSquaredError()"
+            )
+    every = [layer for _, layer in walk(numbered(layers))]
+    if len(set(map(id, every))) < len(every):
+        raise ValueError("layers has the same object twice, expected one object per layer")
+    if not any(map(has_params, layers)):
+        raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
+    return layers
+
+
+def set_up(
+    network,
+    streams,
+    input_shape,
+    dtype,
+    classes,
+    target_shape,
+    n_imgs=1,
+    known_shape=None,
+    signals=None,
+):
+    """Draw the parameters of all layers: the Model.
+
+    For `known_shape` see `check_layout`, which finds out whether images are `signals` if that
+    is not given.
 
     Raises
     ------
@@ -37,25 +76,23 @@ def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs=1
     children = numbered(network.layers)
     layers = [layer for _, layer in walk(children)]
     claim(network, children)
-    signals = check_layout(children, input_shape, known_shape)
+    if signals is None:
+        signals = check_layout(children, input_shape, known_shape)
     make_rngs = dict(zip(map(id, layers), streams.of_layers(layers, "layer")))
-    for layer in layers:
-        layer.dtype, layer.signals = dtype, signals
-        layer._option_changed()
 
     def visit(name, layer, shape):
         layer._setup(shape, make_rngs[id(layer)]())
 
     model = Model(
-        network.layers, input_shape, dtype, classes, target_shape, visit=visit, n_imgs=n_imgs
+        network.layers,
+        input_shape,
+        dtype,
+        classes,
+        target_shape,
+        signals,
+        visit=visit,
+        n_imgs=n_imgs,
     )
-    expected = (len(classes),) if classes is not None else target_shape or (1,)
-    if target_shape is not None and model.scores_shape != expected:
-        what = "the targets" if classes is None else f"the {len(classes)} classes"
-        raise ValueError(
-            f"{model.loss_name()} gets {model.scores_shape} values for each image, "
-            f"expected {expected} for {what} of y"
-        )
     network._is_changed = False
     return model
 

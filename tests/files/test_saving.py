@@ -18,7 +18,10 @@ from nnet import (
     LogRegression,
     MeanSquaredError,
     NeuralNetwork,
+    Parallel,
     Pool,
+    Residual,
+    Sequential,
     Standardize,
 )
 from nnet.files import saving
@@ -315,6 +318,238 @@ def test_forged_files(name, saved):
     change, message = FORGERIES[name]
     forge(saved, change)
     refused(saved, message)
+
+
+# --- forged files of layers in layers --------------------------------------------------
+
+
+def fitted_containers():
+    layers = [
+        Conv(4, 3),
+        Sequential([Activation("relu"), Residual([Conv(4, 3)], [Conv(4, 1)])]),
+        Parallel([[Pool(2, 2)], Conv(4, 2, 2, padding_mode="valid")], "concat"),
+        Flatten(),
+        Linear(3),
+        LogRegression(),
+    ]
+    X = np.random.default_rng(0).normal(size=(12, 2, 6, 7)).astype(np.float32)
+    return NeuralNetwork(layers, rng=0).fit(X, np.arange(12) % 3, 0.01, 1), X
+
+
+@pytest.fixture
+def saved_containers(path):
+    fitted_containers()[0].save(path)
+    return path
+
+
+RELU = {"class": "Activation", "type": "relu"}
+
+
+def nested(depth, kind="Sequential"):
+    config = RELU
+    for _ in range(depth - 1):
+        key, value = ("branches", [config]) if kind == "Parallel" else ("layers", [config])
+        config = {"class": kind, key: value}
+    return config
+
+
+def set_path(*keys_and_value):
+    *keys, last, new = keys_and_value
+
+    def change(value, tensors):
+        for key in keys:
+            value = value[key]
+        value[last] = new
+
+    return change
+
+
+NOT_OPTIONS = {
+    "layer": {"class": "Linear", "n_out": 3},
+    "list of a layer": [RELU],
+    "empty object": {},
+    "object": {"a": 1},
+    "empty list": [],
+    "lists": [[[]]],
+    "null": None,
+    "long tuple": [1, 2, 3, 4],
+    "fraction": 1.5,
+    "negative": -1,
+    "huge": 10**400,
+    "text": "relu\nrelu",
+}
+OPTIONS = {
+    "n_feats": ("layers", 0, "n_feats"),
+    "filter_shape": ("layers", 0, "filter_shape"),
+    "strides": ("layers", 0, "strides"),
+    "padding_mode": ("layers", 0, "padding_mode"),
+    "border_mode": ("layers", 0, "border_mode"),
+    "groups": ("layers", 0, "groups"),
+    "use_bias": ("layers", 0, "use_bias"),
+    "nested n_feats": ("layers", 1, "layers", 1, "layers", 0, "n_feats"),
+    "layer": ("layers", 1),
+    "layers": ("layers", 1, "layers"),
+    "layer inside": ("layers", 1, "layers", 0),
+    "shortcut": ("layers", 1, "layers", 1, "shortcut"),
+    "branches": ("layers", 2, "branches"),
+    "branch": ("layers", 2, "branches", 0),
+    "mode": ("layers", 2, "mode"),
+    "class": ("layers", 1, "layers", 0, "class"),
+    "all layers": ("layers",),
+    "signals": ("signals",),
+    "input_shape": ("input_shape",),
+    "dtype": ("dtype",),
+    "classes": ("classes",),
+    "values of classes": ("classes", "values"),
+    "dtype of classes": ("classes", "dtype"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_another_kind_are_refused(name, saved_containers):
+    data = saved_containers.read_bytes()
+    for value in NOT_OPTIONS.values():
+        saved_containers.write_bytes(data)
+        forge(saved_containers, set_path(*OPTIONS[name], value))
+        refused(saved_containers, "damaged or was changed")
+
+
+CONTAINER_FORGERIES = {
+    "loss inside": (
+        set_path("layers", 1, "layers", [{"class": "LogRegression"}]),
+        "a loss to be the last",
+    ),
+    "loss as branch": (
+        set_path("layers", 2, "branches", 0, {"class": "MeanSquaredError"}),
+        "a loss to be the last",
+    ),
+    "loss as shortcut": (
+        set_path("layers", 1, "layers", 1, "shortcut", [{"class": "MeanSquaredError"}]),
+        "a loss to be the last",
+    ),
+    "unknown inside": (
+        set_path("layers", 1, "layers", [{"class": "os.system"}]),
+        "a layer 'os.system'",
+    ),
+    "abstract inside": (
+        set_path("layers", 1, "layers", [{"class": "Container"}]),
+        "a layer 'Container'",
+    ),
+    "no class inside": (set_path("layers", 1, "layers", [{"type": "relu"}]), "no 'class'"),
+    "private option": (set_path("layers", 0, "_owner", 1), "unexpected keyword argument '_owner'"),
+    "option of Python": (set_path("layers", 0, "self", 1), "multiple values for argument 'self'"),
+    "option of two lines": (set_path("layers", 0, "a\nb", 1), "unexpected keyword argument 'a b'"),
+    "long option": (set_path("layers", 0, "a" * 10**6, 1), r"'a{300,}\.\.\.$"),
+    "huge inside": (
+        set_path("layers", 1, "layers", 1, "layers", 0, "n_feats", 10**15),
+        r"layer 1\.1 \(Residual\) adds",
+    ),
+    "huge window": (
+        set_path("layers", 2, "branches", 0, 0, "pool_shape", [2**31 - 1] * 2),
+        r"layer 2\.0\.0 \(Pool\) cannot take",
+    ),
+    "missing option": (drop("layers", 0, "n_feats"), "n_feats"),
+    "missing layers": (drop("layers", 1, "layers", 1, "layers"), "layers"),
+    "missing branches": (drop("layers", 2, "branches"), "branches"),
+    "missing shortcut": (drop("layers", 1, "layers", 1, "shortcut"), "its tensors are"),
+    "signals of images": (set_key(signals=True), "expected signals to have 2 axes"),
+    "no parameters": (
+        set_key(layers=[{"class": "Flatten"}, {"class": "LogRegression"}]),
+        "put out",
+    ),
+    "many layers": (set_path("layers", 1, "layers", [RELU] * 20_000), "its tensors are"),
+    "long labels": (
+        set_key(
+            classes={"dtype": "str", "values": ["a" * 10**6, *map(str, range(10**5, 2 * 10**5))]}
+        ),
+        "its classes take more than",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINER_FORGERIES)
+def test_forged_containers(name, saved_containers):
+    change, message = CONTAINER_FORGERIES[name]
+    forge(saved_containers, change)
+    refused(saved_containers, message)
+
+
+def test_missing_options_have_their_defaults(path):
+    network, X = fitted_containers()
+    network.layers[2].mode = "concat"
+    network.save(path)
+    for keys in (("strides",), ("use_bias",), ("weight_scale",), ("dilation",), ("groups",)):
+        forge(path, drop("layers", 0, *keys))
+        forge(path, drop("layers", 1, "layers", 1, "layers", 0, *keys))
+    forge(path, drop("signals"))
+    assert np.array_equal(NeuralNetwork.load(path).predict_proba(X), network.predict_proba(X))
+
+
+@pytest.mark.parametrize("kind", ["Sequential", "Residual", "Parallel"])
+def test_deep_files(kind, saved_containers):
+    """What is too deep for Python is refused; a network that can be saved can be loaded."""
+    data = saved_containers.read_bytes()
+    for depth in (saving.MAX_DEPTH + 1, 100, 150, 200, 250, 300):
+        saved_containers.write_bytes(data)
+        forge(saved_containers, set_path("layers", 1, "layers", 0, nested(depth, kind)))
+        refused(saved_containers, "deep|recursion")
+
+    class_ = {"Sequential": Sequential, "Residual": Residual, "Parallel": Parallel}
+    row = [Activation("tanh")]
+    for _ in range(saving.MAX_DEPTH - 1):
+        row = [class_[kind](row)]
+    X, y = np.eye(4, dtype=np.float32), np.arange(4) % 2
+    network = NeuralNetwork([Linear(3), *row, Linear(2), LogRegression()], rng=0).fit(X, y, 0.01, 1)
+    network.save(saved_containers)
+    loaded = NeuralNetwork.load(saved_containers)
+    assert np.array_equal(loaded.predict_proba(X), network.predict_proba(X))
+    loaded.save(saved_containers)
+
+    data = saved_containers.read_bytes()
+    network.layers[1] = Sequential([network.layers[1]])
+    with pytest.raises(ValueError, match="its layers are 65 deep, expected at most 64"):
+        network.save(saved_containers)
+    assert saved_containers.read_bytes() == data
+
+
+def test_a_number_allocates_nothing(saved_containers):
+    import tracemalloc
+
+    tracemalloc.start()
+    try:
+        for keys in (("n_feats",), ("filter_shape",), ("padding_mode",), ("strides",)):
+            for number in (10**6, 2**31 - 2, 10**12):
+                fitted_containers()[0].save(saved_containers)
+                forge(saved_containers, set_path("layers", 0, *keys, number))
+                refused(saved_containers)
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
+
+
+# --- paths and labels --------------------------------------------------------------------
+
+
+def test_paths_of_every_kind(tmp_path):
+    network, X = fitted()
+    text = str(tmp_path / "ä.safetensors")
+    for path in (tmp_path / "a", text, os.fsencode(text)):
+        network.save(path)
+        assert np.array_equal(NeuralNetwork.load(path).predict(X), network.predict(X))
+    for path in (None, 5, [text]):
+        for use in (network.save, NeuralNetwork.load):
+            with pytest.raises(TypeError, match="expected str, bytes or os.PathLike object"):
+                use(path)
+
+
+@pytest.mark.parametrize("values, message", [([7, -5, 9], "not sorted"), ([7, 7, 9], "not sorted")])
+def test_labels_that_were_changed_are_not_saved(saved, values, message):
+    network, _ = fitted()
+    before = saved.read_bytes()
+    network._model.classes[:] = values
+    with pytest.raises(ValueError, match=message):
+        network.save(saved)
+    assert saved.read_bytes() == before
 
 
 def test_other_formats_are_refused(saved):

@@ -104,7 +104,7 @@ def test_not_fitted(rng):
     X, y = stripes(20, rng)
     network = small_cnn()
     for method in (network.predict, network.predict_proba, lambda X: network.error(X, y)):
-        with pytest.raises(ValueError, match="not fitted yet, expected a call of fit first"):
+        with pytest.raises(ValueError, match="not fitted yet, expected a call of fit or build"):
             method(X)
     with pytest.raises(ValueError):
         network.fit(X, y, validation_data=(X, y[:3]))
