@@ -115,7 +115,9 @@ class Model:
 
     def is_of(self, layers):
         """Whether these are the layers, outside and inside, that it was planned for."""
-        return layers == self.layers and all(
+        if layers != self.layers:
+            return False
+        return not self._families or all(
             layer.children == children for layer, children in self._families
         )
 

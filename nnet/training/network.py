@@ -215,7 +215,7 @@ class NeuralNetwork:
         if model is None:
             raise ValueError(NOT_FITTED)
         is_live = self._transaction is None or model is self._transaction.model
-        if is_live and (self._is_changed or not model.is_of(self.layers)):
+        if is_live and (self._is_changed or not model.is_of(self._layers)):
             children = numbered(check_layers(self.layers))
             with model.lock:
                 claim(self, children)
@@ -303,17 +303,16 @@ class NeuralNetwork:
 
         Parameters and errors as for `predict`; TypeError for a regression network.
         """
-        model = self._fitted()
-        if not model.is_classifier:
-            raise TypeError(
-                f"{model.loss_name()} predicts values, expected a classifier as last layer"
-            )
-        return self._predictions(X, batch_size)[1]
+        return self._predictions(X, batch_size, of_classes=True)[1]
 
-    def _predictions(self, X, batch_size):
+    def _predictions(self, X, batch_size, of_classes=False):
         batch_size = as_count(batch_size, "batch_size")
         while True:
             model = self._fitted()
+            if of_classes and not model.is_classifier:
+                raise TypeError(
+                    f"{model.loss_name()} predicts values, expected a classifier as last layer"
+                )
             images = Images(X, model.dtype, model.input_shape)
             predictions = model.predictions(images, batch_size, self._is_current)
             if predictions is not None:
