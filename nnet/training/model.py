@@ -4,6 +4,7 @@ import copy
 import os
 import threading
 import weakref
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -48,7 +49,16 @@ class Model:
         Of what the loss takes and predicts, for one image.
     program : Program
         The passes through all layers but the loss.
+    trace : Trace
+        The shapes: another one after each change of the plan.
     """
+
+    layers: list[Any]
+    loss: Any
+    scores_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    program: Program
+    trace: Trace
 
     def __init__(
         self,
@@ -68,19 +78,25 @@ class Model:
         self.lock: Any = threading.RLock()
         self.at_work: AtWork | None = None  # whoever holds the lock
         self.plan(layers, visit, n_imgs)
-        MODELS.add(self)
+        remember(MODELS, self)
 
     def plan(self, layers, visit=check_arrays, n_imgs=1):
         """Find the shapes and the passes that follow from the layers and their options."""
         trace = Trace(visit)
+        layers = list(layers)
         shape = follow(numbered(layers), "", trace, (n_imgs, *self.image_shape))
-        self.layers, self.loss = list(layers), layers[-1]
-        self.scores_shape, self.output_shape = trace.shapes[id(self.loss)][0], shape[1:]
-        self.program = Program(numbered(self.layers[:-1]), "", trace, need_input_grad=False)
-        self._trace = trace
-        self._loans_of_predictions = None
         largest = max(prod(shape) for shapes in trace.shapes.values() for shape in shapes)
-        self._image_bytes = self.dtype.itemsize * max(largest, prod(self.image_shape))
+        plan = {
+            "layers": layers,
+            "loss": layers[-1],
+            "scores_shape": trace.shapes[id(layers[-1])][0],
+            "output_shape": shape[1:],
+            "program": Program(numbered(layers[:-1]), "", trace, need_input_grad=False),
+            "trace": trace,
+            "_loans_of_predictions": None,
+            "_image_bytes": self.dtype.itemsize * max(largest, prod(self.image_shape)),
+        }
+        vars(self).update(plan)  # all at once: an interrupt leaves the old plan, or the new one
 
     def copy(self):
         """The same with arrays of its own; nobody may work with the layers meanwhile."""
@@ -113,12 +129,16 @@ class Model:
 
     # --- work ---------------------------------------------------------------------
 
-    def loans(self, training, streams=None):
-        """(layer, Work) for all layers: what an AtWork lends them."""
+    def loans(self, training, streams=None, earlier=()):
+        """(layer, Work) for all layers: what an AtWork lends them.
+
+        The streams of random numbers of `earlier` loans go on.
+        """
         passing: list[np.ndarray] = []
         layers = [layer for _, layer in walk(numbered(self.layers))]
         makers = streams.of_layers(layers, "work") if streams else [None] * len(layers)
-        shapes, needs = self._trace.shapes, self._trace.needs
+        shapes, needs = self.trace.shapes, self.trace.needs
+        drawn = {id(layer): partial(getattr, work, "rng") for layer, work in earlier}
         return [
             (
                 layer,
@@ -127,7 +147,7 @@ class Model:
                     training,
                     needs.get(id(layer), True),
                     passing,
-                    make_rng,
+                    drawn.get(id(layer), make_rng),
                 ),
             )
             for layer, make_rng in zip(layers, makers)
@@ -141,11 +161,12 @@ class Model:
     def predictions(self, images, batch_size, is_current):
         """What the loss predicts from images, or None if the model `is_current` no more."""
         results = None
-        at_work = AtWork(self, self._lent_for_predictions())
+        at_work = AtWork(self)
         try:
             at_work.begin()
             if not is_current(self):
                 return None
+            at_work.lend(self._lent_for_predictions())
             for rows, scores in self._scores(images, batch_size):
                 if not all_finite(scores):
                     raise DivergedError(
@@ -168,11 +189,12 @@ class Model:
         Without the loss, which is 0 then, class indices may be -1: unknown and wrong.
         """
         loss = wrong = 0.0
-        at_work = AtWork(self, self._lent_for_predictions())
+        at_work = AtWork(self)
         try:
             at_work.begin()
             if not is_current(self):
                 return None
+            at_work.lend(self._lent_for_predictions())
             for rows, scores in self._scores(images, batch_size):
                 if with_loss:
                     predictions, losses, _ = self.loss.compare(scores, target[rows])
@@ -195,33 +217,48 @@ class Model:
         """(rows, what the loss takes) for one batch after the other."""
         if len(images) > FEW_IMAGES:
             batch_size = min(batch_size, max(FEW_IMAGES, CACHE_BYTES // self._image_bytes))
+        if min(batch_size, len(images)) * self._image_bytes > KEPT_BYTES:
+            self._loans_of_predictions = None
         for start in range(0, max(len(images), 1), batch_size):
             rows = slice(start, min(start + batch_size, len(images)))
             batch = images.checked_batch(rows)
             yield rows, self.program.fprop(batch.reshape(len(batch), *self.image_shape))
-        if batch_size * self._image_bytes > KEPT_BYTES:
-            self._loans_of_predictions = None
 
 
 # --- forks --------------------------------------------------------------------------
 
-MODELS: "weakref.WeakSet[Model]" = weakref.WeakSet()
-NETWORKS: "weakref.WeakSet[Any]" = weakref.WeakSet()
+# Not WeakSets: an interrupt that arrives while one of theirs removes an object is lost.
+MODELS: set[weakref.ref[Any]] = set()
+NETWORKS: set[weakref.ref[Any]] = set()
+
+
+def remember(objects, new):
+    """Add a weak reference, which goes with what it refers to."""
+    objects.add(weakref.ref(new, objects.discard))
+
+
+def living(objects):
+    return [each for reference in list(objects) if (each := reference()) is not None]
 
 
 def forget_other_threads():
-    """In a forked child no thread goes on but the one that forked: undo what others were at."""
+    """In a forked child no thread goes on but the one that forked: undo what others were at.
+
+    A training of another thread keeps its last step if a callback showed it to everyone.
+    """
     thread = threading.get_ident()
-    for network in list(NETWORKS):
+    for network in living(NETWORKS):
         transaction = network._transaction
         if transaction is not None and transaction.thread != thread:
-            transaction.keep = False
+            model = transaction.model
+            transaction.keep = model is not None and network._model is model
             transaction.end()
-    for model in list(MODELS):
+    for model in living(MODELS):
         while model.at_work is not None and model.at_work.thread != thread:
             model.at_work.take_back()
             model.at_work = model.at_work.outer
-        model.lock = threading.RLock()
+        if model.at_work is None:
+            model.lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

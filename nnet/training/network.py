@@ -4,16 +4,16 @@ import os
 
 import numpy as np
 
-from nnet._atomic import write_all
+from nnet._atomic import Transaction, write_all
 from nnet.layers import Layer, LossMixin
 from nnet.layers.arguments import as_count
 from nnet.layers.streams import as_generator, as_streams
 from nnet.layers.tree import check_array, has_params, numbered, state_arrays, trained_arrays, walk
 from nnet.training import gradients
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
-from nnet.training.model import NETWORKS, Model
+from nnet.training.model import NETWORKS, Model, remember
 from nnet.training.run import TrainingRun
-from nnet.training.setup import change_of, claim, set_up
+from nnet.training.setup import claim, publish, set_up
 
 
 class NeuralNetwork:
@@ -67,7 +67,7 @@ class NeuralNetwork:
         self._transaction = None  # of the fit that runs
         self._is_changed = False  # whether an option of a layer has
         self._built_shape = built_shape
-        NETWORKS.add(self)
+        remember(NETWORKS, self)
 
     # --- training -------------------------------------------------------------
 
@@ -178,15 +178,18 @@ class NeuralNetwork:
             classes, target_shape = np.arange(as_count(n_outputs, "n_outputs")), ()
         elif n_outputs is not None:
             target_shape = as_target_shape(as_shape(n_outputs, "n_outputs"))
-        transaction, published = change_of(self)
-        self._built_shape = input_shape
+        transaction = Transaction(self)
         try:
-            transaction.begin(published)
+            transaction.begin()
+            publish(self, transaction)
             streams = as_streams(self.rng)
-            model = set_up(self, streams, input_shape, dtype, classes, target_shape, 1)
+            model = set_up(
+                self, streams, input_shape, dtype, classes, target_shape, 1, built_shape=input_shape
+            )
             if is_classifier:
                 model.classes = np.arange(model.scores_shape[0])
             model.target_shape = () if is_classifier else as_target_shape(model.scores_shape)
+            self._built_shape = input_shape
             transaction.model, transaction.keep = model, True
         finally:
             transaction.end()
@@ -223,7 +226,8 @@ class NeuralNetwork:
 
     @property
     def input_shape_(self):
-        return None if self._model is None else self._model.input_shape
+        model = self._model
+        return None if model is None else model.input_shape
 
     @property
     def dtype_(self):
@@ -250,9 +254,10 @@ class NeuralNetwork:
         return self._attribute("history").val_error
 
     def _attribute(self, name):
-        if self._model is None:
+        model = self._model
+        if model is None:
             raise AttributeError("this network is not fitted yet, expected a call of fit first")
-        return getattr(self._model, name)
+        return getattr(model, name)
 
     # --- prediction -----------------------------------------------------------
 
@@ -348,8 +353,6 @@ class NeuralNetwork:
             and dtypes than the network's.
         """
         model = self._fitted()
-        if self._transaction is not None and model is not self._transaction.model:
-            raise RuntimeError("this network is being trained, expected the end of fit first")
         children = numbered(model.layers)
         arrays = trained_arrays(children) | state_arrays(children)
         missing = [name for name in arrays if name not in state]
@@ -361,8 +364,12 @@ class NeuralNetwork:
         sources = [np.asarray(state[name]) for name in arrays]
         for (name, array), source in zip(arrays.items(), sources):
             check_array(source, f"state[{name!r}]", array.shape, array.dtype)
+        sources = [source.copy() for source in sources]
         with model.lock:
-            write_all(list(arrays.values()), [source.copy() for source in sources])
+            transaction = self._transaction
+            if self._model is not model or transaction and transaction.model is not model:
+                raise RuntimeError("this network is being trained, expected the end of fit first")
+            write_all(list(arrays.values()), sources)
 
     def check_gradients(self, X, y, eps=1e-6, max_checks=20):
         """Compare the layers' gradients with central differences, in float64.

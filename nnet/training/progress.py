@@ -37,11 +37,20 @@ class Progress(NamedTuple):
 
 @dataclass
 class History:
-    """One value for each finished epoch."""
+    """One value for each finished epoch. It never changes: `plus` makes another."""
 
     loss: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
     val_error: list[float] = field(default_factory=list)
+
+    def plus(self, progress):
+        """With the values of an epoch that has ended."""
+        has_validation = progress.val_loss is not None
+        return History(
+            [*self.loss, progress.loss],
+            [*self.val_loss, progress.val_loss] if has_validation else self.val_loss,
+            [*self.val_error, progress.val_error] if has_validation else self.val_error,
+        )
 
 
 def describe(progress):

@@ -1,19 +1,21 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
+from functools import partial
 from math import isfinite
+from operator import is_
 
 import numpy as np
 
-from nnet._atomic import AtWork
+from nnet._atomic import AtWork, Transaction, quietly
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect
+from nnet.layers.tree import check_array, collect, numbered, trained_arrays
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.optimizers import as_optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
-from nnet.training.setup import change_of, set_up
+from nnet.training.setup import publish, set_up
 
 LEARNING_RATE = 0.1
 VALIDATION_BATCH = 256  # images, at most
@@ -60,9 +62,11 @@ class TrainingRun:
         classes, target = self._targets(y)
         self.images.check_values()
         self.validation = self._validation(validation_data, classes)
-        transaction, self.published = change_of(network)
+        own_rate = getattr(self.optimizer, "learning_rate", LEARNING_RATE)
+        transaction = Transaction(network)
         try:
-            transaction.begin(self.published)
+            transaction.begin()
+            self.published = publish(network, transaction)
             self._set_up(transaction, classes, target)
             self._train()
         except DivergedError:
@@ -70,6 +74,7 @@ class TrainingRun:
             raise
         finally:
             transaction.end()
+            self.optimizer.learning_rate = own_rate  # the next fit starts with it
 
     # --- setting up -----------------------------------------------------------------
 
@@ -115,17 +120,25 @@ class TrainingRun:
             classes,
             target.shape[1:],
             n_imgs,
+            built_shape=self.network._built_shape,
         )
         transaction.model = self.model
         self.target = self.model.as_target(target)
         if self.validation is not None:
             images, target = self.validation
             self.validation = images, self.model.as_target(target, "validation y")
-        self.loans = self.model.loans(training=True, streams=streams)
-        self.trained = [layer for layer, _ in self.loans if isinstance(layer, ParamMixin)]
-        self.optimizer.bind(self.model.params())
+        self.streams = streams
+        self._lend()
+        self.arrays = trained_arrays(numbered(self.model.layers))
+        self.optimizer.bind(list(self.arrays.values()))
         self.shuffling = streams.named("shuffle")
         self.batch = np.empty((n_imgs, *images.image_shape), images.dtype)
+
+    def _lend(self, earlier=()):
+        """What the layers are lent for each step, by the plan of the model."""
+        self.trace = self.model.trace
+        self.loans = self.model.loans(training=True, streams=self.streams, earlier=earlier)
+        self.trained = [layer for layer, _ in self.loans if isinstance(layer, ParamMixin)]
 
     # --- steps ----------------------------------------------------------------------
 
@@ -154,7 +167,8 @@ class TrainingRun:
         loss_sum = n_right = n_seen = 0
         for first in range(0, len(order), self.batch_size):
             rows = order[first : first + self.batch_size]
-            losses, right = self._step(rows)
+            # A diverging loss is reported as such, not as a warning about some overflow.
+            losses, right = quietly(partial(self._step, rows))
             if not isfinite(losses):
                 raise DivergedError(
                     f"the loss became {losses / len(rows)} in epoch {epoch}: try a smaller "
@@ -180,21 +194,22 @@ class TrainingRun:
         """Train on a batch: the sum of its losses, and how many were right before the step."""
         model, target = self.model, self.target[rows]
         images = self.images.batch(rows, self.batch)
-        at_work = AtWork(model, self.loans)
-        # A diverging loss is reported as such, not as a warning about some overflow.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            try:
-                at_work.begin()
-                scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
-                predictions, losses, grad = model.loss.compare(scores, target)
-                total, right = float(np.add.reduce(losses)), 0
-                if model.is_classifier:
-                    right = int(np.count_nonzero(predictions.argmax(axis=1) == target))
-                if isfinite(total):
-                    model.program.bprop(self._conform(grad, scores.shape))
-                    self.optimizer.step(collect(self.trained, "param_incs"))
-            finally:
-                at_work.end()
+        at_work = AtWork(model)
+        try:
+            at_work.begin()
+            at_work.lend(self.loans)
+            scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
+            predictions, losses, grad = model.loss.compare(scores, target)
+            total, right = float(np.add.reduce(losses)), 0
+            if model.is_classifier:
+                right = int(np.count_nonzero(predictions.argmax(axis=1) == target))
+            if isfinite(total):
+                model.program.bprop(self._conform(grad, scores.shape))
+                incs = collect(self.trained, "param_incs")
+                self._check_optimizer()
+                self.optimizer.step(incs)
+        finally:
+            at_work.end()
         return total, right
 
     def _conform(self, grad, shape):
@@ -206,26 +221,31 @@ class TrainingRun:
             )
         return grad
 
+    def _check_optimizer(self):
+        if not all(map(is_, self.optimizer.params, self.arrays.values())):
+            raise RuntimeError(
+                "the optimizer was given to another fit meanwhile, expected one for each"
+            )
+
     def _end_epoch(self, progress):
         if not all(np.isfinite(param).all() for param in self.model.params()):
             raise DivergedError(
                 f"a parameter became infinite or NaN in epoch {progress.epoch}: {ADVICE}"
             )
-        history = self.model.history
-        history.loss.append(progress.loss)
-        if self.validation is None:
-            return progress
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            val_loss, val_error = self.model.evaluate(
-                *self.validation, VALIDATION_BATCH, lambda model: True, with_loss=True
-            )
-        if not isfinite(val_loss):
-            raise DivergedError(
-                f"the validation loss became {val_loss} in epoch {progress.epoch}: {ADVICE}"
-            )
-        history.val_loss.append(val_loss)
-        history.val_error.append(val_error)
-        return progress._replace(val_loss=val_loss, val_error=val_error)
+        if self.validation is not None:
+            val_loss, val_error = quietly(self._validate)
+            if not isfinite(val_loss):
+                raise DivergedError(
+                    f"the validation loss became {val_loss} in epoch {progress.epoch}: {ADVICE}"
+                )
+            progress = progress._replace(val_loss=val_loss, val_error=val_error)
+        self.model.history = self.model.history.plus(progress)
+        return progress
+
+    def _validate(self):
+        return self.model.evaluate(
+            *self.validation, VALIDATION_BATCH, lambda model: True, with_loss=True
+        )
 
     def _is_stopped_by(self, progress):
         """Whether the callback wants that. While it runs, everyone sees the last step."""
@@ -233,7 +253,7 @@ class TrainingRun:
         network._model = self.model
         try:
             answer = self.callback(progress)
-            network._fitted()  # takes changed options up
+            self._take_up_changes()
         except StopTraining:
             return True
         finally:
@@ -242,7 +262,23 @@ class TrainingRun:
             raise TypeError(
                 f"callback returned {answer!r}, expected None or False, or True to stop"
             )
-        params = self.model.params()
-        if any(new is not old for new, old in zip(params, self.optimizer.params)):
-            self.optimizer.exchange(params)
         return bool(answer)
+
+    def _take_up_changes(self):
+        """Go on with the layers, the options and the arrays that a callback has set."""
+        self.network._fitted()
+        if self.model.trace is not self.trace:
+            self._lend(earlier=self.loans)
+        arrays = trained_arrays(numbered(self.model.layers))
+        if all(map(is_, arrays.values(), self.arrays.values())) and len(arrays) == len(self.arrays):
+            return
+        if arrays.keys() != self.arrays.keys():
+            raise ValueError(
+                f"the callback left the parameters {list(arrays)}, expected {list(self.arrays)}"
+            )
+        for name, array in arrays.items():
+            check_array(array, name, self.arrays[name].shape, self.arrays[name].dtype)
+            if not array.flags.writeable:
+                raise ValueError(f"{name} is read-only, expected an array that training may change")
+        self.optimizer.exchange(list(arrays.values()))
+        self.arrays = arrays

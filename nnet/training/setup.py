@@ -3,31 +3,38 @@
 import weakref
 from contextlib import nullcontext
 
-from nnet._atomic import Transaction
 from nnet.layers.streams import saved_state
 from nnet.layers.tree import is_own, numbered, walk
 from nnet.training.layouts import check_layout
 from nnet.training.model import Model
 
 
-def change_of(network):
-    """A Transaction, and the model that other threads see meanwhile: None, or as it is now."""
+def publish(network, transaction):
+    """Let everyone see the network as it is now, while its layers change: that Model, or None."""
     model = network._model
     children = numbered(network.layers)
+    check_owners(network, children)
     with nullcontext() if model is None else model.lock:
         layers = [layer for _, layer in walk(children)]
-        memo = {id(layer): layer for layer in layers}
+        memo = {id(known): known for known in (network, *layers)}
         states = [
             # nnet's own layers never write to the arrays of an earlier training.
-            (layer, dict(vars(layer)) if is_own(layer) else layer._copied_attributes(dict(memo)))
+            (layer, dict(vars(layer)) if is_own(layer) else copied_state(layer, memo))
             for layer in layers
         ]
         published = None if model is None else model.copy()
-    return Transaction(network, states, saved_state(network.rng)), published
+        transaction.publish(published, states, saved_state(network.rng))
+    return published
 
 
-def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs):
+def copied_state(layer, memo):
+    return vars(layer) | layer._copied_attributes(memo)
+
+
+def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs, built_shape=None):
     """Draw the parameters of all layers: the Model.
+
+    An input of the `built_shape` is taken as it is; see `check_layout`.
 
     Raises
     ------
@@ -37,7 +44,7 @@ def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs):
     children = numbered(network.layers)
     layers = [layer for _, layer in walk(children)]
     claim(network, children)
-    signals = check_layout(children, input_shape, network._built_shape)
+    signals = check_layout(children, input_shape, built_shape)
     make_rngs = dict(zip(map(id, layers), streams.of_layers(layers, "layer")))
     for layer in layers:
         layer.dtype, layer.signals = dtype, signals
@@ -60,8 +67,8 @@ def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs):
     return model
 
 
-def claim(network, children):
-    """Make the layers the network's own, if no other has trained them."""
+def check_owners(network, children):
+    """Refuse layers that another network has trained, and still has."""
     for name, layer in walk(children):
         owner = None if layer._owner is None else layer._owner()
         if owner not in (None, network) and any(
@@ -71,5 +78,10 @@ def claim(network, children):
                 f"layer {name} ({type(layer).__name__}) belongs to another network, expected a "
                 "layer of its own for each: copy.deepcopy(layers) makes some"
             )
+
+
+def claim(network, children):
+    """Make the layers the network's own, if no other has trained them."""
+    check_owners(network, children)
     for _, layer in walk(children):
         layer._owner = weakref.ref(network)
