@@ -9,6 +9,8 @@ cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 
+from contextvars import copy_context
+
 import numpy as np
 
 cnp.import_array()
@@ -135,7 +137,6 @@ cdef class AtWork:
     ----------
     place : object with the attributes lock (a threading.RLock) and at_work
         Whose layers these are: one thread at a time works with them.
-    loans : list of (layer, Work)
     """
 
     cdef object place, lock
@@ -143,17 +144,23 @@ cdef class AtWork:
     cdef readonly AtWork outer          # that of a call inside of which this one is
     cdef readonly long thread
 
-    def __init__(self, place, list loans):
-        self.place, self.loans, self.thread = place, loans, PyThread_get_thread_ident()
+    def __init__(self, place):
+        self.place, self.thread = place, PyThread_get_thread_ident()
+        self.loans, self.before = [], []
 
     def begin(self):
-        cdef dict attributes
-        cdef Work work
+        """Wait until no other thread works there."""
         cdef object lock = self.place.lock
         lock.acquire()
-        self.lock, self.outer, self.before = lock, self.place.at_work, []
+        self.lock, self.outer = lock, self.place.at_work
         self.place.at_work = self
-        for layer, work in self.loans:
+
+    def lend(self, list loans):
+        """Give each layer its Work: `loans` has pairs of them."""
+        cdef dict attributes
+        cdef Work work
+        self.loans = loans
+        for layer, work in loans:
             attributes = layer.__dict__
             self.before.append((attributes.get("_work"), attributes.get("training", True),
                                 attributes.get("need_input_grad", True)))
@@ -188,7 +195,21 @@ cdef class AtWork:
 def write_all(list targets, list sources):
     """targets[i][...] = sources[i] for all of them. Shapes and dtypes are checked before."""
     for target, source in zip(targets, sources):
-        np.copyto(target, source, "unsafe")
+        target[...] = source        # np.copyto would call a function of Python's before
+
+
+def quietly(function):
+    """What a function without arguments returns, in which NumPy warns of nothing.
+
+    NumPy's errstate alone, which its generators of random numbers use too, leaves the
+    warnings off for good if an interrupt arrives in it.
+    """
+    return copy_context().run(_without_warnings, function)
+
+
+def _without_warnings(function):
+    with np.errstate(all="ignore"):
+        return function()
 
 
 ctypedef fused real:
@@ -254,7 +275,7 @@ def sgd_step(list params, list incs, list velocities, double learning_rate, doub
 cdef class Transaction:
     """A training as one change: at its end the network is that of the last step, or as before.
 
-    `begin` in a try, `end` in its finally.
+    `begin` in a try, then `publish`, and `end` in the try's finally.
 
     Attributes
     ----------
@@ -271,19 +292,31 @@ cdef class Transaction:
     cdef list states
     cdef bint begun
 
-    def __init__(self, network, list states, put_back_rng):
-        self.network, self.states, self.put_back_rng = network, states, put_back_rng
-        self.thread = PyThread_get_thread_ident()
+    def __init__(self, network):
+        self.network, self.thread = network, PyThread_get_thread_ident()
 
-    def begin(self, published):
-        """Everyone sees the model `published` from now on, in place of the network's."""
+    def begin(self):
+        """From now on other trainings of the network are refused."""
         network = self.network
         if network._transaction is not None:
             raise RuntimeError(
                 "this network is being trained, expected the end of that call of fit first"
             )
-        self.before, self.begun = network._model, True
-        network._transaction, network._model = self, published
+        self.begun = True
+        network._transaction = self
+
+    def publish(self, published, list states, put_back_rng):
+        """Everyone sees the model `published` from now on, in place of the network's.
+
+        Parameters
+        ----------
+        published : Model or None
+        states : list of (layer, dict)
+            The attributes that each layer gets back at the end, if there is no step to keep.
+        put_back_rng : callable
+        """
+        self.states, self.put_back_rng = states, put_back_rng
+        self.before, self.network._model = self.network._model, published
 
     def end(self):
         if not self.begun or self.network._transaction is not self:
@@ -291,7 +324,7 @@ cdef class Transaction:
         network = self.network
         if self.keep:
             network._model = self.model
-        else:
+        elif self.states is not None:
             for layer, state in self.states:
                 attributes = layer.__dict__
                 attributes.clear()

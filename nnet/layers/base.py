@@ -136,7 +136,8 @@ class Layer(ABC):
 
     def __getstate__(self):
         """All but what is only of use while a network works."""
-        return {name: v for name, v in vars(self).items() if name not in self._TRANSIENT}
+        attributes = dict(vars(self))  # at one moment: a network may be at work
+        return {name: v for name, v in attributes.items() if name not in self._TRANSIENT}
 
     def __deepcopy__(self, memo):
         twin = type(self).__new__(type(self))

@@ -5,6 +5,8 @@ from operator import index
 
 import numpy as np
 
+from nnet._atomic import quietly
+
 BELOW = 2**63  # seeds
 
 
@@ -28,6 +30,9 @@ class Streams:
     def named(self, *words):
         """The stream of a name: of the strings and numbers in `words`."""
         key = tuple(b for word in words for b in (*str(word).encode(), 0))
+        return quietly(partial(self._with_key, key))
+
+    def _with_key(self, key):
         sequence = np.random.SeedSequence(self.seed, spawn_key=key)
         if self.as_random_state:
             return np.random.RandomState(np.random.MT19937(sequence))
@@ -54,7 +59,7 @@ def as_generator(rng):
         ) from None
     if seed is not None and seed < 0:
         raise ValueError(f"rng is {rng!r}, expected an int of at least 0")
-    return np.random.default_rng(seed)
+    return quietly(partial(np.random.default_rng, seed))
 
 
 def as_streams(rng):

@@ -2,11 +2,13 @@
 
 import reprlib
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from numbers import Real
 
 import numpy as np
 
+from nnet._atomic import quietly
 from nnet._dense import all_finite
 
 CHECK_BYTES = 2**17  # of images that are checked at once: they stay in the L2 cache
@@ -100,8 +102,7 @@ class Images:
                 # With mode='raise', it would first copy to a buffer of its own.
                 return array.take(rows, 0, out, "clip")
             images = array[rows]
-        with np.errstate(all="ignore"):  # what overflows is found by the check
-            out[...] = images
+        quietly(partial(out.__setitem__, ..., images))  # what overflows is found by the check
         return out
 
     def checked_batch(self, rows, out=None):
@@ -240,8 +241,7 @@ def encode(labels, classes, strict_name=None, name="y"):
 def as_values(y, dtype, name="y"):
     """y as an array of finite floats: regression targets."""
     y = as_reals(y, name)
-    with np.errstate(all="ignore"):  # what overflows is found below
-        y = y.astype(dtype, copy=False)
+    y = quietly(partial(y.astype, dtype, copy=False))  # what overflows is found below
     if not np.isfinite(y).all():
         raise ValueError(f"{name} has NaN, infinite or too large values, expected finite {y.dtype}")
     return y

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnet._atomic import AtWork
 from nnet.layers import ParamMixin
-from nnet.layers.streams import as_streams
+from nnet.layers.streams import as_generator, as_streams
 from nnet.layers.tree import collect, describe, numbered, state_arrays, walk
 from nnet.training.data import as_images, as_labels, as_values, check_lengths, encode
 from nnet.training.setup import set_up
@@ -27,23 +27,25 @@ def check(network, X, y, eps, max_checks):
     check_lengths(X, y)
     twin = copy.deepcopy(network)
     fitted = twin._model
+    arrays = None if fitted is None else fitted.copy().layers
     model, target = _set_up(twin, X, y, fitted)
     layers = [
         (describe(name, layer), layer)
         for name, layer in walk(numbered(model.layers))
         if isinstance(layer, ParamMixin)
     ]
-    if fitted is not None:
-        _copy_arrays(network._copied_model().layers, model.layers)
+    if arrays is not None:
+        _copy_arrays(arrays, model.layers)
     names = [f"{name}.params()[{j}]" for name, layer in layers for j in range(len(layer.params()))]
     images = X.reshape(len(X), *model.image_shape)
 
     def compare():
         return model.loss.compare(model.program.fprop(images), target)
 
-    at_work = AtWork(model, model.loans(training=True, streams=as_streams(0)))
+    at_work = AtWork(model)
     try:
         at_work.begin()
+        at_work.lend(model.loans(training=True, streams=as_streams(0)))
         model.program.bprop(np.asarray(compare().grad))
         grads = [np.array(grad) for grad in collect([layer for _, layer in layers], "param_grads")]
         return [
@@ -85,7 +87,7 @@ def _compare(name, param, grad, loss, eps, max_checks):
         raise TypeError(f"{name} has dtype {param.dtype}, expected the layer's dtype, now float64")
     picks = np.arange(param.size)
     if max_checks is not None and max_checks < param.size:
-        picks = np.random.default_rng(0).choice(param.size, max_checks, replace=False)
+        picks = as_generator(0).choice(param.size, max_checks, replace=False)
     differences = np.empty(len(picks))
     for i, pick in enumerate(picks):
         value = param.flat[pick]

@@ -6,6 +6,7 @@ import threading
 import weakref
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,16 @@ class Model:
         Of what the loss takes and predicts, for one image.
     program : Program
         The passes through all layers but the loss.
+    trace : Trace
+        The shapes: another one after each change of the plan.
     """
+
+    layers: list[Any]
+    loss: Any
+    scores_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    program: Program
+    trace: Trace
 
     def __init__(
         self,
@@ -74,7 +84,7 @@ class Model:
         self.lock = threading.RLock()
         self.at_work = None  # whoever holds the lock
         self.plan(layers, visit, n_imgs)
-        MODELS.add(self)
+        remember(MODELS, self)
 
     def plan(self, layers, visit=check_arrays, n_imgs=1):
         """Find the shapes and the passes that follow from the layers and their options."""
@@ -83,18 +93,24 @@ class Model:
             layer.dtype, layer.signals = self.dtype, self.signals
             layer._option_changed()
         trace = Trace(visit)
+        layers = list(layers)
         shape = follow(numbered(layers), "", trace, (n_imgs, *self.image_shape))
-        scores_shape = trace.shapes[id(layers[-1])][0]
-        self._check_targets(describe(len(layers) - 1, layers[-1]), layers[-1], scores_shape)
-        self.layers, self.loss = list(layers), layers[-1]
-        self._families = [(layer, layer.children) for layer in every if layer.children]
-        self.scores_shape, self.output_shape = scores_shape, shape[1:]
-        self.program = Program(numbered(self.layers[:-1]), "", trace, need_input_grad=False)
-        self._trace = trace
-        self._loans_of_predictions = None
-        self._predicts_new_arrays = type(self.loss) is LogRegression
+        loss, scores_shape = layers[-1], trace.shapes[id(layers[-1])][0]
+        self._check_targets(describe(len(layers) - 1, loss), loss, scores_shape)
         largest = max(prod(shape) for shapes in trace.shapes.values() for shape in shapes)
-        self._image_bytes = self.dtype.itemsize * max(largest, prod(self.image_shape))
+        plan = {
+            "layers": layers,
+            "loss": loss,
+            "scores_shape": scores_shape,
+            "output_shape": shape[1:],
+            "_families": [(layer, layer.children) for layer in every if layer.children],
+            "_predicts_new_arrays": type(loss) is LogRegression,
+            "program": Program(numbered(layers[:-1]), "", trace, need_input_grad=False),
+            "trace": trace,
+            "_loans_of_predictions": None,
+            "_image_bytes": self.dtype.itemsize * max(largest, prod(self.image_shape)),
+        }
+        vars(self).update(plan)  # all at once: an interrupt leaves the old plan, or the new one
 
     def _check_targets(self, name, loss, scores_shape):
         """Refuse scores that the loss cannot compare with the targets there are."""
@@ -165,7 +181,7 @@ class Model:
         layers = [layer for _, layer in walk(numbered(self.layers))]
         makers = streams.of_layers(layers, "work") if streams else [None] * len(layers)
         rngs = {id(layer): partial(getattr, work, "rng") for layer, work in before}
-        shapes, needs = self._trace.shapes, self._trace.needs
+        shapes, needs = self.trace.shapes, self.trace.needs
         return [
             (
                 layer,
@@ -185,14 +201,18 @@ class Model:
             self._loans_of_predictions = self.loans(training=False)
         return self._loans_of_predictions
 
-    def predictions(self, images, batch_size, is_current):
-        """What the loss predicts from images, or None if the model `is_current` no more."""
+    def predictions(self, images, batch_size, is_current, of_classes=False):
+        """What the loss predicts from images, or None if the model `is_current` no more.
+
+        The indices of classes are found batch by batch, which takes less memory.
+        """
         results = None
-        at_work = AtWork(self, self._lent_for_predictions())
+        at_work = AtWork(self)
         try:
             at_work.begin()
             if not is_current(self):
                 return None
+            at_work.lend(self._lent_for_predictions())
             n_imgs = len(images)
             for rows in self._batches(n_imgs, batch_size):
                 scores = self._scores(images, rows)
@@ -202,8 +222,10 @@ class Model:
                         "is far larger than in training"
                     )
                 predicted = self.loss.fprop(scores)
+                if of_classes:
+                    predicted = predicted.argmax(axis=1)
                 if results is None:
-                    if len(scores) == n_imgs and self._predicts_new_arrays:
+                    if len(scores) == n_imgs and (of_classes or self._predicts_new_arrays):
                         return predicted
                     results = np.empty((n_imgs, *predicted.shape[1:]), predicted.dtype)
                 results[rows] = predicted
@@ -220,11 +242,12 @@ class Model:
         Without the loss, which is 0 then, class indices may be -1: unknown and wrong.
         """
         loss = wrong = 0.0
-        at_work = AtWork(self, self._lent_for_predictions())
+        at_work = AtWork(self)
         try:
             at_work.begin()
             if not is_current(self):
                 return None
+            at_work.lend(self._lent_for_predictions())
             for rows in self._batches(len(images), batch_size):
                 scores = self._scores(images, rows)
                 if with_loss:
@@ -267,23 +290,38 @@ class Model:
 
 # --- forks --------------------------------------------------------------------------
 
-MODELS: weakref.WeakSet = weakref.WeakSet()
-NETWORKS: weakref.WeakSet = weakref.WeakSet()
+# Not WeakSets: an interrupt that arrives while one of theirs removes an object is lost.
+MODELS: set[weakref.ref[Any]] = set()
+NETWORKS: set[weakref.ref[Any]] = set()
+
+
+def remember(objects, new):
+    """Add a weak reference, which goes with what it refers to."""
+    objects.add(weakref.ref(new, objects.discard))
+
+
+def living(objects):
+    return [each for reference in list(objects) if (each := reference()) is not None]
 
 
 def forget_other_threads():
-    """In a forked child no thread goes on but the one that forked: undo what others were at."""
+    """In a forked child no thread goes on but the one that forked: undo what others were at.
+
+    A training of another thread keeps its last step if a callback showed it to everyone.
+    """
     thread = threading.get_ident()
-    for network in list(NETWORKS):
+    for network in living(NETWORKS):
         transaction = network._transaction
         if transaction is not None and transaction.thread != thread:
-            transaction.keep = False
+            model = transaction.model
+            transaction.keep = model is not None and network._model is model
             transaction.end()
-    for model in list(MODELS):
+    for model in living(MODELS):
         while model.at_work is not None and model.at_work.thread != thread:
             model.at_work.take_back()
             model.at_work = model.at_work.outer
-        model.lock = threading.RLock()
+        if model.at_work is None:
+            model.lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -6,15 +6,15 @@ from contextlib import suppress
 
 import numpy as np
 
-from nnet._atomic import write_all
+from nnet._atomic import Transaction, write_all
 from nnet.layers.arguments import as_count, as_int
 from nnet.layers.streams import as_generator, as_streams
 from nnet.layers.tree import check_array, numbered, state_arrays, trained_arrays
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.layouts import check_layout
-from nnet.training.model import NETWORKS, Model
+from nnet.training.model import NETWORKS, Model, remember
 from nnet.training.run import TrainingRun
-from nnet.training.setup import change_of, check_layers, claim, set_up
+from nnet.training.setup import check_layers, claim, publish, set_up
 
 NOT_FITTED = "this network is not fitted yet, expected a call of fit or build first"
 
@@ -70,7 +70,7 @@ class NeuralNetwork:
         self._transaction = None  # of the fit that runs
         self._is_changed = False  # whether an option of a layer has
         self._built_shape = built_shape
-        NETWORKS.add(self)
+        remember(NETWORKS, self)
 
     @property
     def layers(self):
@@ -190,9 +190,10 @@ class NeuralNetwork:
             classes, target_shape = np.arange(as_int(n_outputs, "n_outputs", 2)), ()
         elif n_outputs is not None:
             target_shape = as_target_shape(as_shape(n_outputs, "n_outputs"))
-        transaction, published = change_of(self)
+        transaction = Transaction(self)
         try:
-            transaction.begin(published)
+            transaction.begin()
+            publish(self, transaction)
             streams = as_streams(self.rng)
             model = set_up(
                 self, streams, input_shape, dtype, classes, target_shape, known_shape=input_shape
@@ -201,6 +202,7 @@ class NeuralNetwork:
                 n_classes = as_int(model.scores_shape[0], f"n_outputs of {model.loss_name()}", 2)
                 model.classes = np.arange(n_classes)
             model.target_shape = () if is_classifier else as_target_shape(model.scores_shape)
+            self._built_shape = input_shape
             transaction.model, transaction.keep = model, True
         finally:
             transaction.end()
@@ -238,7 +240,8 @@ class NeuralNetwork:
 
     @property
     def input_shape_(self):
-        return None if self._model is None else self._model.input_shape
+        model = self._model
+        return None if model is None else model.input_shape
 
     @property
     def dtype_(self):
@@ -269,9 +272,10 @@ class NeuralNetwork:
         return self._attribute("history").val_error
 
     def _attribute(self, name):
-        if self._model is None:
+        model = self._model
+        if model is None:
             raise AttributeError(NOT_FITTED)
-        return getattr(self._model, name)
+        return getattr(model, name)
 
     # --- prediction -----------------------------------------------------------
 
@@ -295,7 +299,7 @@ class NeuralNetwork:
         """
         model, predictions = self._predictions(X, batch_size)
         if model.is_classifier:
-            return model.classes[np.argmax(predictions, axis=1)]
+            return model.classes[predictions]
         return predictions.reshape(len(predictions), *model.target_shape)
 
     def predict_proba(self, X, batch_size=256):
@@ -303,18 +307,19 @@ class NeuralNetwork:
 
         Parameters and errors as for `predict`; TypeError for a regression network.
         """
-        return self._predictions(X, batch_size, of_classes=True)[1]
+        return self._predictions(X, batch_size, as_probabilities=True)[1]
 
-    def _predictions(self, X, batch_size, of_classes=False):
+    def _predictions(self, X, batch_size, as_probabilities=False):
         batch_size = as_count(batch_size, "batch_size")
         while True:
             model = self._fitted()
-            if of_classes and not model.is_classifier:
+            if as_probabilities and not model.is_classifier:
                 raise TypeError(
                     f"{model.loss_name()} predicts values, expected a classifier as last layer"
                 )
             images = Images(X, model.dtype, model.input_shape)
-            predictions = model.predictions(images, batch_size, self._is_current)
+            of_classes = model.is_classifier and not as_probabilities
+            predictions = model.predictions(images, batch_size, self._is_current, of_classes)
             if predictions is not None:
                 return model, predictions
 
@@ -368,8 +373,6 @@ class NeuralNetwork:
             and dtypes than the network's.
         """
         model = self._fitted()
-        if self._transaction is not None and model is not self._transaction.model:
-            raise RuntimeError("this network is being trained, expected the end of fit first")
         model.check()
         if not isinstance(state, Mapping):
             raise TypeError(f"state is a {type(state).__name__}, expected a dict of arrays by name")
@@ -386,8 +389,12 @@ class NeuralNetwork:
             check_array(source, f"state[{name!r}]", array.shape, array.dtype)
             if not array.flags.writeable:
                 raise ValueError(f"{name} of the network is read-only, expected a writable array")
+        sources = [source.copy() for source in sources]
         with model.lock:
-            write_all(list(arrays.values()), [source.copy() for source in sources])
+            transaction = self._transaction
+            if self._model is not model or transaction and transaction.model is not model:
+                raise RuntimeError("this network is being trained, expected the end of fit first")
+            write_all(list(arrays.values()), sources)
 
     def check_gradients(self, X, y, eps=1e-6, max_checks=20):
         """Compare the layers' gradients with central differences, in float64.

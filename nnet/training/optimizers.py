@@ -26,16 +26,17 @@ class Optimizer(ABC):
     def bind(self, params):
         """Start afresh, on these parameters."""
 
-    def exchange(self, params):
+    def exchange(self, params, names=None):
         """Go on with other arrays of the same shapes and dtypes in place of the parameters."""
-        for i, (new, old) in enumerate(zip(params, self.params, strict=True)):
+        names = names or [f"parameter {i}" for i in range(len(self.params))]
+        for name, new, old in zip(names, params, self.params, strict=True):
             if new.shape != old.shape or new.dtype != old.dtype:
                 raise ValueError(
-                    f"parameter {i} became an array of shape {new.shape} and dtype {new.dtype}, "
+                    f"{name} became an array of shape {new.shape} and dtype {new.dtype}, "
                     f"expected {old.shape} and {old.dtype}"
                 )
             if not new.flags.writeable:
-                raise ValueError(f"parameter {i} became read-only, expected a writable array")
+                raise ValueError(f"{name} is read-only, expected a writable array")
         self.params = list(params)
 
     @abstractmethod

@@ -35,10 +35,19 @@ class Progress(NamedTuple):
 
 
 class History:
-    """One value for each finished epoch."""
+    """One value for each finished epoch. It never changes: `plus` makes another."""
 
-    def __init__(self):
-        self.loss, self.val_loss, self.val_error = [], [], []
+    def __init__(self, loss=(), val_loss=(), val_error=()):
+        self.loss, self.val_loss, self.val_error = list(loss), list(val_loss), list(val_error)
+
+    def plus(self, progress):
+        """With the values of an epoch that has ended."""
+        n = progress.val_loss is not None  # how many values there are of a validation
+        return History(
+            [*self.loss, progress.loss],
+            [*self.val_loss, *[progress.val_loss] * n],
+            [*self.val_error, *[progress.val_error] * n],
+        )
 
 
 def describe(progress):

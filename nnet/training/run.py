@@ -1,11 +1,13 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
+from functools import partial
 from math import isfinite
+from operator import is_
 
 import numpy as np
 
-from nnet._atomic import AtWork
+from nnet._atomic import AtWork, Transaction, quietly
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.streams import as_streams
@@ -13,7 +15,7 @@ from nnet.layers.tree import collect, numbered, trained_arrays
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.optimizers import as_optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
-from nnet.training.setup import change_of, check_layers, set_up
+from nnet.training.setup import check_layers, publish, set_up
 
 LEARNING_RATE = 0.1
 VALIDATION_BATCH = 256  # images, at most
@@ -61,9 +63,11 @@ class TrainingRun:
         classes, target = self._targets(y)
         self.images.check_values()
         self.validation = self._validation(validation_data, classes)
-        transaction, self.published = change_of(network)
+        own_rate = getattr(self.optimizer, "learning_rate", LEARNING_RATE)
+        transaction = Transaction(network)
         try:
-            transaction.begin(self.published)
+            transaction.begin()
+            self.published = publish(network, transaction)
             self._set_up(transaction, classes, target)
             self._train()
         except DivergedError:
@@ -71,6 +75,7 @@ class TrainingRun:
             raise
         finally:
             transaction.end()
+            self.optimizer.learning_rate = own_rate  # the next fit starts with it
 
     # --- setting up -----------------------------------------------------------------
 
@@ -125,13 +130,14 @@ class TrainingRun:
             self.validation = images, self.model.as_target(target, "validation y")
         self.loans = []
         self._lend()
-        self.optimizer.bind(self.model.params())
+        self.params = collect(self.trained, "params")
+        self.optimizer.bind(self.params)
         self.shuffling = self.streams.named("shuffle")
         self.batch = np.empty((n_imgs, *images.image_shape), images.dtype)
 
     def _lend(self):
-        """What the layers work with, which follows from the model's plan."""
-        self.program = self.model.program
+        """What the layers are lent for each step, by the plan of the model."""
+        self.trace = self.model.trace
         self.loans = self.model.loans(training=True, streams=self.streams, before=self.loans)
         self.trained = [layer for layer, _ in self.loans if isinstance(layer, ParamMixin)]
         self.names = list(trained_arrays(numbered(self.model.layers)))
@@ -163,7 +169,8 @@ class TrainingRun:
         loss_sum = n_right = n_seen = 0
         for first in range(0, len(order), self.batch_size):
             rows = order[first : first + self.batch_size]
-            losses, right = self._step(rows)
+            # A diverging loss is reported as such, not as a warning about some overflow.
+            losses, right = quietly(partial(self._step, rows))
             if not isfinite(losses):
                 raise DivergedError(
                     f"the loss became {losses / len(rows)} in epoch {epoch}: try a smaller "
@@ -189,18 +196,19 @@ class TrainingRun:
         """Train on a batch: the sum of its losses, and how many were right before the step."""
         model, target = self.model, self.target[rows]
         images = self.images.batch(rows, self.batch)
-        at_work = AtWork(model, self.loans)
-        # A diverging loss is reported as such, not as a warning about some overflow.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            try:
-                at_work.begin()
-                scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
-                compared = model.loss.compare(scores, target)
-                if isfinite(compared.loss_sum):
-                    model.program.bprop(self._conform(compared.grad, scores.shape))
-                    self.optimizer.step(collect(self.trained, "param_incs"))
-            finally:
-                at_work.end()
+        at_work = AtWork(model)
+        try:
+            at_work.begin()
+            at_work.lend(self.loans)
+            scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
+            compared = model.loss.compare(scores, target)
+            if isfinite(compared.loss_sum):
+                model.program.bprop(self._conform(compared.grad, scores.shape))
+                incs = collect(self.trained, "param_incs")
+                self._check_optimizer()
+                self.optimizer.step(incs)
+        finally:
+            at_work.end()
         return compared.loss_sum, compared.n_right
 
     def _conform(self, grad, shape):
@@ -212,26 +220,31 @@ class TrainingRun:
             )
         return grad
 
+    def _check_optimizer(self):
+        if not all(map(is_, self.optimizer.params, self.params)):
+            raise RuntimeError(
+                "the optimizer was given to another fit meanwhile, expected one for each"
+            )
+
     def _end_epoch(self, progress):
         if not all(np.isfinite(param).all() for param in self.model.params()):
             raise DivergedError(
                 f"a parameter became infinite or NaN in epoch {progress.epoch}: {ADVICE}"
             )
-        history = self.model.history
-        history.loss.append(progress.loss)
-        if self.validation is None:
-            return progress
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            val_loss, val_error = self.model.evaluate(
-                *self.validation, VALIDATION_BATCH, lambda model: True, with_loss=True
-            )
-        if not isfinite(val_loss):
-            raise DivergedError(
-                f"the validation loss became {val_loss} in epoch {progress.epoch}: {ADVICE}"
-            )
-        history.val_loss.append(val_loss)
-        history.val_error.append(val_error)
-        return progress._replace(val_loss=val_loss, val_error=val_error)
+        if self.validation is not None:
+            val_loss, val_error = quietly(self._validate)
+            if not isfinite(val_loss):
+                raise DivergedError(
+                    f"the validation loss became {val_loss} in epoch {progress.epoch}: {ADVICE}"
+                )
+            progress = progress._replace(val_loss=val_loss, val_error=val_error)
+        self.model.history = self.model.history.plus(progress)
+        return progress
+
+    def _validate(self):
+        return self.model.evaluate(
+            *self.validation, VALIDATION_BATCH, lambda model: True, with_loss=True
+        )
 
     def _is_stopped_by(self, progress):
         """Whether the callback wants that. While it runs, everyone sees the last step."""
@@ -239,7 +252,7 @@ class TrainingRun:
         network._model = self.model
         try:
             answer = self.callback(progress)
-            network._fitted()  # takes changes of layers up
+            self._take_up_changes()
         except StopTraining:
             return True
         finally:
@@ -248,19 +261,20 @@ class TrainingRun:
             raise TypeError(
                 f"callback returned {answer!r}, expected None or False, or True to stop"
             )
-        if not answer:
-            self._take_up_changes()
         return bool(answer)
 
     def _take_up_changes(self):
         """Go on with what a callback has made of the layers; refuse it for other parameters."""
-        model, before = self.model, self.names
-        if model.program is not self.program:
+        model, before = self.network._fitted(), self.names
+        if model.trace is not self.trace:
             self._lend()
         params = collect(self.trained, "params")
-        if len(params) != len(self.optimizer.params):
-            raise ValueError(f"callback changed the parameters to {self.names}, expected {before}")
-        pairs = zip(params, self.optimizer.params)
+        if len(params) != len(self.params):
+            raise ValueError(
+                f"the callback left the parameters {self.names}, expected {before} as before"
+            )
+        pairs = zip(params, self.params)
         if any(new is not old or not new.flags.writeable for new, old in pairs):
             model.check()
-            self.optimizer.exchange(params)
+            self.optimizer.exchange(params, self.names)
+            self.params = params

@@ -4,7 +4,6 @@ import weakref
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 
-from nnet._atomic import Transaction
 from nnet.layers import Layer, LossMixin
 from nnet.layers.streams import saved_state
 from nnet.layers.tree import has_params, is_own, numbered, walk
@@ -12,23 +11,29 @@ from nnet.training.layouts import check_layout
 from nnet.training.model import Model
 
 
-def change_of(network):
-    """A Transaction, and the model that other threads see meanwhile: None, or as it is now."""
+def publish(network, transaction):
+    """Let everyone see the network as it is now, while its layers change: that Model, or None."""
     model = network._model
     children = numbered(network.layers)
+    check_owners(network, children)
     with nullcontext() if model is None else model.lock:
         layers = [layer for _, layer in walk(children)]
-        memo = {id(layer): layer for layer in layers}
+        memo = {id(known): known for known in (network, *layers)}
         states = [
             # nnet's own layers never write to the arrays of an earlier training.
-            (layer, dict(vars(layer)) if is_own(layer) else layer._copied_attributes(dict(memo)))
+            (layer, dict(vars(layer)) if is_own(layer) else copied_state(layer, memo))
             for layer in layers
         ]
         published = None
         if model is not None:
             with suppress(TypeError, ValueError):  # options that only the next training can take
                 published = model.copy()
-    return Transaction(network, states, saved_state(network.rng)), published
+        transaction.publish(published, states, saved_state(network.rng))
+    return published
+
+
+def copied_state(layer, memo):
+    return vars(layer) | layer._copied_attributes(memo)
 
 
 def check_layers(layers):
@@ -97,8 +102,8 @@ def set_up(
     return model
 
 
-def claim(network, children):
-    """Make the layers the network's own, if no other has trained them."""
+def check_owners(network, children):
+    """Refuse layers that another network has trained, and still has."""
     for name, layer in walk(children):
         owner = None if layer._owner is None else layer._owner()
         if owner not in (None, network) and any(
@@ -108,5 +113,10 @@ def claim(network, children):
                 f"layer {name} ({type(layer).__name__}) belongs to another network, expected a "
                 "layer of its own for each: copy.deepcopy(layers) makes some"
             )
+
+
+def claim(network, children):
+    """Make the layers the network's own, if no other has trained them."""
+    check_owners(network, children)
     for _, layer in walk(children):
         layer._owner = weakref.ref(network)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from networks import same, small_cnn, stripes
 
 from nnet import SGD
 
@@ -94,3 +95,122 @@ def test_wrong_increments(incs):
     with pytest.raises(ValueError, match="incs have shapes .*, expected the parameters'"):
         SGD([param], 0.1).step(incs)
     assert not param.any()
+
+
+# --- given to fit -------------------------------------------------------------------------
+
+FIT = {"max_iter": 3, "batch_size": 20}
+
+
+def trained(rng, *args, **options):
+    X, y = stripes(50, rng)
+    return small_cnn(weight_decay=0.1).fit(X, y, *args, **FIT, **options)
+
+
+def fresh():
+    return np.random.default_rng(1)
+
+
+@pytest.mark.parametrize("momentum, nesterov", OPTIONS)
+def test_an_optimizer_or_its_name_given_to_fit(momentum, nesterov):
+    options = {"momentum": momentum, "nesterov": nesterov}
+    expected = trained(fresh(), 0.05, **options).params()
+    assert same(trained(fresh(), 0.05, optimizer="sgd", **options).params(), expected)
+    for learning_rate in (None, 0.05, lambda epoch: 0.05):
+        sgd = SGD(learning_rate=0.05 if learning_rate is None else 9.0, **options)
+        assert same(trained(fresh(), learning_rate, optimizer=sgd).params(), expected)
+
+
+def test_the_default_learning_rate():
+    expected = trained(fresh(), 0.1).params()
+    for options in ({}, {"optimizer": "sgd"}, {"optimizer": SGD()}):
+        assert same(trained(fresh(), **options).params(), expected)
+
+
+def test_an_optimizer_starts_afresh_with_each_fit():
+    sgd = SGD(learning_rate=0.05, momentum=0.9)
+    first = trained(fresh(), optimizer=sgd)
+    expected = [param.copy() for param in first.params()]
+    assert len(sgd.state()) == 6 and any(array.any() for array in sgd.state().values())
+    second = trained(fresh(), optimizer=sgd)
+    assert same(second.params(), expected)
+    assert same(first.params(), expected)  # no longer its own
+    X, y = stripes(50, fresh())
+    assert same(first.fit(X, y, optimizer=sgd, **FIT).params(), expected)
+
+
+def test_a_schedule_leaves_the_learning_rate_of_the_optimizer():
+    sgd = SGD(learning_rate=0.05)
+    trained(fresh(), lambda epoch: 0.1 / (epoch + 1), optimizer=sgd)
+    assert sgd.learning_rate == 0.05
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"optimizer": "adagrad"}, ValueError, "optimizer is 'adagrad', expected one of .'sgd'"),
+        ({"optimizer": SGD}, TypeError, "optimizer is <class .*, expected one of"),
+        ({"optimizer": 0.1}, TypeError, "optimizer is 0.1, expected one of"),
+        ({"optimizer": SGD(), "momentum": 0.9}, ValueError, "expected them in the optimizer alone"),
+        (
+            {"optimizer": SGD(momentum=0.9), "nesterov": True},
+            ValueError,
+            "expected them in the optimizer alone",
+        ),
+        ({"optimizer": "sgd", "momentum": 1.5}, ValueError, "momentum is 1.5"),
+        ({"optimizer": SGD(), "learning_rate": "fast"}, TypeError, "learning_rate is 'fast'"),
+    ],
+)
+def test_errors_of_fit(options, error, message):
+    with pytest.raises(error, match=message):
+        trained(fresh(), **options)
+
+
+@pytest.mark.parametrize("momentum, nesterov", OPTIONS)
+def test_a_step_has_the_bits_of_numpy(momentum, nesterov, dtype, rng):
+    """Layer by layer, from what the layers say of their gradients."""
+    X, y = stripes(30, rng, dtype)
+    network = small_cnn(weight_decay=0.1)
+    network.fit(X, y, 0.0, max_iter=1)
+    params = [param.copy() for param in network.params()]
+    velocities = [np.zeros_like(param) for param in params]
+    rate, incs = dtype.type(0.05), []
+
+    class Recording(SGD):
+        def step(self, given):
+            incs.append([inc.copy() for inc in given])
+            super().step(given)
+
+    network.fit(
+        X,
+        y,
+        max_iter=4,
+        batch_size=20,
+        optimizer=Recording(learning_rate=0.05, momentum=momentum, nesterov=nesterov),
+    )
+    assert len(incs) == 8
+    for step in incs:
+        for param, velocity, inc in zip(params, velocities, step):
+            assert inc.dtype == dtype
+            velocity *= dtype.type(momentum)
+            velocity += inc
+            param -= rate * (inc + dtype.type(momentum) * velocity if nesterov else velocity)
+    assert same(network.params(), params)
+
+
+def test_state_and_load_state():
+    sgd, other = SGD(momentum=0.9), SGD(momentum=0.9)
+    params = [np.zeros(3), np.zeros((2, 2), np.float32)]
+    twins = [param.copy() for param in params]
+    sgd.bind(params)
+    sgd.step([np.ones(3), np.ones((2, 2))])
+    other.bind([param.copy() for param in params])
+    other.load_state(sgd.state())
+    twins = other.params
+    for optimizer in (sgd, other):
+        optimizer.step([np.ones(3), np.ones((2, 2))])
+    assert same(params, twins)
+    assert list(sgd.state()) == ["velocity.0", "velocity.1"]
+    assert SGD().state() == {}
+    with pytest.raises(ValueError, match="state has .*, expected"):
+        sgd.load_state({})

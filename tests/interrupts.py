@@ -1,0 +1,170 @@
+"""What is interrupted, at moments that chance picks, and what must hold after it."""
+
+import ctypes
+import threading
+import time
+from copy import deepcopy
+
+import numpy as np
+from trouble import (
+    PATIENCE,
+    Interrupt,
+    alarms,
+    assert_nothing_lent,
+    bits,
+    cnn,
+    everything,
+    images,
+    in_thread,
+    steps,
+)
+
+from nnet import NeuralNetwork
+
+X, Y = images()
+FIT = {"max_iter": 2, "batch_size": 32, "momentum": 0.9, "validation_data": (X[:30], Y[:30])}
+
+
+class Case:
+    """A fitted network, what is called, and the states that may be found after an interrupt."""
+
+    def __init__(self, name, path=None):
+        self.network = network = cnn().fit(X, Y, 0.1, max_iter=1)
+        self.before = everything(network, X)
+        self.state = network.state_dict()
+        self.other = {key: array + 1 for key, array in self.state.items()}
+        self.path, self.name = path, name
+        self.call = getattr(self, name)
+        self.allowed = {bits(network)} | set(getattr(self, f"after_{name}", list)())
+        self.reset()
+
+    def reset(self):
+        self.network = cnn().fit(X, Y, 0.1, max_iter=1)
+
+    def predict(self):
+        return self.network.predict(X)
+
+    def predict_proba(self):
+        return self.network.predict_proba(X, batch_size=20)
+
+    def error(self):
+        return self.network.error(X, Y)
+
+    def state_dict(self):
+        return self.network.state_dict()
+
+    def copy(self):
+        return bits(deepcopy(self.network))
+
+    def check_gradients(self):
+        return len(self.network.check_gradients(X[:4], Y[:4], max_checks=4))
+
+    def save(self):
+        self.network.save(self.path)
+
+    def load_state_dict(self):
+        self.network.load_state_dict(self.other)
+
+    def after_load_state_dict(self):
+        return [b"".join(array.tobytes() for array in self.other.values())]
+
+    def fit(self):
+        self.network.fit(X, Y, 0.05, **FIT)
+
+    def after_fit(self):
+        return steps(self.network, X, Y, 0.05, **FIT)
+
+    def build(self):
+        self.network.build((1, 8, 8), 3)
+
+    def after_build(self):
+        return [bits(self.network.build((1, 8, 8), 3))]
+
+    def check(self):
+        """After an interrupt, or none."""
+        network = self.network
+        assert_nothing_lent(network)
+        now = bits(network)
+        assert now in self.allowed, "not the parameters of a whole step"
+        probs = in_thread(lambda: network.predict_proba(X))
+        twin = NeuralNetwork(cnn().layers).build((1, 8, 8), 3)
+        twin.load_state_dict(network.state_dict())
+        assert np.array_equal(probs, twin.predict_proba(X))
+        assert np.geterr()["over"] == "warn"
+        assert len(network.val_loss_history_) == len(network.val_error_history_)
+        if self.path is not None and self.path.exists():
+            assert bits(NeuralNetwork.load(self.path)) in self.allowed
+        if len(self.allowed) == 1:
+            assert everything(network, X) == self.before
+        else:
+            self.check_history()
+            if now != self.before[0]:
+                self.reset()
+
+    def check_history(self):
+        network = self.network
+        if self.name == "fit" and bits(network) != self.before[0]:
+            assert len(network.loss_history_) == len(network.val_loss_history_) <= FIT["max_iter"]
+
+
+METHODS = [
+    "predict",
+    "predict_proba",
+    "error",
+    "state_dict",
+    "copy",
+    "check_gradients",
+    "save",
+    "load_state_dict",
+    "fit",
+    "build",
+]
+
+
+def seconds_of(function):
+    """The least of a few."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def interrupt_by_signals(case, n_times, seed=0):
+    """How many of the calls were interrupted. The clock decides which, and where."""
+    rng, duration = np.random.default_rng(seed), seconds_of(case.call)
+    case.reset()
+    n_interrupted = 0
+    with alarms() as interrupt:
+        for _ in range(n_times):
+            n_interrupted += interrupt(case.call, rng.uniform(0, duration))
+            case.check()
+    return n_interrupted
+
+
+def interrupt_a_thread(case, n_times, seed=0):
+    """The same by exceptions that Python raises in another thread, which calls on and on."""
+    rng, duration = np.random.default_rng(seed), seconds_of(case.call)
+    case.reset()
+    for _ in range(n_times):
+        ready = threading.Event()
+
+        def target(ready=ready):
+            try:
+                ready.set()
+                while True:
+                    case.call()
+            except Interrupt:
+                pass
+
+        thread = threading.Thread(target=target, daemon=True)
+        thread.start()
+        assert ready.wait(PATIENCE)
+        time.sleep(rng.uniform(0, 2 * duration))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(Interrupt)
+        )
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "it hangs"
+        case.check()
