@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from networks import same, small_cnn, stripes
 
 from nnet import SGD
