@@ -1,5 +1,6 @@
 """For the tests of what goes wrong: threads, interrupts, failures. A network, and what is whole."""
 
+import gc
 import signal
 import sys
 import threading
@@ -99,6 +100,19 @@ class Interrupt(BaseException):
 
 
 @contextmanager
+def losses_allowed():
+    """What Python loses of an interrupt: one in a callback of its garbage collector, say, and
+    the warning of a file that was opened when it came.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    try:
+        yield
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+
+
+@contextmanager
 def alarms():
     """A function that calls another, and interrupts it after some seconds: whether it did.
 
@@ -124,11 +138,9 @@ def alarms():
             signal.setitimer(signal.ITIMER_REAL, 0)
         return False
 
-    # An exception in a weak reference's callback is lost, as Python has it.
-    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        yield interrupt
+        with losses_allowed():
+            yield interrupt
     finally:
         signal.signal(signal.SIGALRM, before)
-        sys.unraisablehook = hook

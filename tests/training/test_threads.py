@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +19,7 @@ from trouble import (
     steps,
 )
 
-from nnet import SGD, Linear, NeuralNetwork
+from nnet import SGD, Layer, Linear, NeuralNetwork
 
 X, Y = images()
 
@@ -91,7 +92,7 @@ def test_before_the_first_fit_has_ended_the_network_is_not_fitted():
 @pytest.mark.parametrize(
     "other", [images(), images(n_classes=4), images(side=6), images(dtype=np.float64)]
 )
-@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("after", [0, 1, 2])
 def test_everyone_sees_the_last_finished_fit(other, after, tmp_path):
     pytest.importorskip("safetensors")
     X2, y2 = other
@@ -101,7 +102,8 @@ def test_everyone_sees_the_last_finished_fit(other, after, tmp_path):
     error = network.error(X, Y)
     if y2.max() == 3:
         network.layers[4] = Linear(4)
-    with paused_between_steps(network, X2, y2, after=after) as pausing:
+    callback = (lambda progress: None) if after == 2 else None
+    with paused_between_steps(network, X2, y2, after=after, callback=callback) as pausing:
         for see in (lambda f: f(), in_thread):
             assert see(lambda: everything(network, X)) == before
             assert see(lambda: network.error(X, Y)) == error
@@ -225,6 +227,42 @@ def test_a_prediction_from_a_callback_may_outlive_it():
         network.fit(X, Y, 0.05, max_iter=5, batch_size=32, callback=callback)
         for future in futures:
             assert future.result(PATIENCE).tobytes() in shown
+
+
+class SlowToCopy(Layer):
+    """Takes a while, in which a training that does not wait takes many steps."""
+
+    def __getstate__(self):
+        time.sleep(0.05)
+        return super().__getstate__()
+
+    def fprop(self, input):
+        return input
+
+    def bprop(self, output_grad):
+        return output_grad
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+
+def test_a_copy_from_a_callback_may_outlive_it():
+    """The next step waits until it is made: it is not of two steps."""
+    layers = cnn().layers
+    network = NeuralNetwork([*layers[:3], SlowToCopy(), *layers[3:]], rng=0)
+    shown, futures = set(), []
+    with ThreadPoolExecutor(1) as pool:
+
+        def callback(progress):
+            shown.add(bits(network))
+            if progress.epoch == 2:
+                futures.append(pool.submit(network.state_dict))
+                time.sleep(0.01)  # it has begun
+
+        network.fit(X, Y, max_iter=6, batch_size=48, callback=callback)
+    for future in futures:
+        arrays = future.result(PATIENCE).values()
+        assert b"".join(array.tobytes() for array in arrays) in shown
 
 
 def test_two_networks_train_in_two_threads():
