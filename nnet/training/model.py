@@ -11,8 +11,18 @@ import numpy as np
 
 from nnet._atomic import AtWork, Work
 from nnet._dense import all_finite
+from nnet.layers.base import Layer
 from nnet.layers.program import Program
-from nnet.layers.tree import Trace, check_arrays, describe, follow, numbered, trained_arrays, walk
+from nnet.layers.tree import (
+    Trace,
+    check_arrays,
+    describe,
+    follow,
+    held,
+    numbered,
+    trained_arrays,
+    walk,
+)
 from nnet.training.data import batch_of, bc01_shape
 from nnet.training.progress import DivergedError, History
 
@@ -72,15 +82,29 @@ class Model:
 
     def plan(self, layers, visit=check_arrays, n_imgs=1):
         """Find the shapes and the passes that follow from the layers and their options."""
+        every = [layer for _, layer in walk(numbered(layers))]
+        for layer in every:
+            vars(layer).pop("_programs", None)
         trace = Trace(visit)
         shape = follow(numbered(layers), "", trace, (n_imgs, *self.image_shape))
         self.layers, self.loss = list(layers), layers[-1]
         self.scores_shape, self.output_shape = trace.shapes[id(self.loss)][0], shape[1:]
         self.program = Program(numbered(self.layers[:-1]), "", trace, need_input_grad=False)
         self._trace = trace
+        self._inside = [
+            (layer, list(layer.children.values()))
+            for layer in every
+            if type(layer).children is not Layer.children
+        ]
         self._loans_of_predictions = None
         largest = max(prod(shape) for shapes in trace.shapes.values() for shape in shapes)
         self._image_bytes = self.dtype.itemsize * max(largest, prod(self.image_shape))
+
+    def has(self, layers):
+        """Whether the passes are those of these layers, with what is inside of them now."""
+        return self.layers == layers and all(
+            list(layer.children.values()) == inside for layer, inside in self._inside
+        )
 
     def copy(self):
         """The same with arrays of its own; nobody may work with the layers meanwhile."""
@@ -117,6 +141,7 @@ class Model:
         """(layer, Work) for all layers: what an AtWork lends them."""
         passing: list[np.ndarray] = []
         layers = [layer for _, layer in walk(numbered(self.layers))]
+        layers += held(layers)
         makers = streams.of_layers(layers, "work") if streams else [None] * len(layers)
         shapes, needs = self._trace.shapes, self._trace.needs
         return [

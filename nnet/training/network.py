@@ -8,12 +8,19 @@ from nnet._atomic import write_all
 from nnet.layers import Layer, LossMixin
 from nnet.layers.arguments import as_count
 from nnet.layers.streams import as_generator, as_streams
-from nnet.layers.tree import check_array, has_params, numbered, state_arrays, trained_arrays, walk
+from nnet.layers.tree import (
+    check_array,
+    check_inside,
+    has_params,
+    numbered,
+    state_arrays,
+    trained_arrays,
+)
 from nnet.training import gradients
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.model import NETWORKS, Model
 from nnet.training.run import TrainingRun
-from nnet.training.setup import change_of, claim, set_up
+from nnet.training.setup import change_of, claim, prepare, set_up
 
 
 class NeuralNetwork:
@@ -136,6 +143,7 @@ class NeuralNetwork:
         parameters and its rng are what they were before the call. Any other exception,
         from a callback or by Ctrl-C, keeps the parameters of the last step.
         """
+        check_layers(self.layers)
         run = TrainingRun(
             self,
             learning_rate=learning_rate,
@@ -168,6 +176,7 @@ class NeuralNetwork:
         -------
         self
         """
+        check_layers(self.layers)
         input_shape = as_shape(input_shape, "input_shape")
         dtype = np.dtype(dtype)
         if dtype not in (np.float32, np.float64):
@@ -200,12 +209,11 @@ class NeuralNetwork:
         if model is None:
             raise ValueError("this network is not fitted yet, expected a call of fit first")
         is_live = self._transaction is None or model is self._transaction.model
-        if is_live and (self._is_changed or self.layers != model.layers):
+        if is_live and (self._is_changed or not model.has(self.layers)):
             children = numbered(check_layers(self.layers))
             with model.lock:
                 claim(self, children)
-                for _, layer in walk(children):
-                    layer.dtype = model.dtype
+                prepare(children, model.dtype, len(model.input_shape) == 2)
                 model.plan(self.layers)
                 self._is_changed = False
         return model
@@ -383,6 +391,7 @@ class NeuralNetwork:
         list of GradientError
             One (name, abs_error, rel_error) for each array of `params()`.
         """
+        check_layers(self.layers)
         return gradients.check(self, X, y, eps, max_checks)
 
     # --- copies and files -------------------------------------------------------
@@ -456,9 +465,9 @@ def check_layers(layers):
                 f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
                 "other, to be a loss: LogRegression() or MeanSquaredError()"
             )
-    every = [layer for _, layer in walk(numbered(layers))]
-    if len(set(map(id, every))) < len(every):
-        raise ValueError("layers has the same object twice, expected one object per layer")
+    seen: dict[int, str] = {}
+    for name, layer in numbered(layers).items():
+        check_inside(layer, name, seen)
     if not any(map(has_params, layers)):
         raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
     return layers

@@ -5,11 +5,11 @@ from math import isfinite
 
 import numpy as np
 
-from nnet._atomic import AtWork
+from nnet._atomic import AtWork, Work
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect
+from nnet.layers.tree import collect, numbered, walk
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.optimizers import as_optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
@@ -122,10 +122,11 @@ class TrainingRun:
             images, target = self.validation
             self.validation = images, self.model.as_target(target, "validation y")
         self.loans = self.model.loans(training=True, streams=streams)
-        self.trained = [layer for layer, _ in self.loans if isinstance(layer, ParamMixin)]
+        layers = [layer for _, layer in walk(numbered(self.model.layers))]
+        self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
         self.optimizer.bind(self.model.params())
         self.shuffling = streams.named("shuffle")
-        self.batch = np.empty((n_imgs, *images.image_shape), images.dtype)
+        self.batches = Work(None, True, False, [])
 
     # --- steps ----------------------------------------------------------------------
 
@@ -179,7 +180,8 @@ class TrainingRun:
     def _step(self, rows):
         """Train on a batch: the sum of its losses, and how many were right before the step."""
         model, target = self.model, self.target[rows]
-        images = self.images.batch(rows, self.batch)
+        batch = self.batches.array("batch", (len(rows), *self.images.image_shape), model.dtype)
+        images = self.images.batch(rows, batch)
         at_work = AtWork(model, self.loans)
         # A diverging loss is reported as such, not as a warning about some overflow.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

@@ -4,8 +4,9 @@ import weakref
 from contextlib import nullcontext
 
 from nnet._atomic import Transaction
+from nnet.layers.base import ParamMixin
 from nnet.layers.streams import saved_state
-from nnet.layers.tree import is_own, numbered, walk
+from nnet.layers.tree import describe, held, is_own, numbered, trained_arrays, walk
 from nnet.training.layouts import check_layout
 from nnet.training.model import Model
 
@@ -17,9 +18,12 @@ def change_of(network):
     with nullcontext() if model is None else model.lock:
         layers = [layer for _, layer in walk(children)]
         memo = {id(layer): layer for layer in layers}
+        # nnet's own layers never write to the arrays of an earlier training.
         states = [
-            # nnet's own layers never write to the arrays of an earlier training.
-            (layer, dict(vars(layer)) if is_own(layer) else layer._copied_attributes(dict(memo)))
+            (
+                layer,
+                {**vars(layer), **({} if is_own(layer) else layer._copied_attributes(dict(memo)))},
+            )
             for layer in layers
         ]
         published = None if model is None else model.copy()
@@ -39,8 +43,8 @@ def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs):
     claim(network, children)
     signals = check_layout(children, input_shape, network._built_shape)
     make_rngs = dict(zip(map(id, layers), streams.of_layers(layers, "layer")))
+    prepare(children, dtype, signals)
     for layer in layers:
-        layer.dtype, layer.signals = dtype, signals
         layer._option_changed()
 
     def visit(name, layer, shape):
@@ -56,8 +60,30 @@ def set_up(network, streams, input_shape, dtype, classes, target_shape, n_imgs):
             f"{model.loss_name()} gets {model.scores_shape} values for each image, "
             f"expected {expected} for {what} of y"
         )
+    check_params(children)
     network._is_changed = False
     return model
+
+
+def prepare(children, dtype, signals):
+    """Tell all layers what they are to compute with."""
+    layers = [layer for _, layer in walk(children)]
+    for layer in layers + held(layers):
+        layer.dtype, layer.signals = dtype, signals
+
+
+def check_params(children):
+    """Refuse a layer whose parameters are also those of a layer inside: each would step twice."""
+    for name, layer in walk(children):
+        if isinstance(layer, ParamMixin) and layer.children:
+            inside = trained_arrays(layer.children)
+            names = {id(array): inner for inner, array in inside.items()}
+            for array in layer.params():
+                if id(array) in names:
+                    raise ValueError(
+                        f"{describe(name, layer)}.params() has {names[id(array)]} of its children, "
+                        "expected its own parameters only"
+                    )
 
 
 def claim(network, children):
