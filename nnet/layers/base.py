@@ -46,6 +46,8 @@ class Layer(ABC):
     def children(self):
         return {}
 
+    _is_container = False  # whether a network sets up and runs the layers inside by itself
+
     def _is_row(self):
         """Whether the layer does nothing but call its children in turn."""
         return False

@@ -7,7 +7,9 @@ from nnet.layers.base import Layer
 from nnet.layers.loss import LossMixin
 from nnet.layers.program import Program
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import Trace, describe, follow, numbered, walk
+from nnet.layers.tree import Trace, check_inside, describe, follow, held, numbered, walk
+
+FLOAT64 = np.dtype(np.float64)
 
 
 def as_layers(layers, name):
@@ -29,8 +31,16 @@ def as_layers(layers, name):
 class Container(Layer):
     """What containers share: programs that run the layers inside."""
 
-    _programs = None
-    _TRANSIENT = (*Layer._TRANSIENT, "_programs")
+    _is_container = True
+    _programs = None  # those that a network has made
+    _running = None  # those of the last forward pass
+    _TRANSIENT = (*Layer._TRANSIENT, "_programs", "_running")
+
+    def __init_subclass__(cls, **options):
+        """A class that redefines how it is set up is like any other layer of the user's own."""
+        super().__init_subclass__(**options)
+        if vars(cls).keys() & {"_setup", "output_shape"}:
+            cls._is_container = False
 
     def _rows(self):
         """The layers in rows, each a dict by their names."""
@@ -51,23 +61,36 @@ class Container(Layer):
 
     def _setup(self, input_shape, rng):
         """Set the layers inside up, outside of a network: it does that itself."""
+        check_inside(self, "", {})
         layers = [layer for _, layer in walk(self.children)]
         streams = dict(zip(map(id, layers), as_streams(rng).of_layers(layers, "layer")))
-
-        def visit(name, layer, shape):
+        for layer in layers + held(layers):
             layer.dtype, layer.signals = self.dtype, self.signals
-            layer._setup(shape, streams[id(layer)]())
+        self._trace(
+            Trace(lambda name, layer, shape: layer._setup(shape, streams[id(layer)]())),
+            "",
+            input_shape,
+        )
 
-        trace = Trace(visit)
-        self._trace(trace, "", input_shape)
-        self._compile("", trace, self.need_input_grad)
+    def _start(self, input):
+        """The programs for a forward pass, and for the backward pass after it.
 
-    def _ready_programs(self, input):
-        if self._programs is None:  # nothing was set up: without parameters there is no need
+        Outside of a network, or inside of a layer of the user's own, nobody tells when an option
+        changes: they are made anew.
+        """
+        programs = self._programs
+        if programs is None or self._work is None:
             trace = Trace()
             self._trace(trace, "", input.shape)
-            self._compile("", trace, True)
-        return self._programs
+            programs = [
+                Program(row, "", trace, self.need_input_grad, alone=True) for row in self._rows()
+            ]
+        self._running = programs
+        return programs
+
+    def _joined(self, shape, dtype):
+        """The array for the output; that of a derived class may have another shape."""
+        return np.empty(shape, dtype) if self._work is None else self._work.output(shape, dtype)
 
     def output_shape(self, input_shape):
         return self._trace(Trace(), "", input_shape)
@@ -94,10 +117,10 @@ class Sequential(Container):
         return numbered(self.layers)
 
     def fprop(self, input):
-        return self._ready_programs(input)[0].fprop(input)
+        return self._start(input)[0].fprop(input)
 
     def bprop(self, output_grad):
-        return self._programs[0].bprop(output_grad)
+        return self._running[0].bprop(output_grad)
 
 
 class Residual(Container):
@@ -148,11 +171,12 @@ class Residual(Container):
         return f_shape
 
     def fprop(self, input):
-        f, shortcut = self._ready_programs(input)
-        return np.add(f.fprop(input), shortcut.fprop(input), out=self._output(input))
+        f, shortcut = self._start(input)
+        f_output, x = f.fprop(input), shortcut.fprop(input)
+        return np.add(f_output, x, out=self._joined(f_output.shape, input.dtype))
 
     def bprop(self, output_grad):
-        f, shortcut = self._programs
+        f, shortcut = self._running
         f_grad, x_grad = f.bprop(output_grad), shortcut.bprop(output_grad)
         if f_grad is None:
             return None
@@ -218,10 +242,10 @@ class Parallel(Container):
             ) from None
 
     def fprop(self, input):
-        outputs = [program.fprop(input) for program in self._ready_programs(input)]
+        outputs = [program.fprop(input) for program in self._start(input)]
         if self.training:
             self._kept = outputs
-        out = self._output(input)
+        out = self._joined(self._join("", [output.shape for output in outputs]), input.dtype)
         if self.mode == "concat":
             return np.concatenate(outputs, axis=1, out=out)
         function = np.add if self.mode == "sum" else np.multiply
@@ -234,7 +258,7 @@ class Parallel(Container):
     def bprop(self, output_grad):
         grads = [
             program.bprop(grad)
-            for program, grad in zip(self._programs, self._branch_grads(output_grad), strict=True)
+            for program, grad in zip(self._running, self._branch_grads(output_grad), strict=True)
         ]
         if any(grad is None for grad in grads):
             return None
@@ -258,13 +282,24 @@ class Parallel(Container):
                 for i in range(len(outputs))
             ]
         return [
-            gathered(grad, shape).reshape(output.shape)
+            self._gathered(grad, shape).reshape(output.shape)
             for grad, shape, output in zip(grads, shapes, self._kept)
         ]
 
-    def _copy(self, array):
-        copy = self._scratch(array.shape, array.dtype)
-        np.copyto(copy, array)
+    def _gathered(self, grad, shape):
+        """The gradient by an array of this shape that was repeated: sums, in double precision."""
+        axes = tuple(
+            axis for axis, length in enumerate(shape) if axis > 0 and length < grad.shape[axis]
+        )
+        if not axes:
+            return grad
+        sums = self._scratch(shape, FLOAT64)
+        np.sum(grad, axis=axes, keepdims=True, out=sums)
+        return sums if grad.dtype == FLOAT64 else self._copy(sums, grad.dtype)
+
+    def _copy(self, array, dtype=None):
+        copy = self._scratch(array.shape, dtype or array.dtype)
+        np.copyto(copy, array, "same_kind")
         return copy
 
     def _product(self, first, others):
@@ -293,13 +328,3 @@ def spread(shapes):
 
 def spread_of(outputs):
     return spread([output.shape for output in outputs])
-
-
-def gathered(grad, shape):
-    """The gradient by an array of this shape that was repeated: sums, in double precision."""
-    axes = tuple(
-        axis for axis, length in enumerate(shape) if axis > 0 and length < grad.shape[axis]
-    )
-    if not axes:
-        return grad
-    return np.sum(grad, axis=axes, keepdims=True, dtype=float).astype(grad.dtype)

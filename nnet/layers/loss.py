@@ -16,16 +16,18 @@ class Compared(NamedTuple):
     predictions: np.ndarray  # what the network predicts: see LossMixin
     losses: np.ndarray  # (n_imgs,) float64: the loss of each image
     grad: np.ndarray  # of each image's loss by its scores: per image, undivided
-    loss_sum: float  # over the images
-    n_right: int  # for how many images the largest prediction is that of the target; 0 for values
+    loss_sum: float | None = None  # over the images, where it is known already
+    n_right: int | None = None  # for how many the largest prediction is that of the target
 
 
-def compared(predictions, losses, grad, target=None):
-    """A `Compared`; give the target for classes."""
+def sums_of(compared, target, is_classifier):
+    """(sum of the losses, how many predictions are right): of values, none is."""
+    if compared.loss_sum is not None:
+        return compared.loss_sum, compared.n_right
     n_right = 0
-    if target is not None:
-        n_right = int(np.count_nonzero(np.argmax(predictions, axis=1) == target))
-    return Compared(predictions, losses, grad, float(np.add.reduce(losses)), n_right)
+    if is_classifier:
+        n_right = int(np.count_nonzero(np.argmax(compared.predictions, axis=1) == target))
+    return float(np.add.reduce(compared.losses)), n_right
 
 
 class LossMixin(ABC):
@@ -61,8 +63,7 @@ class LossMixin(ABC):
     def compare(self, input, target):
         """Predictions, the loss of each image and its gradient: a `Compared`."""
         losses = np.full(len(input), self.loss(input, target), float)
-        classes = target if self.is_classifier else None
-        return compared(self.fprop(input), losses, self.input_grad(input, target), classes)
+        return Compared(self.fprop(input), losses, self.input_grad(input, target))
 
 
 class Loss(Layer, LossMixin):
@@ -128,7 +129,7 @@ class MeanSquaredError(Loss):
         squares = np.square(grad, out=self._scratch(input.shape, input.dtype))
         losses = np.mean(squares.reshape(len(input), -1), axis=1, dtype=float)
         grad *= 2 / n_targets
-        return compared(input, losses, grad)
+        return Compared(input, losses, grad)
 
     def output_shape(self, input_shape):
         return tuple(input_shape)

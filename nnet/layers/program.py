@@ -20,9 +20,11 @@ class Program:
         That has followed a batch through them.
     need_input_grad : bool
         Without, the backward pass ends at the first layer with parameters.
+    alone : bool
+        Whether containers inside of the row find programs for themselves.
     """
 
-    def __init__(self, children, prefix, trace, need_input_grad=True):
+    def __init__(self, children, prefix, trace, need_input_grad=True, alone=False):
         row = list(lay_open(children, prefix))
         layers = [layer for _, layer in row]
         self.need_input_grad = need_input_grad
@@ -32,9 +34,9 @@ class Program:
         customs = {}
         for i, (name, layer) in enumerate(row):
             need = trace.needs[id(layer)] = i > start or need_input_grad
-            if hasattr(layer, "_compile"):
+            if layer._is_container and not alone:
                 layer._compile(f"{name}.", trace, need)
-            elif not is_own(layer):
+            if not is_own(layer):
                 customs[id(layer)] = Custom(layer, name, trace.shapes[id(layer)], need)
         self.forward = [
             function or customs.get(id(group[0]), group[0]).fprop
@@ -91,8 +93,12 @@ class Custom:
 
     def bprop(self, output_grad):
         n_imgs = len(output_grad)
-        # A copy: the layer may write to it.
-        grad = self.layer.bprop(np.array(output_grad, self.dtype))
+        try:
+            grad = self.layer.bprop(np.array(output_grad, self.dtype))  # a copy to write to
+        except TypeError:
+            if self.dtype == np.float64:
+                raise
+            grad = self.layer.bprop(np.array(output_grad, np.float64))
         if self.need_input_grad:
             return self.conform(grad, (n_imgs, *self.input_shape), "bprop")
         return None

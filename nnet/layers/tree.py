@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from nnet.layers.base import ParamMixin
+from nnet.layers.base import Layer, ParamMixin
+from nnet.layers.loss import LossMixin
 
 
 def is_own(layer):
@@ -23,8 +24,59 @@ def walk(children, prefix=""):
 
 
 def describe(name, layer):
-    """A layer, as errors name it."""
-    return f"layer {name} ({type(layer).__name__})"
+    """A layer, as errors name it; a container that is at work alone has no name."""
+    return f"layer {name} ({type(layer).__name__})" if name else type(layer).__name__
+
+
+def check_inside(layer, name, seen):
+    """Refuse what is no layer, a loss, or an object twice among the layers inside of one.
+
+    Parameters
+    ----------
+    layer : Layer
+    name : str
+    seen : dict of int to str
+        The names of all layers so far, by their ids.
+    """
+    if seen.setdefault(id(layer), name) != name:
+        raise ValueError(
+            f"layers has the same object twice: {describe(name, layer)} is also "
+            f"layer {seen[id(layer)]}, expected one object per layer"
+        )
+    children = layer.children
+    if not isinstance(children, dict):
+        raise TypeError(
+            f"{describe(name, layer)}.children is {children!r}, expected a dict of layers by name"
+        )
+    for key, child in children.items():
+        if not isinstance(key, str) or not isinstance(child, Layer):
+            raise TypeError(
+                f"{describe(name, layer)} has {child!r} inside by the name {key!r}, expected an "
+                "instance of Layer by a string"
+            )
+        inner = f"{name}.{key}" if name else key
+        if isinstance(child, LossMixin):
+            raise ValueError(
+                f"{describe(inner, child)} is inside of another layer, expected a loss to be the "
+                "last layer of a network, and nowhere else"
+            )
+        check_inside(child, inner, seen)
+
+
+def held(layers):
+    """Layers that the user's own among these keep in attributes, and don't name as children."""
+    found, known = [], set(map(id, layers))
+    waiting = [layer for layer in layers if not is_own(layer)]
+    for keeper in waiting:
+        for value in vars(keeper).values():
+            items = value.values() if isinstance(value, dict) else value
+            for item in items if isinstance(value, (list, tuple, dict)) else [value]:
+                if isinstance(item, Layer) and id(item) not in known and item._owner is None:
+                    inside = [item, *(layer for _, layer in walk(item.children))]
+                    found += inside
+                    known.update(map(id, inside))
+                    waiting += [layer for layer in inside if not is_own(layer)]
+    return found
 
 
 def has_params(layer):
@@ -56,7 +108,10 @@ def _names(layer):
     if is_own(layer):
         return layer.param_names()
     attributes = {id(value): name for name, value in vars(layer).items()}
-    return [attributes.get(id(array), f"param{i}") for i, array in enumerate(layer.params())]
+    arrays = list(layer.params())
+    numbers = [f"param{i}" for i in range(len(arrays))]
+    names = [attributes.get(id(array), number) for array, number in zip(arrays, numbers)]
+    return names if len(set(names)) == len(names) else numbers
 
 
 def collect(layers, method):
@@ -70,7 +125,7 @@ class Trace:
     Parameters
     ----------
     visit : callable (name, layer, input_shape), or None
-        Called for each layer that has none inside, before its output's shape is asked for.
+        Called for each layer but containers, before its output's shape is asked for.
 
     Attributes
     ----------
@@ -86,9 +141,8 @@ class Trace:
 
     def __call__(self, name, layer, input_shape):
         """The shape of the layer's output. Errors name the layer."""
-        inside = getattr(layer, "_trace", None)
-        if inside is not None:
-            shape = inside(self, name, input_shape)
+        if layer._is_container:
+            shape = layer._trace(self, name, input_shape)
         else:
             try:
                 if self.visit is not None:

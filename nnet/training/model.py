@@ -12,9 +12,19 @@ import numpy as np
 
 from nnet._atomic import AtWork, Work
 from nnet._dense import all_finite
-from nnet.layers.loss import LogRegression
+from nnet.layers.base import Layer
+from nnet.layers.loss import LogRegression, sums_of
 from nnet.layers.program import Program
-from nnet.layers.tree import Trace, check_arrays, describe, follow, numbered, trained_arrays, walk
+from nnet.layers.tree import (
+    Trace,
+    check_arrays,
+    describe,
+    follow,
+    held,
+    numbered,
+    trained_arrays,
+    walk,
+)
 from nnet.training.data import batch_of, bc01_shape
 from nnet.training.progress import DivergedError, History
 
@@ -90,6 +100,8 @@ class Model:
         """Find the shapes and the passes that follow from the layers and their options."""
         every = [layer for _, layer in walk(numbered(layers))]
         for layer in every:
+            vars(layer).pop("_programs", None)
+        for layer in every + held(every):
             layer.dtype, layer.signals = self.dtype, self.signals
             layer._option_changed()
         trace = Trace(visit)
@@ -103,7 +115,11 @@ class Model:
             "loss": loss,
             "scores_shape": scores_shape,
             "output_shape": shape[1:],
-            "_families": [(layer, layer.children) for layer in every if layer.children],
+            "_families": [
+                (layer, layer.children)
+                for layer in every
+                if type(layer).children is not Layer.children
+            ],
             "_predicts_new_arrays": type(loss) is LogRegression,
             "program": Program(numbered(layers[:-1]), "", trace, need_input_grad=False),
             "trace": trace,
@@ -179,6 +195,7 @@ class Model:
         """
         passing = []
         layers = [layer for _, layer in walk(numbered(self.layers))]
+        layers += held(layers)
         makers = streams.of_layers(layers, "work") if streams else [None] * len(layers)
         rngs = {id(layer): partial(getattr, work, "rng") for layer, work in before}
         shapes, needs = self.trace.shapes, self.trace.needs
@@ -253,7 +270,7 @@ class Model:
                 if with_loss:
                     compared = self.loss.compare(scores, target[rows])
                     predictions = compared.predictions
-                    loss += compared.loss_sum
+                    loss += sums_of(compared, target[rows], self.is_classifier)[0]
                 else:
                     predictions = self.loss.fprop(scores)
                 wrong += self._errors(predictions, target[rows])

@@ -2,19 +2,18 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 
 import numpy as np
 
-from nnet._atomic import Transaction, write_all
-from nnet.layers.arguments import as_count, as_int
-from nnet.layers.streams import as_generator, as_streams
+from nnet._atomic import write_all
+from nnet.layers.arguments import as_count
+from nnet.layers.streams import as_generator
 from nnet.layers.tree import check_array, numbered, state_arrays, trained_arrays
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.layouts import check_layout
 from nnet.training.model import NETWORKS, Model, remember
 from nnet.training.run import TrainingRun
-from nnet.training.setup import check_layers, claim, publish, set_up
+from nnet.training.setup import build, check_layers, claim
 
 NOT_FITTED = "this network is not fitted yet, expected a call of fit or build first"
 
@@ -148,6 +147,7 @@ class NeuralNetwork:
         parameters and its rng are what they were before the call. Any other exception,
         from a callback or by Ctrl-C, keeps the parameters of the last step.
         """
+        check_layers(self.layers)
         run = TrainingRun(
             self,
             learning_rate=learning_rate,
@@ -180,33 +180,8 @@ class NeuralNetwork:
         -------
         self
         """
-        input_shape = as_shape(input_shape, "input_shape")
-        if not 1 <= len(input_shape) <= 3:
-            raise ValueError(f"input_shape is {input_shape}, expected 1 to 3 lengths, of one image")
-        dtype = as_dtype(dtype, "dtype")
-        is_classifier = check_layers(self.layers)[-1].is_classifier
-        classes = target_shape = None
-        if n_outputs is not None and is_classifier:
-            classes, target_shape = np.arange(as_int(n_outputs, "n_outputs", 2)), ()
-        elif n_outputs is not None:
-            target_shape = as_target_shape(as_shape(n_outputs, "n_outputs"))
-        transaction = Transaction(self)
-        try:
-            transaction.begin()
-            publish(self, transaction)
-            streams = as_streams(self.rng)
-            model = set_up(
-                self, streams, input_shape, dtype, classes, target_shape, known_shape=input_shape
-            )
-            if is_classifier:
-                n_classes = as_int(model.scores_shape[0], f"n_outputs of {model.loss_name()}", 2)
-                model.classes = np.arange(n_classes)
-            model.target_shape = () if is_classifier else as_target_shape(model.scores_shape)
-            self._built_shape = input_shape
-            transaction.model, transaction.keep = model, True
-        finally:
-            transaction.end()
-        self._built_shape = input_shape
+        check_layers(self.layers)
+        build(self, input_shape, n_outputs, dtype)
         return self
 
     # --- what everyone sees -----------------------------------------------------
@@ -417,6 +392,7 @@ class NeuralNetwork:
         """
         from nnet.training import gradients  # few programs need it
 
+        check_layers(self.layers)
         return gradients.check(self, X, y, eps, max_checks)
 
     # --- copies and files -------------------------------------------------------
@@ -478,23 +454,3 @@ class NeuralNetwork:
         claim(self, children)
         self._model = Model(self.layers, **attributes)
         self._is_changed = False
-
-
-def as_shape(value, name):
-    """A tuple of ints of at least 1; one int for a single axis."""
-    lengths = tuple(value) if np.iterable(value) else (value,)
-    return tuple(as_count(length, name) for length in lengths)
-
-
-def as_dtype(value, name):
-    """float32 or float64."""
-    with suppress(TypeError):
-        dtype = np.dtype("object" if value is None else value)
-        if dtype in (np.float32, np.float64):
-            return dtype
-    raise TypeError(f"{name} is {value!r}, expected float32 or float64")
-
-
-def as_target_shape(scores_shape):
-    """Of one target, for scores of this shape: a single one has no axis."""
-    return () if scores_shape == (1,) else scores_shape

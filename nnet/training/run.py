@@ -7,11 +7,12 @@ from operator import is_
 
 import numpy as np
 
-from nnet._atomic import AtWork, Transaction, quietly
+from nnet._atomic import AtWork, Transaction, Work, quietly
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
+from nnet.layers.loss import sums_of
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect, numbered, trained_arrays
+from nnet.layers.tree import collect, numbered, trained_arrays, walk
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.optimizers import as_optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
@@ -133,13 +134,14 @@ class TrainingRun:
         self.params = collect(self.trained, "params")
         self.optimizer.bind(self.params)
         self.shuffling = self.streams.named("shuffle")
-        self.batch = np.empty((n_imgs, *images.image_shape), images.dtype)
+        self.batches = Work(None, True, False, [])
 
     def _lend(self):
         """What the layers are lent for each step, by the plan of the model."""
         self.trace = self.model.trace
         self.loans = self.model.loans(training=True, streams=self.streams, before=self.loans)
-        self.trained = [layer for layer, _ in self.loans if isinstance(layer, ParamMixin)]
+        layers = [layer for _, layer in walk(numbered(self.model.layers))]
+        self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
         self.names = list(trained_arrays(numbered(self.model.layers)))
 
     # --- steps ----------------------------------------------------------------------
@@ -195,21 +197,23 @@ class TrainingRun:
     def _step(self, rows):
         """Train on a batch: the sum of its losses, and how many were right before the step."""
         model, target = self.model, self.target[rows]
-        images = self.images.batch(rows, self.batch)
+        shape = len(rows), *self.images.image_shape
+        images = self.images.batch(rows, self.batches.array("images", shape, model.dtype))
         at_work = AtWork(model)
         try:
             at_work.begin()
             at_work.lend(self.loans)
             scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
             compared = model.loss.compare(scores, target)
-            if isfinite(compared.loss_sum):
+            loss_sum, n_right = sums_of(compared, target, model.is_classifier)
+            if isfinite(loss_sum):
                 model.program.bprop(self._conform(compared.grad, scores.shape))
                 incs = collect(self.trained, "param_incs")
                 self._check_optimizer()
                 self.optimizer.step(incs)
         finally:
             at_work.end()
-        return compared.loss_sum, compared.n_right
+        return loss_sum, n_right
 
     def _conform(self, grad, shape):
         """The gradient that a loss of the user's own returned, in the network's dtype."""

@@ -4,9 +4,21 @@ import weakref
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 
-from nnet.layers import Layer, LossMixin
-from nnet.layers.streams import saved_state
-from nnet.layers.tree import has_params, is_own, numbered, walk
+import numpy as np
+
+from nnet._atomic import Transaction
+from nnet.layers import Layer, LossMixin, ParamMixin
+from nnet.layers.arguments import as_count, as_int
+from nnet.layers.streams import as_streams, saved_state
+from nnet.layers.tree import (
+    check_inside,
+    describe,
+    has_params,
+    is_own,
+    numbered,
+    trained_arrays,
+    walk,
+)
 from nnet.training.layouts import check_layout
 from nnet.training.model import Model
 
@@ -49,9 +61,9 @@ def check_layers(layers):
                 f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
                 "other, to be a loss: LogRegression() or MeanSquaredError()"
             )
-    every = [layer for _, layer in walk(numbered(layers))]
-    if len(set(map(id, every))) < len(every):
-        raise ValueError("layers has the same object twice, expected one object per layer")
+    seen: dict[int, str] = {}
+    for name, layer in numbered(layers).items():
+        check_inside(layer, name, seen)
     if not any(map(has_params, layers)):
         raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
     return layers
@@ -98,8 +110,73 @@ def set_up(
         visit=visit,
         n_imgs=n_imgs,
     )
+    check_params(children)
     network._is_changed = False
     return model
+
+
+def build(network, input_shape, n_outputs, dtype):
+    """Set the network up without data: see `NeuralNetwork.build`."""
+    input_shape = as_shape(input_shape, "input_shape")
+    if not 1 <= len(input_shape) <= 3:
+        raise ValueError(f"input_shape is {input_shape}, expected 1 to 3 lengths, of one image")
+    dtype = as_dtype(dtype, "dtype")
+    is_classifier = check_layers(network.layers)[-1].is_classifier
+    classes = target_shape = None
+    if n_outputs is not None and is_classifier:
+        classes, target_shape = np.arange(as_int(n_outputs, "n_outputs", 2)), ()
+    elif n_outputs is not None:
+        target_shape = as_target_shape(as_shape(n_outputs, "n_outputs"))
+    transaction = Transaction(network)
+    try:
+        transaction.begin()
+        publish(network, transaction)
+        streams = as_streams(network.rng)
+        model = set_up(
+            network, streams, input_shape, dtype, classes, target_shape, known_shape=input_shape
+        )
+        if is_classifier:
+            n_classes = as_int(model.scores_shape[0], f"n_outputs of {model.loss_name()}", 2)
+            model.classes = np.arange(n_classes)
+        model.target_shape = () if is_classifier else as_target_shape(model.scores_shape)
+        network._built_shape = input_shape
+        transaction.model, transaction.keep = model, True
+    finally:
+        transaction.end()
+
+
+def as_shape(value, name):
+    """A tuple of ints of at least 1; one int for a single axis."""
+    lengths = tuple(value) if np.iterable(value) else (value,)
+    return tuple(as_count(length, name) for length in lengths)
+
+
+def as_dtype(value, name):
+    """float32 or float64."""
+    with suppress(TypeError):
+        dtype = np.dtype("object" if value is None else value)
+        if dtype in (np.float32, np.float64):
+            return dtype
+    raise TypeError(f"{name} is {value!r}, expected float32 or float64")
+
+
+def as_target_shape(scores_shape):
+    """Of one target, for scores of this shape: a single one has no axis."""
+    return () if scores_shape == (1,) else scores_shape
+
+
+def check_params(children):
+    """Refuse a layer whose parameters are also those of a layer inside: each would step twice."""
+    for name, layer in walk(children):
+        if isinstance(layer, ParamMixin) and layer.children:
+            inside = trained_arrays(layer.children)
+            names = {id(array): inner for inner, array in inside.items()}
+            for array in layer.params():
+                if id(array) in names:
+                    raise ValueError(
+                        f"{describe(name, layer)}.params() has {names[id(array)]} of its children, "
+                        "expected its own parameters only"
+                    )
 
 
 def check_owners(network, children):
