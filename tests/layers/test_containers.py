@@ -389,7 +389,9 @@ def test_alone_images_may_have_another_size(rng):
 
 def test_a_call_of_a_networks_layers_leaves_its_training_alone(rng):
     X, y = stripes(40, rng)
-    plain, called = (as_network([Residual([], shortcut=[Conv(1, 3)]), projection()]) for _ in "ab")
+    plain, called = (
+        as_network([Sequential([Residual([], shortcut=[Conv(1, 3)])]), projection()]) for _ in "ab"
+    )
     plain.fit(X, y, max_iter=2, batch_size=16)
     called.fit(
         X, y, max_iter=2, batch_size=16, callback=lambda p: called.layers[0].fprop(X).any() and None

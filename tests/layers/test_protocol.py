@@ -284,6 +284,23 @@ def test_a_real_type_error_is_raised(rng):
             as_network([Conv(2, 3), Residual([layer])]).fit(X, y)
 
 
+@pytest.mark.parametrize("method", ["fprop", "bprop"])
+def test_a_wrong_shape_is_told_by_the_layers_path(method, rng):
+    X, y = stripes(12, rng)
+    layer = NotebookPool()
+    right = getattr(layer, method)
+    setattr(layer, method, lambda array: right(array)[:, :1])
+    for place, path in [
+        (lambda: Sequential([Sequential([layer])]), "1.0.0"),
+        (lambda: Residual([], shortcut=[Conv(2, 3), layer]), "1.shortcut.1"),
+        (lambda: Parallel([[], [Residual([Sequential([layer])])]]), "1.1.0.0.0"),
+    ]:
+        network = as_network([Conv(2, 3), place()])
+        with pytest.raises(ValueError, match=rf"^layer {path} \(NotebookPool\).{method} returned"):
+            network.fit(X, y)
+        layer._owner = None
+
+
 # --- containers of one's own ----------------------------------------------------------------
 
 
@@ -450,6 +467,23 @@ def test_own_containers(own, place, rng, dtype, tmp_path):
         network.save(tmp_path / "network")
 
 
+def test_derived_classes_are_not_fused(rng):
+    class Shifted(Conv):
+        def fprop(self, input):
+            return super().fprop(input) - 0.1
+
+    class Mean(Pool):
+        def bprop(self, output_grad):
+            return super().bprop(output_grad / 2)
+
+        def fprop(self, input):
+            return super().fprop(input) / 2
+
+    X, y = stripes(4, rng)
+    f = [Shifted(2, 3), Activation("relu"), Mean(3, 1)]
+    check(as_network([Conv(2, 3), Residual([Sequential(f)])]).check_gradients(X, y))
+
+
 @own_classes
 def test_own_containers_in_residuals_share_the_gradient(own, rng):
     """x + f(x) and its shortcut get one gradient: what writes to it has its own copy."""
@@ -468,7 +502,7 @@ def test_names_in_own_containers(rng):
 
 
 def test_own_containers_lend_to_their_layers(rng):
-    """Also to those that nobody named as children: in predictions none keeps anything."""
+    """Also to those that nobody named as children: none keeps anything of a prediction."""
     X, y = stripes(12, rng)
     seen = []
 
@@ -503,6 +537,19 @@ def test_options_inside_of_own_containers_are_taken_up(rng):
         assert not np.array_equal(network.predict_proba(X), before)
     before = network.predict_proba(X)
     block.layers.append(Activation("sigmoid"))
+    assert not np.array_equal(network.predict_proba(X), before)
+
+
+def test_a_container_may_move_into_one_of_the_users(rng):
+    X, y = stripes(12, rng)
+    block = Block(2)
+    network = as_network([block]).fit(X, y, max_iter=1)
+    network.layers[0] = outer = Branches(2)
+    outer.left = block
+    outer.bprop = lambda output_grad: None  # its gradients are no matter here
+    network.fit(X, y, 0.0, max_iter=1)
+    before = network.predict_proba(X)
+    block.layers[1].type = "sigmoid"
     assert not np.array_equal(network.predict_proba(X), before)
 
 
@@ -598,9 +645,8 @@ def test_what_layers_keep_is_never_written_to_again(place, in_memory, rng):
     network.fit(X, y, max_iter=3, batch_size=16)
     network.predict(X[:7])
     network.predict(-X)
-    kept = [
-        pair for _, layer in walked(network) if isinstance(layer, Keeper) for pair in layer.kept
-    ]
+    keepers = [layer for _, layer in walked(network) if isinstance(layer, Keeper)]
+    kept = [pair for keeper in keepers for pair in keeper.kept]
     assert len(kept) > 20
     assert all(np.array_equal(array, before) for array, before in kept)
     network = as_network(place(Keeper))
