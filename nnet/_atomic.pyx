@@ -192,6 +192,13 @@ cdef class AtWork:
 
 # --- steps and trainings --------------------------------------------------------------
 
+def all_writable(list arrays):
+    for array in arrays:
+        if not isinstance(array, np.ndarray) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>array):
+            return False
+    return True
+
+
 def write_all(list targets, list sources):
     """targets[i][...] = sources[i] for all of them. Shapes and dtypes are checked before."""
     for target, source in zip(targets, sources):

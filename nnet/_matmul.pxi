@@ -144,7 +144,7 @@ cdef void product_row(
         product_chains(out, a, a_inner, b, b_inner, go_on, 3)
 
 
-cdef void pack_block(real *panel, Py_ssize_t width, const real *b, const Product *job,
+cdef inline void pack_block(real *panel, Py_ssize_t width, const real *b, const Product *job,
                      Py_ssize_t n_inner, Py_ssize_t n_cols) noexcept nogil:
     """Columns of b side by side, zeros after the last."""
     cdef Py_ssize_t t, j
@@ -168,6 +168,14 @@ cdef Py_ssize_t readable_rows(const Product *job, Py_ssize_t col, Py_ssize_t wid
 
 cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexcept nogil:
     """One block of columns and one part of the rows."""
+    if job.n_inner > MAX_RUN:
+        product_tiles(job, unit, a, True)
+    else:
+        product_tiles(job, unit, a, False)      # short sums pay nothing for long ones
+
+
+cdef inline void product_tiles(const Product *job, Py_ssize_t unit, const real *a,
+                               bint in_blocks) noexcept nogil:
     cdef const real *b = <const real *>job.b
     cdef const real *bias = <const real *>job.bias
     cdef real *out = <real *>job.out
@@ -183,7 +191,7 @@ cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexc
     cdef Py_ssize_t n_tiles = (n_rows + MAX_FEATURES - 1) // MAX_FEATURES
     cdef Py_ssize_t readable = readable_rows(job, col, width)
     cdef Py_ssize_t t, t_end, i, n, tile, pitch, row, n_chains, at
-    cdef bint in_blocks = job.n_inner > MAX_RUN, go_on, added
+    cdef bint go_on, added
     cdef real memory[PANEL_SIZE + VECTOR_BYTES]
     cdef real corner[TILE_BYTES]
     cdef real *panel = <real *>((<size_t>memory + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES)
@@ -223,12 +231,13 @@ cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexc
             if added:
                 add_block(out + at, errors + at if errors != NULL else NULL, job.n_cols, corner,
                           width, n, n_cols)
-            elif n_cols < width:
-                copy_tile(out + at, job.n_cols, corner, width, n, n_cols)
+                place, row = out + at, job.n_cols
             if t_end == job.n_inner:
-                finish_tile(out + at, errors + at if errors != NULL else NULL, job.n_cols, n,
-                            n_cols, <real>job.divisor, bias + col if bias != NULL else NULL,
-                            job.with_relu)
+                finish_tile(place, errors + at if errors != NULL else NULL, row, n, n_cols,
+                            n_cols if added else width, <real>job.divisor,
+                            bias + col if bias != NULL else NULL, job.with_relu)
+            if n_cols < width and not added:
+                copy_tile(out + at, job.n_cols, corner, width, n, n_cols)
 
 
 cdef inline void copy_tile(real *dst, Py_ssize_t dst_row, const real *src, Py_ssize_t src_row,
@@ -265,22 +274,22 @@ cdef void add_block(real *out, real *errors, Py_ssize_t out_row, const real *blo
 
 
 cdef inline void finish_tile(real *tile, const real *errors, Py_ssize_t row, Py_ssize_t n_rows,
-                             Py_ssize_t n_cols, real divisor, const real *bias,
+                             Py_ssize_t n_cols, Py_ssize_t width, real divisor, const real *bias,
                              bint with_relu) noexcept nogil:
-    """What follows the sums, while they are in the L1 cache."""
+    """What follows the sums, while they are in the L1 cache; `width` columns may be changed."""
     cdef Py_ssize_t i, j
     for i in range(n_rows):
         if errors != NULL:
             for j in range(n_cols):
                 tile[j] += errors[i * row + j]
         if divisor != 1:
-            for j in range(n_cols):
+            for j in range(width):
                 tile[j] /= divisor
         if bias != NULL:
             for j in range(n_cols):
                 tile[j] += bias[j]
         if with_relu:
-            for j in range(n_cols):
+            for j in range(width):
                 tile[j] = <real>0 if tile[j] < 0 else tile[j]  # NaN stays
         tile += row
 

@@ -7,7 +7,7 @@ from operator import is_
 
 import numpy as np
 
-from nnet._atomic import AtWork, Transaction, Work, quietly
+from nnet._atomic import AtWork, Transaction, Work, all_writable, quietly
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import sums_of
@@ -273,12 +273,13 @@ class TrainingRun:
         if model.trace is not self.trace:
             self._lend()
         params = collect(self.trained, "params")
+        is_same = len(params) == len(self.params) and all(map(is_, params, self.params))
+        if is_same and all_writable(params):
+            return
         if len(params) != len(self.params):
             raise ValueError(
                 f"the callback left the parameters {self.names}, expected {before} as before"
             )
-        pairs = zip(params, self.params)
-        if any(new is not old or not new.flags.writeable for new, old in pairs):
-            model.check()
-            self.optimizer.exchange(params, self.names)
-            self.params = params
+        model.check()
+        self.optimizer.exchange(params, self.names)
+        self.params = params
