@@ -241,9 +241,7 @@ def as_values(y, dtype, name="y"):
     y = as_reals(y, name)
     y = quietly(partial(y.astype, dtype, copy=False))  # what overflows is found below
     if not np.isfinite(y).all():
-        raise ValueError(
-            f"{name} has NaN, infinite or too large values, expected finite {y.dtype}"
-        )
+        raise ValueError(f"{name} has NaN, infinite or too large values, expected finite {y.dtype}")
     return y
 
 

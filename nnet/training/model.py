@@ -98,9 +98,13 @@ class Model:
         }
         vars(self).update(plan)  # all at once: an interrupt leaves the old plan, or the new one
 
-    def copy(self):
-        """The same with arrays of its own; nobody may work with the layers meanwhile."""
-        return Model(copy.deepcopy(self.layers), **copy.deepcopy(self.attributes()), visit=None)
+    def copy(self, network):
+        """The same with arrays of its own; nobody may work with the layers meanwhile.
+
+        Layers of the user's own may know their network: it is not copied with them.
+        """
+        layers = copy.deepcopy(self.layers, {id(network): network})
+        return Model(layers, **copy.deepcopy(self.attributes()), visit=None)
 
     def attributes(self):
         """The arguments that make it, but the layers."""

@@ -222,7 +222,7 @@ class NeuralNetwork:
             model = self._fitted()
             with model.lock:
                 if self._model is model:
-                    return model.copy()
+                    return model.copy(self)
 
     @property
     def input_shape_(self):
@@ -397,18 +397,19 @@ class NeuralNetwork:
     def __getstate__(self):
         """What copies and pickles hold: no memory of work at hand, and no training."""
         model = None if self._model is None else self._copied_model()
-        return {
-            "layers": self.layers if model is None else model.layers,
-            "rng": self.rng,
-            "built_shape": self._built_shape,
-            "fitted": model and model.attributes(),
-        }
+        attributes = dict(vars(self))
+        for name in ("_model", "_transaction", "_is_changed"):
+            del attributes[name]
+        layers = self.layers if model is None else model.layers
+        return attributes | {"layers": layers, "fitted": model and model.attributes()}
 
     def __setstate__(self, state):
-        self.layers, self.rng = state["layers"], state["rng"]
-        self._start(built_shape=state["built_shape"])
-        if state["fitted"] is not None:
-            self._take(state["fitted"])
+        attributes = dict(state)
+        fitted = attributes.pop("fitted")
+        vars(self).update(attributes)
+        self._start(built_shape=self._built_shape)
+        if fitted is not None:
+            self._take(fitted)
 
     def save(self, path):
         """Write architecture and parameters to a safetensors file.

@@ -22,7 +22,7 @@ def publish(network, transaction):
             (layer, dict(vars(layer)) if is_own(layer) else copied_state(layer, memo))
             for layer in layers
         ]
-        published = None if model is None else model.copy()
+        published = None if model is None else model.copy(network)
         transaction.publish(published, states, saved_state(network.rng))
     return published
 
