@@ -60,25 +60,21 @@ class Pool(WindowMixin, Layer):
         self.output_shape(input_shape)
 
     def _find_geometry(self):
-        return {
-            "pool_h": self._window("pool_shape")[0],
-            "pool_w": self._window("pool_shape")[1],
-            "stride_y": self._window("strides")[0],
-            "stride_x": self._window("strides")[1],
-            "padding_mode": self._pads(),
-        }
+        return *self._window("pool_shape"), *self._window("strides"), self._pads()
 
     def fprop(self, input):
         output, switches = self._output(input), None
         if self.mode == "max":
             switches = self._switches(output.shape)
+        *sizes, padding_mode = self._geometry()
         pool_bc01(
             input,
             output,
             switches,
+            *sizes,
             mode=self.mode,
+            padding_mode=padding_mode,
             count_include_pad=self.count_include_pad,
-            **self._geometry(),
         )
         if self.training:
             self._kept = input.shape, output, switches
@@ -87,13 +83,15 @@ class Pool(WindowMixin, Layer):
     def bprop(self, output_grad):
         input_shape, _, switches = self._kept
         imgs_grad = self._scratch(input_shape, output_grad.dtype)
+        *sizes, padding_mode = self._geometry()
         return bprop_pool_bc01(
             output_grad,
             switches,
             imgs_grad,
+            *sizes,
             mode=self.mode,
+            padding_mode=padding_mode,
             count_include_pad=self.count_include_pad,
-            **self._geometry(),
         )
 
     def bprop_relu(self, output_grad):
@@ -105,7 +103,7 @@ class Pool(WindowMixin, Layer):
     def output_shape(self, input_shape):
         self._check_mode()
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
-        where = pool_geometry(*input_shape[2:], **self._geometry())
+        where = pool_geometry(*input_shape[2:], *self._geometry())
         return *input_shape[:2], where.out_h, where.out_w
 
     def _switches(self, out_shape):

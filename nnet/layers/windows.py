@@ -1,6 +1,7 @@
 """WindowMixin: what layers that slide windows over images share."""
 
 from operator import index
+from typing import Any
 
 from nnet.geometry import as_padding
 
@@ -26,10 +27,10 @@ class WindowMixin:
     """
 
     _WINDOW: str  # the name of the option that is its shape
-    _found_geometry: dict | None = None
+    _found_geometry: Any = None
 
     def _geometry(self):
-        """The keyword arguments of the kernel, but for the window."""
+        """What `_find_geometry` has found for the options as they are."""
         if self._found_geometry is None:
             vars(self)["_found_geometry"] = self._find_geometry()
         return self._found_geometry

@@ -27,7 +27,7 @@ def check(network, X, y, eps, max_checks):
     check_lengths(X, y)
     twin = copy.deepcopy(network)
     fitted = twin._model
-    arrays = None if fitted is None else fitted.copy().layers
+    arrays = None if fitted is None else fitted.copy(twin).layers
     model, target = _set_up(twin, X, y, fitted)
     layers = [
         (describe(name, layer), layer)

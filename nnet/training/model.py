@@ -157,9 +157,13 @@ class Model:
         """Refuse arrays that do not fit, such as one that the user has put in a layer."""
         follow(numbered(self.layers), "", Trace(check_arrays), (1, *self.image_shape))
 
-    def copy(self):
-        """The same with arrays of its own; nobody may work with the layers meanwhile."""
-        return Model(copy.deepcopy(self.layers), **copy.deepcopy(self.attributes()), visit=None)
+    def copy(self, network):
+        """The same with arrays of its own; nobody may work with the layers meanwhile.
+
+        Layers of the user's own may know their network: it is not copied with them.
+        """
+        layers = copy.deepcopy(self.layers, {id(network): network})
+        return Model(layers, **copy.deepcopy(self.attributes()), visit=None)
 
     def attributes(self):
         """The arguments that make it, but the layers."""

@@ -188,19 +188,29 @@ class NeuralNetwork:
 
     def _fitted(self):
         """The Model, in which all changes of options are taken up."""
-        model = self._model
-        if model is None:
-            raise ValueError(NOT_FITTED)
-        is_live = self._transaction is None or model is self._transaction.model
-        if is_live and (self._is_changed or not model.is_of(self._layers)):
-            children = numbered(check_layers(self.layers))
+        while True:
+            model = self._model
+            if model is None:
+                raise ValueError(NOT_FITTED)
+            if not self._is_live(model) or not (self._is_changed or not model.is_of(self._layers)):
+                return model
             with model.lock:
-                claim(self, children)
-                if model.signals:
-                    check_layout(children, model.input_shape)
-                model.plan(self.layers)
-                self._is_changed = False
-        return model
+                if self._is_live(model):  # still: no training has begun to change the layers
+                    self._take_up_changes(model)
+                    return model
+
+    def _is_live(self, model):
+        """Whether its layers are the network's own, not copies of them before a training."""
+        transaction = self._transaction
+        return self._model is model and (transaction is None or transaction.model is model)
+
+    def _take_up_changes(self, model):
+        children = numbered(check_layers(self.layers))
+        claim(self, children)
+        if model.signals:
+            check_layout(children, model.input_shape)
+        model.plan(self.layers)
+        self._is_changed = False
 
     def _is_current(self, model):
         return self._model is model
@@ -211,7 +221,7 @@ class NeuralNetwork:
             model = self._fitted()
             with model.lock:
                 if self._model is model:
-                    return model.copy()
+                    return model.copy(self)
 
     @property
     def input_shape_(self):
@@ -400,18 +410,19 @@ class NeuralNetwork:
     def __getstate__(self):
         """What copies and pickles hold: no memory of work at hand, and no training."""
         model = None if self._model is None else self._copied_model()
-        return {
-            "layers": self.layers if model is None else model.layers,
-            "rng": self.rng,
-            "built_shape": self._built_shape,
-            "fitted": model and model.attributes(),
-        }
+        attributes = dict(vars(self))
+        for name in ("_model", "_transaction", "_is_changed"):
+            del attributes[name]
+        layers = self.layers if model is None else model.layers
+        return attributes | {"_layers": layers, "fitted": model and model.attributes()}
 
     def __setstate__(self, state):
-        self.layers, self.rng = state["layers"], state["rng"]
-        self._start(built_shape=state["built_shape"])
-        if state["fitted"] is not None:
-            self._take(state["fitted"])
+        attributes = dict(state)
+        fitted = attributes.pop("fitted")
+        vars(self).update(attributes)
+        self._start(built_shape=self._built_shape)
+        if fitted is not None:
+            self._take(fitted)
 
     def save(self, path):
         """Write architecture and parameters to a safetensors file.

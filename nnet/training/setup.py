@@ -39,7 +39,7 @@ def publish(network, transaction):
         published = None
         if model is not None:
             with suppress(TypeError, ValueError):  # options that only the next training can take
-                published = model.copy()
+                published = model.copy(network)
         transaction.publish(published, states, saved_state(network.rng))
     return published
 

@@ -108,6 +108,35 @@ def test_a_copy_goes_its_own_way():
     assert everything(network, X) == before
 
 
+def test_a_copy_has_the_attributes_that_others_have_set():
+    class Named(NeuralNetwork):
+        pass
+
+    network = Named(cnn().layers, rng=0)
+    network.name = "of a class of the user's"
+    for twin in (copy.deepcopy(network), copy.deepcopy(network.fit(X, Y, max_iter=1))):
+        assert type(twin) is Named
+        assert twin.name == network.name
+        twin.fit(X, Y, max_iter=1)
+    assert bits(twin) == bits(network)
+
+
+class Knowing(Activation):
+    """A layer that knows its network."""
+
+
+def test_layers_may_know_their_network():
+    network = cnn()
+    network.layers[1] = Knowing("relu")
+    network.layers[1].network = network
+    for _ in range(2):
+        assert bits(network.fit(X, Y, max_iter=1)) == bits(cnn().fit(X, Y, max_iter=1))
+        for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+            assert everything(twin, X) == everything(network, X)
+            assert twin.layers[1].network is twin
+        assert len(network.check_gradients(X[:2], Y[:2], max_checks=1)) == 4
+
+
 # --- changes -----------------------------------------------------------------------------
 
 

@@ -66,7 +66,7 @@ def test_nothing_can_arrive_while_a_training_begins_or_ends(keep, rng):
     states = [(layer, dict(vars(layer))) for layer in network.layers]
     calls = (
         (transaction.begin, ()),
-        (transaction.publish, (network._model.copy(), states, saved_state(rng))),
+        (transaction.publish, (network._model.copy(network), states, saved_state(rng))),
         (transaction.end, ()),
     )
     for method, arguments in calls:
