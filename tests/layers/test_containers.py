@@ -62,9 +62,18 @@ def test_gradients_by_the_input(name, rng):
     np.testing.assert_allclose(grad, differences, rtol=1e-5, atol=1e-7)
 
 
-@structures
-def test_training_equals_pytorch(name, rng):
+@pytest.fixture
+def torch():
+    """PyTorch on one thread: several spin, and slow each other down on a busy machine."""
     torch = pytest.importorskip("torch")
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield torch
+    torch.set_num_threads(n_threads)
+
+
+@structures
+def test_training_equals_pytorch(name, torch, rng):
     X, y = stripes(24, rng, np.float64)
     network = network_of(name).build((1, 6, 6), 3, "float64")
     pairs = []
@@ -75,13 +84,16 @@ def test_training_equals_pytorch(name, rng):
         for ours, module in pairs
         if ours is layer
     }
-    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    params = list(twin.parameters())
+    velocities = [torch.zeros_like(param) for param in params]
     losses = []
     for _ in range(4):
-        optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(twin(torch.tensor(X)), torch.tensor(y))
-        loss.backward()
-        optimizer.step()
+        grads = torch.autograd.grad(loss, params)
+        with torch.no_grad():  # by hand: importing torch.optim takes seconds
+            for param, velocity, grad in zip(params, velocities, grads):
+                velocity.mul_(0.9).add_(grad)
+                param.sub_(0.1 * velocity)
         losses.append(loss.item())
     network.fit(X, y, 0.1, max_iter=4, shuffle=False, batch_size=24, momentum=0.9)
     np.testing.assert_allclose(network.loss_history_, losses, rtol=1e-9)

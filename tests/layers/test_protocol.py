@@ -1,7 +1,6 @@
 """What a network lends and asks of layers: the user's own classes, containers, losses, memory."""
 
 import copy
-import gc
 import pickle
 from functools import partial
 from itertools import pairwise
@@ -448,12 +447,12 @@ around = pytest.mark.parametrize("place", AROUND.values(), ids=AROUND)
 def test_own_containers(own, place, rng, dtype, tmp_path):
     X, y = stripes(40, rng, dtype)
     network = as_network(place(own), rng=4)
-    check(network.check_gradients(X[:4], y[:4]))
+    check(network.check_gradients(X[:4], y[:4], max_checks=5))
     network.fit(X, y, 0.05, max_iter=2, batch_size=16)
     assert network.loss_history_[1] < network.loss_history_[0]
     assert all(param.dtype == dtype for param in network.params())
     assert len(set(map(id, network.params()))) == len(network.params())
-    check(network.check_gradients(X[:4], y[:4]))
+    check(network.check_gradients(X[:4], y[:4], max_checks=5))
     probs = network.predict_proba(X)
     assert same(network.params(), as_network(place(own), rng=4).fit(X, y, 0.05, 2, 16).params())
     twins = [copy.deepcopy(network), pickle.loads(pickle.dumps(network))]
@@ -881,7 +880,6 @@ def test_nothing_is_lent_twice_at_a_time(view, kind):
     assert place not in map(address, others)
     assert len(set(map(address, others))) == 3
     del kept, others
-    gc.collect()
     again = [lend() for _ in range(4)]
     assert place in map(address, again)  # in the end it does serve again
 
