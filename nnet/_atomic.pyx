@@ -336,6 +336,8 @@ cdef class Transaction:
                 attributes = layer.__dict__
                 attributes.clear()
                 attributes.update(state)
+            if self.before is not None:     # its plan may not know of the latest options
+                network._is_changed = True
             self.put_back_rng()
             network._model = self.before
         network._transaction = None

@@ -148,6 +148,7 @@ def _fit(network, X, y, test, watch, args):
     interrupted = False
     with watch:
         try:
+            network.build(X.shape[1:])  # X has its channels where they belong: no more guesses
             network.fit(
                 X,
                 y,

@@ -153,7 +153,9 @@ class Layer(ABC):
         for name, value in self.__getstate__().items():
             try:
                 copies[name] = copy.deepcopy(value, memo)
-            except TypeError:
+            except MemoryError:
+                raise
+            except Exception:  # of what the user's class holds, in whatever way it fails
                 copies[name] = value
         return copies
 

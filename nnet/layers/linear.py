@@ -7,6 +7,8 @@ from nnet.layers.arguments import Option, as_count, check_axes
 from nnet.layers.base import Layer
 from nnet.layers.weighted import WeightedLayer
 
+MAX_TERMS = 1024  # of a sum in its own precision; longer ones are taken in double
+
 
 class Linear(WeightedLayer):
     """A matrix product with bias: (n_imgs, n_in) -> (n_imgs, n_out).
@@ -53,7 +55,8 @@ class Linear(WeightedLayer):
         input = self._kept
         matmul(input.T, output_grad, self.W_grad, divisor=max(len(input), 1))
         if self.use_bias:
-            np.add.reduce(output_grad, axis=0, out=self.b_grad)
+            many = len(output_grad) > MAX_TERMS
+            np.add.reduce(output_grad, axis=0, dtype=float if many else None, out=self.b_grad)
             self.b_grad /= max(len(input), 1)
         if not self.need_input_grad:
             return None

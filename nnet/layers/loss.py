@@ -38,7 +38,9 @@ class LossMixin(ABC):
     (n_imgs,) of class indices. Otherwise the target is an array of the scores'
     shape and dtype.
 
-    A loss of your own needs `fprop`, `loss` and `input_grad`.
+    A loss of your own derives from `Layer` and `LossMixin`: it needs `fprop`, `loss`,
+    `input_grad` and `output_shape`, and a `bprop`, which training does not call. For values
+    in place of classes it sets `is_classifier = False`.
     """
 
     is_classifier = True

@@ -212,6 +212,8 @@ def _of_one_kind(values, labels, name):
         raise TypeError(
             f"{name} has labels of types {names}, expected all bools, numbers or strings"
         )
+    if any(value[-1:] in ("\0", b"\0") for value in set(values) if isinstance(value, (str, bytes))):
+        raise ValueError(f"{name} has labels that end in a null character, which NumPy drops")
     if labels.dtype.kind in "OT":
         labels = np.array(values)
     has_integers = any(issubclass(kind, (int, np.integer)) for kind in kinds)

@@ -294,12 +294,12 @@ class Model:
 
     def _batches(self, n_imgs, batch_size):
         """The rows of one batch after the other; of none there is one, which is empty."""
-        if n_imgs == 1:  # the hot path
-            return ONE_IMAGE
         if n_imgs > FEW_IMAGES:
             batch_size = min(batch_size, max(FEW_IMAGES, CACHE_BYTES // self._image_bytes))
         if min(batch_size, n_imgs) * self._image_bytes > KEPT_BYTES:
             self._loans_of_predictions = None  # its memory is freed after this call
+        if n_imgs == 1:  # the hot path
+            return ONE_IMAGE
         starts = range(0, max(n_imgs, 1), batch_size)
         return [slice(start, min(start + batch_size, n_imgs)) for start in starts]
 

@@ -3,13 +3,11 @@
 import os
 from collections.abc import Mapping
 
-import numpy as np
-
 from nnet._atomic import write_all
-from nnet.layers.arguments import as_count
+from nnet.layers.arguments import as_count, as_float
 from nnet.layers.streams import as_generator
 from nnet.layers.tree import check_array, numbered, state_arrays, trained_arrays
-from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
+from nnet.training.data import Images, as_array, as_labels, as_values, check_lengths, encode
 from nnet.training.layouts import check_layout
 from nnet.training.model import NETWORKS, Model, remember
 from nnet.training.run import TrainingRun
@@ -369,7 +367,7 @@ class NeuralNetwork:
             raise ValueError(
                 f"state lacks {missing} and has the unknown {unknown}, expected {list(arrays)}"
             )
-        sources = [np.asarray(state[name]) for name in arrays]
+        sources = [as_array(state[name], f"state[{name!r}]") for name in arrays]
         for (name, array), source in zip(arrays.items(), sources):
             check_array(source, f"state[{name!r}]", array.shape, array.dtype)
             if not array.flags.writeable:
@@ -390,7 +388,7 @@ class NeuralNetwork:
         Parameters
         ----------
         X, y : as for `fit`; a few images are enough
-        eps : float
+        eps : float, greater than 0
             Each checked parameter is moved by this much, both ways.
         max_checks : int or None
             At most so many elements of each array, drawn at random; None for all.
@@ -402,10 +400,18 @@ class NeuralNetwork:
         """
         from nnet.training import gradients  # few programs need it
 
+        eps = as_float(eps, "eps")
+        if eps == 0:
+            raise ValueError("eps is 0, expected a number greater than 0")
+        if max_checks is not None:
+            max_checks = as_count(max_checks, "max_checks")
         check_layers(self.layers)
         return gradients.check(self, X, y, eps, max_checks)
 
     # --- copies and files -------------------------------------------------------
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.layers!r}, rng={self.rng!r})"
 
     def __getstate__(self):
         """What copies and pickles hold: no memory of work at hand, and no training."""

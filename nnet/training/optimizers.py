@@ -90,6 +90,11 @@ class SGD(Optimizer):
     """
 
     def __init__(self, params=(), learning_rate=0.1, momentum=0.0, nesterov=False):
+        if not np.iterable(params):
+            raise TypeError(
+                f"params is {params!r}, expected a list of arrays; a rate by its name, as in "
+                "SGD(learning_rate=0.1)"
+            )
         self.learning_rate = as_float(learning_rate, "learning_rate")
         self.momentum = as_float(momentum, "momentum")
         if self.momentum >= 1:

@@ -71,9 +71,6 @@ class TrainingRun:
             self.published = publish(network, transaction)
             self._set_up(transaction, classes, target)
             self._train()
-        except DivergedError:
-            transaction.keep = False
-            raise
         finally:
             transaction.end()
             self.optimizer.learning_rate = own_rate  # the next fit starts with it
@@ -174,7 +171,7 @@ class TrainingRun:
             # A diverging loss is reported as such, not as a warning about some overflow.
             losses, right = quietly(partial(self._step, rows))
             if not isfinite(losses):
-                raise DivergedError(
+                self._diverge(
                     f"the loss became {losses / len(rows)} in epoch {epoch}: try a smaller "
                     f"learning_rate than {self.optimizer.learning_rate}, or scale X to values "
                     "around 1"
@@ -232,18 +229,21 @@ class TrainingRun:
 
     def _end_epoch(self, progress):
         if not all(np.isfinite(param).all() for param in self.model.params()):
-            raise DivergedError(
-                f"a parameter became infinite or NaN in epoch {progress.epoch}: {ADVICE}"
-            )
+            self._diverge(f"a parameter became infinite or NaN in epoch {progress.epoch}: {ADVICE}")
         if self.validation is not None:
             val_loss, val_error = quietly(self._validate)
             if not isfinite(val_loss):
-                raise DivergedError(
+                self._diverge(
                     f"the validation loss became {val_loss} in epoch {progress.epoch}: {ADVICE}"
                 )
             progress = progress._replace(val_loss=val_loss, val_error=val_error)
         self.model.history = self.model.history.plus(progress)
         return progress
+
+    def _diverge(self, message):
+        """End the training: nothing of it is kept."""
+        self.transaction.keep = False
+        raise DivergedError(message)
 
     def _validate(self):
         return self.model.evaluate(

@@ -55,7 +55,10 @@ def check_layers(layers):
     layers = list(layers)
     for i, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            raise TypeError(f"layers[{i}] is {layer!r}, expected an instance of Layer")
+            raise TypeError(
+                f"layers[{i}] is {layer!r}, expected an instance of Layer, or of a class of yours "
+                "that is derived from it"
+            )
         if isinstance(layer, LossMixin) != (layer is layers[-1]):
             raise ValueError(
                 f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
@@ -64,6 +67,12 @@ def check_layers(layers):
     seen: dict[int, str] = {}
     for name, layer in numbered(layers).items():
         check_inside(layer, name, seen)
+    for name, layer in walk(numbered(layers)):
+        if callable(getattr(layer, "params", None)) and not isinstance(layer, ParamMixin):
+            raise TypeError(
+                f"{describe(name, layer)} has params() but is no ParamMixin, expected "
+                f"class {type(layer).__name__}(Layer, ParamMixin)"
+            )
     if not any(map(has_params, layers)):
         raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
     return layers

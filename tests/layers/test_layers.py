@@ -425,3 +425,12 @@ def test_setup_errors(layer, input_shape, message, rng):
 def test_repr_shows_what_is_not_default():
     assert repr(Conv(4, 3, groups=2)) == "Conv(n_feats=4, filter_shape=(3, 3), groups=2)"
     assert repr(Flatten()) == "Flatten()"
+
+
+def test_bias_gradient_over_many_rows():
+    """Naively summed, float32 is off by 1e-2 of it here."""
+    layer, n_imgs = Linear(2), 300_000
+    layer._setup((1, 3), np.random.default_rng(0))
+    layer.fprop(np.zeros((n_imgs, 3), np.float32))
+    layer.bprop(np.full((n_imgs, 2), 0.1, np.float32))
+    np.testing.assert_allclose(layer.b_grad, np.float64(np.float32(0.1)), rtol=1e-6)

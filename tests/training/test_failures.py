@@ -3,11 +3,13 @@
 import copy
 import gc
 import operator
+import os
 
 import numpy as np
 import pytest
 from trouble import assert_nothing_lent, bits, cnn, everything, images, steps
 
+import nnet
 from nnet import (
     SGD,
     Activation,
@@ -359,3 +361,48 @@ def test_a_failed_fit_leaves_the_optimizer_usable():
         network.fit(X, Y, raising(KeyError()), optimizer=optimizer)
     network.fit(X, Y, 0.05, max_iter=2, optimizer=optimizer)
     assert bits(network) == bits(cnn().fit(X, Y, 0.05, max_iter=2, momentum=0.9))
+
+
+# --- what is no failure of this training ----------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["another network's training", "a prediction"])
+def test_a_divergence_inside_of_a_callback_keeps_the_last_step(what):
+    network, other, seen = cnn().fit(X, Y, max_iter=1), cnn(rng=1), []
+
+    def callback(progress):
+        seen.append(bits(network))
+        if what == "a prediction":
+            network.predict(np.full_like(X, 3e38))
+        other.fit(X * 1e15, Y, learning_rate=1e30, max_iter=5)
+
+    with pytest.raises(DivergedError):
+        network.fit(X, Y, max_iter=2, callback=callback)
+    assert bits(network) == seen[-1]
+
+
+def test_an_option_changed_before_a_failing_fit_is_taken_up():
+    network = cnn().fit(X, Y, max_iter=1)
+    before = network.predict_proba(X)
+    network.layers[1].type = "tanh"
+    with pytest.raises(OSError):
+        network.fit(X, Y, learning_rate=lambda epoch: os.stat("/nothing/there"))
+    assert not np.array_equal(network.predict_proba(X), before)
+    assert np.array_equal(network.predict_proba(X), copy.deepcopy(network).predict_proba(X))
+
+
+class Stubborn(nnet.Flatten):
+    """Holds something whose copy fails in a way of its own."""
+
+    class Pointer:
+        def __deepcopy__(self, memo):
+            raise ValueError("pointers cannot be copied")
+
+    def _setup(self, input_shape, rng):
+        self.pointer = self.Pointer()
+
+
+def test_a_layer_that_holds_what_cannot_be_copied_trains_again():
+    network = nnet.NeuralNetwork([Stubborn(), nnet.Linear(3), nnet.LogRegression()], rng=0)
+    first = bits(network.fit(X, Y, max_iter=1))
+    assert bits(network.fit(X, Y, max_iter=1)) == first

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,7 @@ from nnet import (
     Conv,
     DivergedError,
     Flatten,
+    GlobalAveragePool,
     Linear,
     LogRegression,
     MeanSquaredError,
@@ -377,3 +379,40 @@ def test_numpy_scalars_in_an_object_array_are_labels():
     X, y = np.eye(4), np.array([np.str_("a"), np.str_("b")] * 2, dtype=object)
     network = NeuralNetwork([Linear(2), LogRegression()], rng=0).fit(X, y)
     assert network.classes_.tolist() == ["a", "b"]
+
+
+def test_parameters_without_the_mixin_are_refused():
+    """They would not be trained."""
+
+    class Half(Flatten):
+        def params(self):
+            return [np.ones(1)]
+
+    with pytest.raises(TypeError, match=r"layer 0 \(Half\) has params\(\) but is no ParamMixin"):
+        NeuralNetwork([Half(), Linear(2), LogRegression()])
+
+
+@pytest.mark.parametrize("labels", [["a\0", "a"], [b"a\0", b"a"]])
+def test_labels_that_numpy_would_cut_are_refused(labels):
+    with pytest.raises(ValueError, match="end in a null character"):
+        NeuralNetwork([Linear(2), LogRegression()]).fit(np.eye(4), labels * 2)
+
+
+@pytest.mark.parametrize("options", [{"eps": 0}, {"eps": -1}, {"max_checks": 0}])
+def test_checks_of_gradients_that_check_nothing(options, rng):
+    X, y = stripes(6, rng)
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is"):
+        small_cnn().check_gradients(X, y, **options)
+
+
+def test_one_large_image_leaves_no_memory_behind():
+    layers = [Conv(8, 3), Activation("relu"), GlobalAveragePool(), Linear(2), LogRegression()]
+    network = NeuralNetwork(layers, rng=0).build((1, 1200, 1200))
+    image = np.zeros((1, 1, 1200, 1200), np.float32)
+    tracemalloc.start()
+    try:
+        network.predict(image)
+        activation = 8 * image.nbytes  # the kernels keep less, for the next call
+        assert tracemalloc.get_traced_memory()[0] < activation // 2
+    finally:
+        tracemalloc.stop()

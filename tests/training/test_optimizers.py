@@ -214,3 +214,8 @@ def test_state_and_load_state():
     assert SGD().state() == {}
     with pytest.raises(ValueError, match="state has .*, expected"):
         sgd.load_state({})
+
+
+def test_a_rate_in_place_of_parameters():
+    with pytest.raises(TypeError, match=r"params is 0.1, expected .*SGD\(learning_rate=0.1\)"):
+        SGD(0.1)

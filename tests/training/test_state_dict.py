@@ -220,3 +220,12 @@ def test_linear_networks_too(rng):
         "2.W": (4, 3),
         "2.b": (3,),
     }
+
+
+def test_masked_arrays_are_refused(rng):
+    network = nested().fit(*stripes(30, rng), 0.01, max_iter=1)
+    state = network.state_dict()
+    name = next(iter(state))
+    state[name] = np.ma.array(state[name], mask=True)
+    with pytest.raises(TypeError, match="expected an array without a mask"):
+        network.load_state_dict(state)
