@@ -1,7 +1,7 @@
 """Which axes of X are what: images with channels first, or signals."""
 
 from nnet.layers.pool import GlobalAveragePool
-from nnet.layers.tree import describe, walk
+from nnet.layers.tree import describe, held, walk
 from nnet.layers.windows import WindowMixin
 
 LAST_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA: an axis of so many at the end is one of channels
@@ -21,6 +21,7 @@ def check_layout(children, input_shape, known_shape=None):
     ValueError
     """
     layers = list(walk(children))
+    layers += [("", layer) for layer in held([layer for _, layer in layers])]
     windows = [(name, layer) for name, layer in layers if isinstance(layer, WindowMixin)]
     n_axes = len(input_shape)
     if n_axes == 1 or not any(

@@ -14,6 +14,7 @@ from nnet.layers.tree import (
     check_inside,
     describe,
     has_params,
+    held,
     is_own,
     numbered,
     trained_arrays,
@@ -30,6 +31,7 @@ def publish(network, transaction):
     check_owners(network, children)
     with nullcontext() if model is None else model.lock:
         layers = [layer for _, layer in walk(children)]
+        layers += held(layers)
         memo = {id(known): known for known in (network, *layers)}
         states = [
             # nnet's own layers never write to the arrays of an earlier training.

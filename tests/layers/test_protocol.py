@@ -953,3 +953,48 @@ def test_branches_may_keep_their_outputs_for_ever(rng):
     assert np.array_equal(plain.predict_proba(X), collecting.predict_proba(X))
     assert len(outputs) > 48
     assert all(np.array_equal(array, before) for array, before in outputs)
+
+
+class Shell(Layer, ParamMixin):
+    """Holds a layer of nnet's in an attribute, and runs it."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def _setup(self, input_shape, rng):
+        self.inner._setup(input_shape, rng)
+
+    def fprop(self, input):
+        return self.inner.fprop(input)
+
+    def bprop(self, output_grad):
+        return self.inner.bprop(output_grad)
+
+    def params(self):
+        return self.inner.params()
+
+    def param_grads(self):
+        return self.inner.param_grads()
+
+    def output_shape(self, input_shape):
+        return self.inner.output_shape(input_shape)
+
+
+def test_a_failed_fit_puts_a_held_layer_back(rng):
+    X, y = stripes(24, rng)
+    inner = Conv(2, (3, 3))
+    network = NeuralNetwork([Shell(inner), Flatten(), Linear(3), LogRegression()], rng=0)
+    network.fit(X, y, 0.01, max_iter=1)
+    W, values, probs = inner.W, inner.W.copy(), network.predict_proba(X)
+    with pytest.raises(ZeroDivisionError):
+        network.fit(X, y, lambda epoch: 1 / 0)
+    assert network.layers[0].inner is inner and inner.W is W
+    assert np.array_equal(inner.W, values)
+    assert np.array_equal(network.predict_proba(X), probs)
+
+
+def test_windows_of_a_held_layer_decide_about_signals(rng):
+    X, y = stripes(24, rng)
+    network = NeuralNetwork([Shell(Conv(2, (3, 3))), Flatten(), Linear(3), LogRegression()])
+    with pytest.raises(ValueError, match=r"the windows of Conv are 3 high.*to_bc01"):
+        network.fit(X[:, 0, :, :5], y)
