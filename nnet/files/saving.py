@@ -31,9 +31,8 @@ from nnet.layers.tree import (
     follow,
     has_params,
     is_own,
+    named_arrays,
     numbered,
-    state_arrays,
-    trained_arrays,
     walk,
 )
 from nnet.training.data import bc01_shape
@@ -67,7 +66,7 @@ def save(model, path):
     }
     _plan(model.layers, model.input_shape, model.target_shape, model.classes, check_arrays)
     _classes_from_json(json.loads(_dumps(classes)))
-    arrays = trained_arrays(children) | state_arrays(children)
+    arrays = named_arrays(children)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             prefix, _, attribute = name.rpartition(".")

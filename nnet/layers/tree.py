@@ -103,6 +103,11 @@ def state_arrays(children):
     }
 
 
+def named_arrays(children):
+    """{name: array} of both: trained arrays, then state."""
+    return trained_arrays(children) | state_arrays(children)
+
+
 def _names(layer):
     """Of the arrays in `params()`: those of the attributes that hold them, if there are any."""
     if is_own(layer):

@@ -66,9 +66,5 @@ class WeightedLayer(Layer, ParamMixin):
         W_inc += W_grad
         return [W_inc, *b_grad]
 
-    def _bias(self):
-        """What the forward pass adds: b, or None without a bias."""
-        return self.b if self.use_bias else None
-
     def _bias_grad(self):
         return self.b_grad if self.use_bias else None

@@ -8,7 +8,7 @@ import numpy as np
 from nnet._atomic import AtWork
 from nnet.layers import ParamMixin
 from nnet.layers.streams import as_generator, as_streams
-from nnet.layers.tree import collect, describe, numbered, state_arrays, walk
+from nnet.layers.tree import collect, describe, named_arrays, numbered, walk
 from nnet.training.data import as_images, as_labels, as_values, check_lengths, encode
 from nnet.training.setup import set_up
 
@@ -27,7 +27,7 @@ def check(network, X, y, eps, max_checks):
     check_lengths(X, y)
     twin = copy.deepcopy(network)
     fitted = twin._model
-    arrays = None if fitted is None else fitted.copy(twin).layers
+    arrays = None if fitted is None else fitted.copied_arrays()
     model, target = _set_up(twin, X, y, fitted)
     layers = [
         (describe(name, layer), layer)
@@ -35,7 +35,8 @@ def check(network, X, y, eps, max_checks):
         if isinstance(layer, ParamMixin)
     ]
     if arrays is not None:
-        _copy_arrays(arrays, model.layers)
+        for name, array in named_arrays(numbered(model.layers)).items():
+            array[...] = arrays[name]
     names = [f"{name}.params()[{j}]" for name, layer in layers for j in range(len(layer.params()))]
     images = X.reshape(len(X), *model.image_shape)
 
@@ -68,18 +69,6 @@ def _set_up(twin, X, y, fitted):
     shapes = X.shape[1:], X.dtype, classes, target.shape[1:], len(X)
     model = set_up(twin, streams, *shapes, known_shape=twin._built_shape, signals=signals)
     return model, model.as_target(target)
-
-
-def _copy_arrays(sources, layers):
-    """Give layers the values of the fitted ones."""
-    pairs = zip(walk(numbered(sources)), walk(numbered(layers)))
-    for (_, source), (_, layer) in pairs:
-        if isinstance(layer, ParamMixin):
-            for param, value in zip(layer.params(), source.params()):
-                param[...] = value
-    states = state_arrays(numbered(sources))
-    for name, array in state_arrays(numbered(layers)).items():
-        array[...] = states[name]
 
 
 def _compare(name, param, grad, loss, eps, max_checks):

@@ -21,6 +21,7 @@ from nnet.layers.tree import (
     describe,
     follow,
     held,
+    named_arrays,
     numbered,
     trained_arrays,
     walk,
@@ -189,6 +190,11 @@ class Model:
     def params(self):
         """All trained arrays, first layer first."""
         return list(trained_arrays(numbered(self.layers)).values())
+
+    def copied_arrays(self):
+        """Copies of all trained arrays and of all state, by name."""
+        arrays = named_arrays(numbered(self.layers))
+        return {name: copy.deepcopy(array) for name, array in arrays.items()}
 
     # --- work ---------------------------------------------------------------------
 

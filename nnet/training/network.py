@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from nnet._atomic import write_all
 from nnet.layers.arguments import as_count, as_float
 from nnet.layers.streams import as_generator
-from nnet.layers.tree import check_array, numbered, state_arrays, trained_arrays
+from nnet.layers.tree import check_array, named_arrays, numbered
 from nnet.training.data import Images, as_array, as_labels, as_values, check_lengths, encode
 from nnet.training.layouts import check_layout
 from nnet.training.model import NETWORKS, Model, remember
@@ -193,7 +193,8 @@ class NeuralNetwork:
             model = self._model
             if model is None:
                 raise ValueError(NOT_FITTED)
-            if not self._is_live(model) or not (self._is_changed or not model.is_of(self._layers)):
+            is_stale = self._is_changed or not model.is_of(self._layers)
+            if not (is_stale and self._is_live(model)):
                 return model
             with model.lock:
                 if self._is_live(model):  # still: no training has begun to change the layers
@@ -216,13 +217,16 @@ class NeuralNetwork:
     def _is_current(self, model):
         return self._model is model
 
-    def _copied_model(self):
-        """A copy of the Model as it is at one moment, between two steps of a training."""
+    def _at_one_moment(self, read):
+        """What a function makes of the Model, between two steps of a training."""
         while True:
             model = self._fitted()
             with model.lock:
                 if self._model is model:
-                    return model.copy(self)
+                    return read(model)
+
+    def _copied_model(self):
+        return self._at_one_moment(lambda model: model.copy(self))
 
     @property
     def input_shape_(self):
@@ -341,8 +345,7 @@ class NeuralNetwork:
         A name is the numbers and names of the layers, one inside of the other, and that of
         the array: "5.shortcut.0.W" is W of the first layer of layer 5's shortcut.
         """
-        children = numbered(self._copied_model().layers)
-        return trained_arrays(children) | state_arrays(children)
+        return self._at_one_moment(Model.copied_arrays)
 
     def load_state_dict(self, state):
         """Copy arrays into the network, which `fit` or `build` has set up.
@@ -363,7 +366,7 @@ class NeuralNetwork:
         if not isinstance(state, Mapping):
             raise TypeError(f"state is a {type(state).__name__}, expected a dict of arrays by name")
         children = numbered(model.layers)
-        arrays = trained_arrays(children) | state_arrays(children)
+        arrays = named_arrays(children)
         missing = [name for name in arrays if name not in state]
         unknown = [name for name in state if name not in arrays]
         if missing or unknown:

@@ -228,7 +228,7 @@ class TrainingRun:
             )
 
     def _end_epoch(self, progress):
-        if not all(np.isfinite(param).all() for param in self.model.params()):
+        if not all(np.isfinite(param).all() for param in self.params):
             self._diverge(f"a parameter became infinite or NaN in epoch {progress.epoch}: {ADVICE}")
         if self.validation is not None:
             val_loss, val_error = quietly(self._validate)

@@ -198,7 +198,7 @@ def check_owners(network, children):
             layer is other for _, other in walk(numbered(owner.layers))
         ):
             raise ValueError(
-                f"layer {name} ({type(layer).__name__}) belongs to another network, expected a "
+                f"{describe(name, layer)} belongs to another network, expected a "
                 "layer of its own for each: copy.deepcopy(layers) makes some"
             )
 

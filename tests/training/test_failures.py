@@ -164,11 +164,12 @@ def test_a_fitted_network_stays_what_it_was(name, make_rng, monkeypatch):
     assert everything(network.fit(X, Y, max_iter=1), X) == everything(twin.fit(X, Y, max_iter=1), X)
 
 
-@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize(
+    "name",  # before the first fit there is nothing to copy
+    [name for name, (*_, break_it) in FAILURES.items() if break_it is not break_copying],
+)
 def test_an_unfitted_network_stays_unfitted(name, monkeypatch):
     options, error, break_it = FAILURES[name]
-    if break_it is break_copying:
-        pytest.skip("there is nothing to copy")
     network = moody(RNGS[1])
     rng, attributes = str(network.rng.bit_generator.state), [set(vars(v)) for v in network.layers]
     with monkeypatch.context() as patch:
