@@ -7,7 +7,7 @@ from nnet.layers.base import Layer
 from nnet.layers.loss import LossMixin
 from nnet.layers.program import Program
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import Trace, check_inside, describe, follow, held, numbered, walk
+from nnet.layers.tree import Trace, check_inside, describe, follow, held, layers_in, numbered
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -62,7 +62,7 @@ class Container(Layer):
     def _setup(self, input_shape, rng):
         """Set the layers inside up, outside of a network: it does that itself."""
         check_inside(self, "", {})
-        layers = [layer for _, layer in walk(self.children)]
+        layers = layers_in(self.children)
         streams = dict(zip(map(id, layers), as_streams(rng).of_layers(layers, "layer")))
         for layer in layers + held(layers):
             layer.dtype, layer.signals = self.dtype, self.signals

@@ -23,6 +23,11 @@ def walk(children, prefix=""):
         yield from walk(layer.children, f"{prefix}{key}.")
 
 
+def layers_in(children):
+    """All layers, depth first."""
+    return [layer for _, layer in walk(children)]
+
+
 def describe(name, layer):
     """A layer, as errors name it; a container that is at work alone has no name."""
     return f"layer {name} ({type(layer).__name__})" if name else type(layer).__name__
@@ -72,7 +77,7 @@ def held(layers):
             items = value.values() if isinstance(value, dict) else value
             for item in items if isinstance(value, (list, tuple, dict)) else [value]:
                 if isinstance(item, Layer) and id(item) not in known and item._owner is None:
-                    inside = [item, *(layer for _, layer in walk(item.children))]
+                    inside = [item, *layers_in(item.children)]
                     found += inside
                     known.update(map(id, inside))
                     waiting += [layer for layer in inside if not is_own(layer)]

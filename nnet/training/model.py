@@ -21,10 +21,10 @@ from nnet.layers.tree import (
     describe,
     follow,
     held,
+    layers_in,
     named_arrays,
     numbered,
     trained_arrays,
-    walk,
 )
 from nnet.training.data import batch_of, bc01_shape
 from nnet.training.progress import DivergedError, History
@@ -99,7 +99,7 @@ class Model:
 
     def plan(self, layers, visit=check_arrays, n_imgs=1):
         """Find the shapes and the passes that follow from the layers and their options."""
-        every = [layer for _, layer in walk(numbered(layers))]
+        every = layers_in(numbered(layers))
         for layer in every:
             vars(layer).pop("_programs", None)
         for layer in every + held(every):
@@ -204,7 +204,7 @@ class Model:
         Random numbers go on where those of the loans `before` are.
         """
         passing = []
-        layers = [layer for _, layer in walk(numbered(self.layers))]
+        layers = layers_in(numbered(self.layers))
         layers += held(layers)
         makers = streams.of_layers(layers, "work") if streams else [None] * len(layers)
         rngs = {id(layer): partial(getattr, work, "rng") for layer, work in before}

@@ -12,7 +12,7 @@ from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import sums_of
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect, numbered, trained_arrays, walk
+from nnet.layers.tree import collect, layers_in, numbered, trained_arrays
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.optimizers import as_optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
@@ -137,7 +137,7 @@ class TrainingRun:
         """What the layers are lent for each step, by the plan of the model."""
         self.trace = self.model.trace
         self.loans = self.model.loans(training=True, streams=self.streams, before=self.loans)
-        layers = [layer for _, layer in walk(numbered(self.model.layers))]
+        layers = layers_in(numbered(self.model.layers))
         self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
         self.names = list(trained_arrays(numbered(self.model.layers)))
 

@@ -16,6 +16,7 @@ from nnet.layers.tree import (
     has_params,
     held,
     is_own,
+    layers_in,
     numbered,
     trained_arrays,
     walk,
@@ -30,7 +31,7 @@ def publish(network, transaction):
     children = numbered(network.layers)
     check_owners(network, children)
     with nullcontext() if model is None else model.lock:
-        layers = [layer for _, layer in walk(children)]
+        layers = layers_in(children)
         layers += held(layers)
         memo = {id(known): known for known in (network, *layers)}
         states = [
@@ -102,7 +103,7 @@ def set_up(
         For layers that do not fit together, or belong to another network.
     """
     children = numbered(network.layers)
-    layers = [layer for _, layer in walk(children)]
+    layers = layers_in(children)
     claim(network, children)
     if signals is None:
         signals = check_layout(children, input_shape, known_shape)
