@@ -33,7 +33,9 @@ class AtWork:
 
 class Transaction:
     keep: bool
+    is_forked: bool
     model: Any
+    layers: list[Any] | None
     thread: int
     def __init__(self, network: Any) -> None: ...
     def begin(self) -> None: ...

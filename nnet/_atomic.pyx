@@ -290,10 +290,15 @@ cdef class Transaction:
         Whether there is a step to keep.
     model : Model or None
         What is trained; set once the layers are set up.
+    layers : list or None
+        Copies of the layers as they were, if they were not fitted.
+    is_forked : bool
+        Whether this is the copy, in a child process, of a training that goes on in its parent:
+        another training may end it.
     """
 
-    cdef public bint keep
-    cdef public object model
+    cdef public bint keep, is_forked
+    cdef public object model, layers
     cdef readonly long thread
     cdef object network, before, put_back_rng
     cdef list states
@@ -305,6 +310,9 @@ cdef class Transaction:
     def begin(self):
         """From now on other trainings of the network are refused."""
         network = self.network
+        cdef Transaction other = network._transaction
+        if other is not None and other.is_forked:
+            other.end()
         if network._transaction is not None:
             raise RuntimeError(
                 "this network is being trained, expected the end of that call of fit first"

@@ -3,6 +3,7 @@
 import math
 from contextlib import suppress
 from operator import index
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -88,6 +89,10 @@ class Option:
 
     def __set_name__(self, owner, name):
         self.name = name
+
+    if TYPE_CHECKING:
+
+        def __get__(self, layer, owner) -> Any: ...
 
     def __set__(self, layer, value):
         vars(layer)[self.name] = self.check(value, self.name, *self.arguments)

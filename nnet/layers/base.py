@@ -3,6 +3,7 @@
 import copy
 import inspect
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +28,9 @@ class Layer(ABC):
     need_input_grad : bool
         A network sets it to False for its first layer with parameters, whose
         `bprop` may then return None: nobody reads its input gradient.
-    children : dict of str to Layer
+    children : dict of str to Layer, read-only
         The layers inside of this one, by the names that their arrays have in a
-        network's `state_dict`.
+        network's `state_dict`. A layer of your own that has some defines the property.
     """
 
     dtype = np.dtype(np.float32)
@@ -37,9 +38,9 @@ class Layer(ABC):
     training = True
     need_input_grad = True
 
-    _kept = None  # what fprop keeps for bprop; a network drops it after each step
-    _work = None  # the Work that a network lends the layer
-    _owner = None  # a weak reference to the network that has set it up
+    _kept: Any = None  # what fprop keeps for bprop; a network drops it after each step
+    _work: Any = None  # the Work that a network lends the layer
+    _owner: Any = None  # a weak reference to the network that has set it up
     _TRANSIENT: tuple[str, ...] = ("training", "need_input_grad", "_kept", "_work", "_owner")
 
     @property
@@ -85,10 +86,17 @@ class Layer(ABC):
         return {}
 
     def _set_arrays(self, arrays):
-        """Take arrays by name, as if training had made them."""
-        vars(self).update(arrays)
+        """Take arrays by name, as if training had made them, and new ones for the gradients."""
+        vars(self).update(arrays | {f"{name}_grad": None for name in self.param_names()})
+        self._make_grads()
+
+    def _make_grads(self):
+        """An array for the gradient of each trained array, where there is none that fits."""
+        attributes = vars(self)
         for name in self.param_names():
-            vars(self)[f"{name}_grad"] = np.zeros_like(arrays[name])
+            array, grad = attributes[name], attributes.get(f"{name}_grad")
+            if grad is None or (grad.shape, grad.dtype) != (array.shape, array.dtype):
+                attributes[f"{name}_grad"] = np.zeros(array.shape, array.dtype)
 
     # --- options --------------------------------------------------------------------
 

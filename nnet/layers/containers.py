@@ -1,5 +1,7 @@
 """Layers of layers: Sequential, Residual and Parallel."""
 
+from typing import Any
+
 import numpy as np
 
 from nnet.layers.arguments import Option, as_word
@@ -32,8 +34,8 @@ class Container(Layer):
     """What containers share: programs that run the layers inside."""
 
     _is_container = True
-    _programs = None  # those that a network has made
-    _running = None  # those of the last forward pass
+    _programs: Any = None  # those that a network has made
+    _running: Any = None  # those of the last forward pass
     _TRANSIENT = (*Layer._TRANSIENT, "_programs", "_running")
 
     def __init_subclass__(cls, **options):

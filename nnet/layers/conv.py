@@ -83,7 +83,6 @@ class Conv(WindowMixin, WeightedLayer):
         return shapes | ({"b": (self.n_feats,)} if self.use_bias else {})
 
     def _fans(self, W_shape):
-        """Inputs that one output pixel sees, and outputs that one input pixel reaches."""
         group_channels, n_feats, fil_h, fil_w = W_shape
         return group_channels * fil_h * fil_w, n_feats // self.groups * fil_h * fil_w
 

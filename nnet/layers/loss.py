@@ -1,7 +1,7 @@
 """The last layers: LogRegression for classification, MeanSquaredError for regression."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,8 @@ class LossMixin(ABC):
     """
 
     is_classifier = True
+    fprop: Any  # of the Layer
+    _one_pass: Any  # the `compare` of the nearest class that has one of its own
 
     def __init_subclass__(cls, **options):
         """A class that redefines a part of what `compare` computes is asked for all parts."""
@@ -52,7 +54,7 @@ class LossMixin(ABC):
         if "compare" in own:
             cls._one_pass = own["compare"]
         elif own.keys() & {"fprop", "loss", "input_grad"}:
-            cls.compare = LossMixin.compare
+            cls.compare = LossMixin.compare  # type: ignore[method-assign]
 
     @abstractmethod
     def loss(self, input, target):

@@ -1,5 +1,7 @@
 """Pool and GlobalAveragePool: summaries of neighbouring pixels."""
 
+from typing import Any
+
 import numpy as np
 
 from nnet._dense import bprop_relu
@@ -116,7 +118,8 @@ class Pool(WindowMixin, Layer):
 
 INTP, UINT8 = np.dtype(np.intp), np.dtype(np.uint8)
 
-WHOLE = {"mode": "avg", "padding_mode": "valid"}  # with a window of the image's size
+# With a window of the image's size:
+WHOLE: dict[str, Any] = {"mode": "avg", "padding_mode": "valid"}
 
 
 class GlobalAveragePool(Layer):

@@ -40,7 +40,7 @@ class Streams:
 
     def of_layers(self, layers, purpose):
         """A function for each of the layers, depth first: it makes the layer's stream."""
-        counts = {}
+        counts: dict[str, int] = {}
         for layer in layers:
             name = type(layer).__name__
             number = counts[name] = counts.get(name, -1) + 1

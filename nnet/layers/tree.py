@@ -69,19 +69,43 @@ def check_inside(layer, name, seen):
 
 
 def held(layers):
-    """Layers that the user's own among these keep in attributes, and don't name as children."""
+    """Layers that the user's own among these keep in attributes, and don't name as children.
+
+    What another network lists among its layers is not theirs: they may read it.
+    """
     found, known = [], set(map(id, layers))
     waiting = [layer for layer in layers if not is_own(layer)]
     for keeper in waiting:
-        for value in vars(keeper).values():
-            items = value.values() if isinstance(value, dict) else value
-            for item in items if isinstance(value, (list, tuple, dict)) else [value]:
-                if isinstance(item, Layer) and id(item) not in known and item._owner is None:
-                    inside = [item, *layers_in(item.children)]
-                    found += inside
-                    known.update(map(id, inside))
-                    waiting += [layer for layer in inside if not is_own(layer)]
+        for item in layers_within(vars(keeper)):
+            if id(item) not in known and not is_listed(item):
+                inside = [item, *layers_in(item.children)]
+                found += inside
+                known.update(map(id, inside))
+                waiting += [layer for layer in inside if not is_own(layer)]
     return found
+
+
+def layers_within(value):
+    """The layers in lists, tuples and dicts, also inside of each other."""
+    waiting, seen = [value], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Layer):
+            yield value
+        elif isinstance(value, (list, tuple, dict)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
+
+
+def owner_of(layer):
+    """The network that has set it up, if that is still there."""
+    return None if layer._owner is None else layer._owner()
+
+
+def is_listed(layer):
+    """Whether it is among the layers, or the layers inside of these, of a network."""
+    owner = owner_of(layer)
+    return owner is not None and any(layer is other for other in layers_in(numbered(owner.layers)))
 
 
 def has_params(layer):

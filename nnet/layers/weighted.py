@@ -1,6 +1,7 @@
 """WeightedLayer: the common half of Conv and Linear."""
 
 import math
+from abc import abstractmethod
 
 import numpy as np
 
@@ -21,6 +22,9 @@ def as_given(value, name):
 
 class WeightedLayer(Layer, ParamMixin):
     """Weights W, biases b, and their gradients."""
+
+    W_grad: np.ndarray
+    b_grad: np.ndarray
 
     W = Option(as_given)
     b = Option(as_given)
@@ -45,6 +49,10 @@ class WeightedLayer(Layer, ParamMixin):
         if self.use_bias:
             arrays["b"] = np.zeros(shapes["b"], self.dtype)
         self._set_arrays(arrays)
+
+    @abstractmethod
+    def _fans(self, W_shape):
+        """Inputs that one output sees, and outputs that one input reaches."""
 
     def param_names(self):
         return ["W", "b"] if self.use_bias else ["W"]

@@ -1,9 +1,11 @@
 """WindowMixin: what layers that slide windows over images share."""
 
+from abc import abstractmethod
 from operator import index
 from typing import Any
 
 from nnet.geometry import as_padding
+from nnet.layers.base import Layer
 
 
 def as_padding_mode(value, name, words):
@@ -19,7 +21,7 @@ def as_plain(value):
         return tuple(map(as_plain, value))
 
 
-class WindowMixin:
+class WindowMixin(Layer):
     """Windows, strides and padding, and what they mean for signals.
 
     Images of height 1 that are signals have no height: a window, stride or padding that was
@@ -28,6 +30,11 @@ class WindowMixin:
 
     _WINDOW: str  # the name of the option that is its shape
     _found_geometry: Any = None
+    padding_mode: Any
+
+    @abstractmethod
+    def _find_geometry(self):
+        """What the kernels are told of the windows."""
 
     def _geometry(self):
         """What `_find_geometry` has found for the options as they are."""

@@ -21,6 +21,7 @@ from nnet.layers.tree import (
     describe,
     follow,
     held,
+    is_own,
     layers_in,
     named_arrays,
     numbered,
@@ -74,6 +75,10 @@ class Model:
     output_shape: tuple[int, ...]
     program: Program
     trace: Trace
+    _families: list[tuple[Layer, dict[str, Layer]]]  # the layers that have some inside
+    _predicts_new_arrays: bool  # whether nobody else holds what the loss predicts
+    _loans_of_predictions: Any
+    _image_bytes: int  # of one image's largest array
 
     def __init__(
         self,
@@ -108,6 +113,9 @@ class Model:
         trace = Trace(visit)
         layers = list(layers)
         shape = follow(numbered(layers), "", trace, (n_imgs, *self.image_shape))
+        if visit is check_arrays:  # they may be the user's, put in place of others
+            for layer in filter(is_own, every):
+                layer._make_grads()
         loss, scores_shape = layers[-1], trace.shapes[id(layers[-1])][0]
         self._check_targets(describe(len(layers) - 1, loss), loss, scores_shape)
         largest = max(prod(shape) for shapes in trace.shapes.values() for shape in shapes)
@@ -203,7 +211,7 @@ class Model:
 
         Random numbers go on where those of the loans `before` are.
         """
-        passing = []
+        passing: list[np.ndarray] = []
         layers = layers_in(numbered(self.layers))
         layers += held(layers)
         makers = streams.of_layers(layers, "work") if streams else [None] * len(layers)
@@ -334,12 +342,17 @@ def living(objects):
 def forget_other_threads():
     """In a forked child no thread goes on but the one that forked: undo what others were at.
 
-    A training of another thread keeps its last step if a callback showed it to everyone.
+    A training of another thread keeps its last step if a callback showed it to everyone; one
+    of this thread, which forked in a callback, ends if the child begins another.
     """
     thread = threading.get_ident()
     for network in living(NETWORKS):
         transaction = network._transaction
-        if transaction is not None and transaction.thread != thread:
+        if transaction is None:
+            continue
+        if transaction.thread == thread:
+            transaction.is_forked = True
+        else:
             model = transaction.model
             transaction.keep = model is not None and network._model is model
             transaction.end()

@@ -1,5 +1,6 @@
 """NeuralNetwork: layers that are trained together."""
 
+import copy
 import os
 from collections.abc import Mapping
 
@@ -127,7 +128,7 @@ class NeuralNetwork:
             Called with a `Progress` after each batch. Training stops if it returns True or
             raises `StopTraining`, and goes on if it returns None or False.
         optimizer : None, 'sgd' or Optimizer
-            None is SGD with the momentum given.
+            None is SGD with the momentum given. An instance is copied, and starts afresh.
 
         Returns
         -------
@@ -251,15 +252,15 @@ class NeuralNetwork:
 
     @property
     def loss_history_(self):
-        return self._attribute("history").loss
+        return list(self._attribute("history").loss)
 
     @property
     def val_loss_history_(self):
-        return self._attribute("history").val_loss
+        return list(self._attribute("history").val_loss)
 
     @property
     def val_error_history_(self):
-        return self._attribute("history").val_error
+        return list(self._attribute("history").val_error)
 
     def _attribute(self, name):
         model = self._model
@@ -421,12 +422,26 @@ class NeuralNetwork:
 
     def __getstate__(self):
         """What copies and pickles hold: no memory of work at hand, and no training."""
-        model = None if self._model is None else self._copied_model()
+        model, layers = None, self._unfitted_layers()
+        if self._model is not None:  # also since the line before
+            model = self._copied_model()
+            layers = model.layers
         attributes = dict(vars(self))
         for name in ("_model", "_transaction", "_is_changed"):
             del attributes[name]
-        layers = self.layers if model is None else model.layers
         return attributes | {"_layers": layers, "fitted": model and model.attributes()}
+
+    def _unfitted_layers(self):
+        """Copies of the layers as they were before the first training, if there is no Model."""
+        while self._model is None:
+            transaction = self._transaction
+            layers = None if transaction is None else transaction.layers
+            if layers is not None:
+                return layers
+            layers = copy.deepcopy(self.layers, {id(self): self})
+            if self._transaction is transaction and not (transaction and transaction.layers):
+                return layers
+        return None
 
     def __setstate__(self, state):
         attributes = dict(state)

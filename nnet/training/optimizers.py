@@ -1,6 +1,7 @@
 """Optimizers: how parameters change, given the directions to step against."""
 
 from abc import ABC, abstractmethod
+from copy import copy
 
 import numpy as np
 
@@ -24,7 +25,10 @@ class Optimizer(ABC):
 
     @abstractmethod
     def bind(self, params):
-        """Start afresh, on these parameters."""
+        """Start afresh, on these parameters, with new arrays of state.
+
+        `fit` does so with a copy of the optimizer that it is given.
+        """
 
     def exchange(self, params, names=None):
         """Go on with other arrays of the same shapes and dtypes in place of the parameters."""
@@ -80,8 +84,7 @@ class SGD(Optimizer):
     Parameters
     ----------
     params : list of arrays, optional
-        Changed in place by `step`. A network that the optimizer is given to
-        binds it to its own parameters.
+        Changed in place by `step`. `fit` binds a copy to those of the network.
     learning_rate : float
     momentum : float
         At least 0 and less than 1.
@@ -126,11 +129,11 @@ OPTIMIZERS = {"sgd": SGD}
 
 
 def as_optimizer(optimizer, learning_rate, momentum, nesterov):
-    """What `fit` is given, as an Optimizer."""
+    """What `fit` is given, as an Optimizer of its own: its parameters are yet to be bound."""
     if isinstance(optimizer, Optimizer):
         if momentum or nesterov:
             raise ValueError("momentum or nesterov is given, expected them in the optimizer alone")
-        return optimizer
+        return copy(optimizer)
     if optimizer is not None and not isinstance(optimizer, str):
         raise TypeError(
             f"optimizer is {optimizer!r}, expected one of {tuple(OPTIMIZERS)} or an Optimizer"

@@ -64,7 +64,6 @@ class TrainingRun:
         classes, target = self._targets(y)
         self.images.check_values()
         self.validation = self._validation(validation_data, classes)
-        own_rate = getattr(self.optimizer, "learning_rate", LEARNING_RATE)
         transaction = Transaction(network)
         try:
             transaction.begin()
@@ -73,7 +72,6 @@ class TrainingRun:
             self._train()
         finally:
             transaction.end()
-            self.optimizer.learning_rate = own_rate  # the next fit starts with it
 
     # --- setting up -----------------------------------------------------------------
 
@@ -206,7 +204,6 @@ class TrainingRun:
             if isfinite(loss_sum):
                 model.program.bprop(self._conform(compared.grad, scores.shape))
                 incs = collect(self.trained, "param_incs")
-                self._check_optimizer()
                 self.optimizer.step(incs)
         finally:
             at_work.end()
@@ -220,12 +217,6 @@ class TrainingRun:
                 f"{self.model.loss_name()}.input_grad returned shape {grad.shape}, expected {shape}"
             )
         return grad
-
-    def _check_optimizer(self):
-        if not all(map(is_, self.optimizer.params, self.params)):
-            raise RuntimeError(
-                "the optimizer was given to another fit meanwhile, expected one for each"
-            )
 
     def _end_epoch(self, progress):
         if not all(np.isfinite(param).all() for param in self.params):
@@ -260,6 +251,11 @@ class TrainingRun:
         except StopTraining:
             return True
         finally:
+            if network._transaction is not self.transaction:
+                raise RuntimeError(
+                    "this process was forked in a callback and trained the network anew, expected "
+                    "it to end before the callback does"
+                )
             network._model = self.published
         if not (answer is None or isinstance(answer, (bool, np.bool_))):
             raise TypeError(

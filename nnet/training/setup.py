@@ -1,5 +1,6 @@
 """Setting a network's layers up, so that a failure leaves them as they were."""
 
+import copy
 import weakref
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
@@ -18,6 +19,7 @@ from nnet.layers.tree import (
     is_own,
     layers_in,
     numbered,
+    owner_of,
     trained_arrays,
     walk,
 )
@@ -40,7 +42,9 @@ def publish(network, transaction):
             for layer in layers
         ]
         published = None
-        if model is not None:
+        if model is None:
+            transaction.layers = copy.deepcopy(network.layers, {id(network): network})
+        else:
             with suppress(TypeError, ValueError):  # options that only the next training can take
                 published = model.copy(network)
         transaction.publish(published, states, saved_state(network.rng))
@@ -180,9 +184,10 @@ def as_target_shape(scores_shape):
 def check_params(children):
     """Refuse a layer whose parameters are also those of a layer inside: each would step twice."""
     for name, layer in walk(children):
-        if isinstance(layer, ParamMixin) and layer.children:
-            inside = trained_arrays(layer.children)
-            names = {id(array): inner for inner, array in inside.items()}
+        inner = layer.children
+        if isinstance(layer, ParamMixin) and inner:
+            inside = trained_arrays(inner)
+            names = {id(array): key for key, array in inside.items()}
             for array in layer.params():
                 if id(array) in names:
                     raise ValueError(
@@ -193,13 +198,17 @@ def check_params(children):
 
 def check_owners(network, children):
     """Refuse layers that another network has trained, and still has."""
-    for name, layer in walk(children):
-        owner = None if layer._owner is None else layer._owner()
-        if owner not in (None, network) and any(
-            layer is other for _, other in walk(numbered(owner.layers))
-        ):
+    listed = list(walk(children))
+    inside = held([layer for _, layer in listed])
+    for name, layer in [*listed, *[("", layer) for layer in inside]]:
+        owner = owner_of(layer)
+        if owner in (None, network):
+            continue
+        others = layers_in(numbered(owner.layers))
+        if any(layer is other for other in others + held(others)):
+            where = "" if name else ", which a layer of yours keeps,"
             raise ValueError(
-                f"{describe(name, layer)} belongs to another network, expected a "
+                f"{describe(name, layer)}{where} belongs to another network, expected a "
                 "layer of its own for each: copy.deepcopy(layers) makes some"
             )
 
@@ -207,5 +216,6 @@ def check_owners(network, children):
 def claim(network, children):
     """Make the layers the network's own, if no other has trained them."""
     check_owners(network, children)
-    for _, layer in walk(children):
+    layers = layers_in(children)
+    for layer in layers + held(layers):
         layer._owner = weakref.ref(network)

@@ -15,6 +15,7 @@ from nnet import (
     Linear,
     LogRegression,
     NeuralNetwork,
+    Sequential,
     StopTraining,
 )
 
@@ -276,3 +277,23 @@ def test_a_schedule_with_a_memory_is_asked_once_an_epoch():
     network = cnn().fit(X, Y, schedule, max_iter=3)
     assert asked == [0, 1, 2]
     assert bits(network) == bits(cnn().fit(X, Y, lambda epoch: 0.1 / 2**epoch, max_iter=3))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_callback_may_put_a_layer_with_arrays_of_its_own_in_place_of_another(inside):
+    def callback(progress):
+        if progress.epoch == 1 and progress.epoch_done:
+            new = Linear(3)
+            new.W, new.b = (array.copy() for array in old.params())
+            layers = row.layers if inside else network.layers
+            layers[layers.index(old)] = new
+
+    expected = bits(cnn().fit(X, Y, max_iter=2))
+    network = cnn()
+    old = network.layers[4]
+    row = Sequential([old])
+    if inside:
+        network.layers[4] = row
+    network.fit(X, Y, max_iter=2, callback=callback)
+    assert bits(network) == expected
+    assert (row if inside else network).layers[-1 if inside else 4] is not old

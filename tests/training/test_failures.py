@@ -314,6 +314,82 @@ def test_a_layer_belongs_to_one_network(name, method):
     NeuralNetwork(nested(INSIDE[name](shared)), rng=1).fit(F, Y, max_iter=1)
 
 
+class Keeping(Layer, ParamMixin):
+    """Works with a layer that it keeps in an attribute, and does not name as a child."""
+
+    def __init__(self, inner):
+        self.kept = {"layers": inner} if isinstance(inner, list) else inner
+
+    @property
+    def inner(self):
+        return self.kept["layers"][0] if isinstance(self.kept, dict) else self.kept
+
+    def _setup(self, input_shape, rng):
+        self.inner._setup(input_shape, rng)
+
+    def fprop(self, input):
+        return self.inner.fprop(input)
+
+    def bprop(self, output_grad):
+        return self.inner.bprop(output_grad)
+
+    def params(self):
+        return self.inner.params() if isinstance(self.inner, ParamMixin) else []
+
+    def param_grads(self):
+        return self.inner.param_grads() if isinstance(self.inner, ParamMixin) else []
+
+    def output_shape(self, input_shape):
+        return self.inner.output_shape(input_shape)
+
+
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        (Keeping, Keeping),
+        (Keeping, lambda layer: layer),
+        (Keeping, lambda layer: Residual([layer])),
+        (lambda layer: Keeping([layer]), lambda layer: Sequential([Keeping(layer)])),
+        (lambda layer: Keeping(Keeping(layer)), lambda layer: Keeping(Residual([layer]))),
+    ],
+)
+def test_a_layer_kept_in_an_attribute_belongs_to_one_network(first, second):
+    shared = Linear(4)
+    network = NeuralNetwork(nested([first(shared)]), rng=0).fit(F, Y, max_iter=1)
+    before = everything(network, F)
+    other = NeuralNetwork(nested([second(shared)]), rng=1)
+    with pytest.raises(ValueError, match=r"Linear\).* belongs to another network|Linear, which"):
+        other.fit(F, Y)
+    assert everything(network, F) == before
+    NeuralNetwork(copy.deepcopy(other.layers), rng=1).fit(F, Y, max_iter=1)
+    assert everything(network.fit(F, Y, max_iter=1), F) == before
+
+
+def test_a_layer_may_read_what_another_network_has_trained():
+    """Features of a fixed network, as in a perceptual loss."""
+
+    class Reading(Layer):
+        def __init__(self, known):
+            self.known = known
+
+        def fprop(self, input):
+            return input @ self.known.W
+
+        def bprop(self, output_grad):
+            return output_grad @ self.known.W.T
+
+        def output_shape(self, input_shape):
+            return input_shape[0], self.known.W.shape[1]
+
+    first = NeuralNetwork(nested([Linear(4)]), rng=0).fit(F, Y, max_iter=1)
+    before = everything(first, F)
+    second = NeuralNetwork([Reading(first.layers[0]), Linear(3), LogRegression()], rng=1)
+    second.fit(F, Y, max_iter=1)
+    assert everything(first, F) == before
+    assert everything(first.fit(F, Y, max_iter=1), F) == before
+    assert not np.isnan(second.predict_proba(F)).any()
+
+
 def test_layers_of_a_network_that_trains_are_refused_without_a_trace():
     """In the callback, in the middle of a training."""
 
@@ -355,13 +431,20 @@ def test_layers_move_to_a_new_network_when_the_old_one_is_gone_or_was_never_trai
     NeuralNetwork([Linear(5), replaced, LogRegression()], rng=0).fit(F, Y, max_iter=1)
 
 
-def test_a_failed_fit_leaves_the_optimizer_usable():
-    optimizer = SGD(learning_rate=0.05, momentum=0.9)
+def test_fit_leaves_the_optimizer_as_it_is():
+    """What an own training has left in it, say, to be saved."""
+    params = [np.ones(3)]
+    optimizer = SGD(params, learning_rate=0.05, momentum=0.9)
+    optimizer.step([np.ones(3)])
+    velocity = optimizer.state()["velocity.0"].copy()
     network = cnn()
-    with pytest.raises(KeyError):
-        network.fit(X, Y, raising(KeyError()), optimizer=optimizer)
-    network.fit(X, Y, 0.05, max_iter=2, optimizer=optimizer)
+    for rate, error in [(raising(KeyError()), KeyError), (1e30, DivergedError)]:
+        with pytest.raises(error):
+            network.fit(X, Y, rate, optimizer=optimizer)
+    network.fit(X, Y, max_iter=2, optimizer=optimizer)
     assert bits(network) == bits(cnn().fit(X, Y, 0.05, max_iter=2, momentum=0.9))
+    assert optimizer.params[0] is params[0] and optimizer.learning_rate == 0.05
+    assert np.array_equal(optimizer.state()["velocity.0"], velocity)
 
 
 # --- what is no failure of this training ----------------------------------------------------

@@ -127,11 +127,11 @@ def test_the_default_learning_rate():
         assert same(trained(fresh(), **options).params(), expected)
 
 
-def test_an_optimizer_starts_afresh_with_each_fit():
+def test_an_optimizer_starts_afresh_with_each_fit_and_stays_as_it_is():
     sgd = SGD(learning_rate=0.05, momentum=0.9)
     first = trained(fresh(), optimizer=sgd)
     expected = [param.copy() for param in first.params()]
-    assert len(sgd.state()) == 6 and any(array.any() for array in sgd.state().values())
+    assert sgd.params == [] and sgd.state() == {}
     second = trained(fresh(), optimizer=sgd)
     assert same(second.params(), expected)
     assert same(first.params(), expected)  # no longer its own
