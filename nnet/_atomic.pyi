@@ -4,17 +4,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+class Shared:
+    passing: list[NDArray[np.uint8]]
+    weights: NDArray[np.float64] | None
+
 class Work:
     output_shape: tuple[int, ...] | None
     training: bool
     need_input_grad: bool
+    trainable: bool
+    shared: Shared
     def __init__(
         self,
         output_shape: tuple[int, ...] | None,
         training: bool,
         need_input_grad: bool,
-        passing: list[NDArray[np.uint8]],
+        shared: Shared,
         make_rng: Callable[[], Any] | None = None,
+        trainable: bool = True,
     ) -> None: ...
     @property
     def rng(self) -> Any: ...

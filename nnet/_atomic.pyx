@@ -74,6 +74,22 @@ cdef Py_ssize_t size_of(tuple shape, cnp.dtype dtype) except -1:
     return n_bytes
 
 
+cdef class Shared:
+    """What all layers of a network share while it works.
+
+    Attributes
+    ----------
+    weights : float64 array (n_imgs,), or None
+        Of the images of the batch: an image of weight 2 counts as two.
+    """
+
+    cdef readonly list passing      # the memory of arrays that pass from layer to layer
+    cdef public object weights
+
+    def __init__(self):
+        self.passing = []
+
+
 cdef class Work:
     """What a network lends one of its layers while it works.
 
@@ -86,23 +102,25 @@ cdef class Work:
         Of one image, if known.
     training, need_input_grad : bool
         See `nnet.Layer`.
-    passing : list
-        The memory for arrays that pass from layer to layer: one list for all of them.
+    shared : Shared
+        The same for all layers.
     make_rng : callable
         Makes the layer's stream of random numbers, when it first draws one.
+    trainable : bool
+        Whether training changes the layer: neither it nor one around it is frozen.
     """
 
     cdef readonly tuple output_shape
-    cdef readonly bint training, need_input_grad
-    cdef list passing
+    cdef readonly bint training, need_input_grad, trainable
+    cdef readonly Shared shared
     cdef dict own
     cdef object make_rng, _rng
 
-    def __init__(self, tuple output_shape, bint training, bint need_input_grad, list passing,
-                 make_rng=None):
+    def __init__(self, tuple output_shape, bint training, bint need_input_grad, Shared shared,
+                 make_rng=None, bint trainable=True):
         self.output_shape = output_shape
         self.training, self.need_input_grad = training, need_input_grad
-        self.passing, self.make_rng = passing, make_rng
+        self.shared, self.make_rng, self.trainable = shared, make_rng, trainable
         self.own = {}
 
     @property
@@ -120,7 +138,7 @@ cdef class Work:
 
     def scratch(self, tuple shape, cnp.dtype dtype):
         """An uninitialised array from the memory that all layers share."""
-        return array_on(free_block(self.passing, size_of(shape, dtype)), shape, dtype)
+        return array_on(free_block(self.shared.passing, size_of(shape, dtype)), shape, dtype)
 
     def output(self, tuple shape, cnp.dtype dtype):
         """The array for an output: kept until the gradient is known, if the network trains."""

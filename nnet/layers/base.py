@@ -7,6 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from nnet.layers.arguments import as_bool
+
+
+class Trainable:
+    """Whether training changes a layer; True where it was never set."""
+
+    def __get__(self, layer, owner):
+        return True if layer is None else vars(layer).get("trainable", True)
+
+    def __set__(self, layer, value):
+        vars(layer)["trainable"] = as_bool(value, "trainable")
+        layer._option_changed()
+
 
 class Layer(ABC):
     """One step of a network. Shapes include the batch axis, which comes first.
@@ -28,6 +41,8 @@ class Layer(ABC):
     need_input_grad : bool
         A network sets it to False for its first layer with parameters, whose
         `bprop` may then return None: nobody reads its input gradient.
+    trainable : bool
+        False freezes the layer, and those inside of it: training leaves its arrays as they are.
     children : dict of str to Layer, read-only
         The layers inside of this one, by the names that their arrays have in a
         network's `state_dict`. A layer of your own that has some defines the property.
@@ -37,6 +52,7 @@ class Layer(ABC):
     signals = False
     training = True
     need_input_grad = True
+    trainable = Trainable()
 
     _kept: Any = None  # what fprop keeps for bprop; a network drops it after each step
     _work: Any = None  # the Work that a network lends the layer

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nnet.layers import fusion
-from nnet.layers.tree import describe, has_params, is_own
+from nnet.layers.tree import describe, is_own, learns
 
 
 class Program:
@@ -19,7 +19,7 @@ class Program:
     trace : Trace
         That has followed a batch through them.
     need_input_grad : bool
-        Without, the backward pass ends at the first layer with parameters.
+        Without, the backward pass ends at the first layer that learns.
     alone : bool
         Whether containers inside of the row find programs for themselves.
     """
@@ -30,7 +30,7 @@ class Program:
         self.need_input_grad = need_input_grad
         start = 0
         if not need_input_grad:
-            start = next((i for i, layer in enumerate(layers) if has_params(layer)), len(layers))
+            start = next((i for i, layer in enumerate(layers) if learns(layer)), len(layers))
         customs = {}
         for i, (name, layer) in enumerate(row):
             need = trace.needs[id(layer)] = i > start or need_input_grad

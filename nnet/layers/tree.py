@@ -113,12 +113,31 @@ def has_params(layer):
     return isinstance(layer, ParamMixin) or any(map(has_params, layer.children.values()))
 
 
-def trained_arrays(children):
+def learns(layer):
+    """Whether it, or a layer inside of it, has parameters that training changes."""
+    return layer.trainable and (
+        isinstance(layer, ParamMixin) or any(map(learns, layer.children.values()))
+    )
+
+
+def frozen_in(children):
+    """The ids of the layers that training does not change, and of all that are inside of these."""
+    frozen = set()
+    for layer in children.values():
+        inside = layer.children
+        if layer.trainable:
+            frozen |= frozen_in(inside)
+        else:
+            frozen.update(map(id, [layer, *layers_in(inside)]))
+    return frozen
+
+
+def trained_arrays(children, frozen=()):
     """{name: array} of all that training changes by gradients, such as "5.0.gamma"."""
     return {
         f"{prefix}.{name}": array
         for prefix, layer in walk(children)
-        if isinstance(layer, ParamMixin)
+        if isinstance(layer, ParamMixin) and id(layer) not in frozen
         for name, array in zip(_names(layer), layer.params())
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnet._atomic import AtWork, Work
+from nnet._atomic import AtWork, Shared, Work
 from nnet._dense import all_finite
 from nnet.layers.base import Layer
 from nnet.layers.loss import LogRegression, sums_of
@@ -20,6 +20,7 @@ from nnet.layers.tree import (
     check_arrays,
     describe,
     follow,
+    frozen_in,
     held,
     is_own,
     layers_in,
@@ -211,8 +212,9 @@ class Model:
 
         Random numbers go on where those of the loans `before` are.
         """
-        passing: list[np.ndarray] = []
-        layers = layers_in(numbered(self.layers))
+        shared = Shared()
+        children = numbered(self.layers)
+        layers, frozen = layers_in(children), frozen_in(children)
         layers += held(layers)
         makers = streams.of_layers(layers, "work") if streams else [None] * len(layers)
         rngs = {id(layer): partial(getattr, work, "rng") for layer, work in before}
@@ -224,8 +226,9 @@ class Model:
                     shapes.get(id(layer), (None, None))[1],
                     training,
                     needs.get(id(layer), True),
-                    passing,
+                    shared,
                     rngs.get(id(layer), make_rng),
+                    id(layer) not in frozen,
                 ),
             )
             for layer, make_rng in zip(layers, makers)

@@ -7,12 +7,12 @@ from operator import is_
 
 import numpy as np
 
-from nnet._atomic import AtWork, Transaction, Work, all_writable, quietly
+from nnet._atomic import AtWork, Shared, Transaction, Work, all_writable, quietly
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import sums_of
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect, layers_in, numbered, trained_arrays
+from nnet.layers.tree import collect, frozen_in, layers_in, numbered, trained_arrays
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.optimizers import as_optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
@@ -129,15 +129,17 @@ class TrainingRun:
         self.params = collect(self.trained, "params")
         self.optimizer.bind(self.params)
         self.shuffling = self.streams.named("shuffle")
-        self.batches = Work(None, True, False, [])
+        self.batches = Work(None, True, False, Shared())
 
     def _lend(self):
         """What the layers are lent for each step, by the plan of the model."""
         self.trace = self.model.trace
         self.loans = self.model.loans(training=True, streams=self.streams, before=self.loans)
-        layers = layers_in(numbered(self.model.layers))
+        children = numbered(self.model.layers)
+        frozen = frozen_in(children)
+        layers = [layer for layer in layers_in(children) if id(layer) not in frozen]
         self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
-        self.names = list(trained_arrays(numbered(self.model.layers)))
+        self.names = list(trained_arrays(children, frozen))
 
     # --- steps ----------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from nnet import (
     conv_bc01,
     pool_bc01,
 )
-from nnet._atomic import Work
+from nnet._atomic import Shared, Work
 from nnet.layers import loss as loss_module
 from nnet.layers.tree import numbered, walk
 
@@ -841,8 +841,8 @@ def address(array):
     return array.__array_interface__["data"][0]
 
 
-def new_work(training=True, passing=None):
-    return Work((3,), training, True, [] if passing is None else passing)
+def new_work(training=True, shared=None):
+    return Work((3,), training, True, shared or Shared())
 
 
 VIEWS = {
@@ -885,8 +885,8 @@ def test_nothing_is_lent_twice_at_a_time(view, kind):
 
 
 def test_lent_arrays_do_not_overlap():
-    passing = []
-    first, second = new_work(passing=passing), new_work(passing=passing)
+    shared = Shared()
+    first, second = new_work(shared=shared), new_work(shared=shared)
     arrays = []
     for work in (first, second):
         for shape in [(5,), (1000,), (3, 7), (), (0, 4), (64,), (65,)]:
@@ -907,18 +907,18 @@ def test_lent_arrays_do_not_overlap():
 
 
 def test_memory_passes_from_layer_to_layer():
-    passing = []
-    first, second = new_work(passing=passing), new_work(passing=passing)
+    shared = Shared()
+    first, second = new_work(shared=shared), new_work(shared=shared)
     place = address(first.scratch((100,), FLOAT32))
     assert address(second.scratch((25,), FLOAT64)) == place
     large = second.scratch((200,), FLOAT64)  # takes the place of what is too small
-    assert len(passing) == 1
+    assert len(shared.passing) == 1
     assert large.size == 200
     own = first.array("name", (100,), FLOAT32)
-    assert len(passing) == 1
+    assert len(shared.passing) == 1
     assert address(own) != address(second.array("name", (100,), FLOAT32))
-    assert new_work(training=False, passing=passing).output((10,), FLOAT32).size == 10
-    assert len(passing) == 2
+    assert new_work(training=False, shared=shared).output((10,), FLOAT32).size == 10
+    assert len(shared.passing) == 2
 
 
 def test_branches_may_keep_their_outputs_for_ever(rng):
