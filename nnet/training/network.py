@@ -103,8 +103,9 @@ class NeuralNetwork:
             Or (n_imgs, n_channels, length): signals, which train as images of
             height 1; all windows must have that height, or be given as one number, and
             n_channels and length differ: else they look like images without channels.
-            Images whose last axis counts 1, 3 or 4, beside two of at least 8, look like
-            channels-last ones and are refused, unless `build` was given their shape.
+            A last axis of 1, 3 or 4 beside two of at least 8 looks like one of channels and is
+            refused, unless `build` was given that shape; columns (n_channels, length, 1) pass
+            where windows are so too, as (5, 1) is, and n_channels and length differ.
             Or (n_imgs, n_features), for networks without Conv and Pool.
             Converted to floats batch by batch.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression

@@ -125,7 +125,7 @@ FIT_ERRORS = [
     (
         {"X": np.zeros((20, 36))},
         ValueError,
-        r"layer 0 \(Conv\) .* shape \(20, 36\): expected 4 axes",
+        r"X has shape \(n_imgs, 36\), .* for layer 0 \(Conv\): X\.reshape\(-1, 1, 6, 6\)$",
     ),
     ({"y": np.zeros(20)}, ValueError, "y has only .*, expected at least 2 classes"),
     (
