@@ -26,7 +26,7 @@ from nnet.layers.tree import (
     numbered,
     trained_arrays,
 )
-from nnet.training.data import batch_of, bc01_shape
+from nnet.training.data import bc01_shape
 from nnet.training.progress import DivergedError, History
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
@@ -178,14 +178,11 @@ class Model:
     def loss_name(self):
         return describe(len(self.layers) - 1, self.loss)
 
-    def as_target(self, target, name="y"):
-        """Class indices as they are, values in the shape of what the loss predicts."""
-        if self.is_classifier:
-            return target
-        if target.shape[1:] != self.target_shape:
-            expected = batch_of(self.target_shape)
-            raise ValueError(f"{name} has shape {target.shape}, expected {expected}")
-        return target.reshape(len(target), *self.output_shape)
+    def as_target(self, target):
+        """Class indices as they are, `Values` in the shape of what the loss predicts."""
+        if not self.is_classifier:
+            target.set_item_shape(self.output_shape)
+        return target
 
     def params(self):
         """All trained arrays, first layer first."""
@@ -276,14 +273,14 @@ class Model:
                 return None
             at_work.lend(self._lent_for_predictions())
             for rows in self._batches(len(images), batch_size):
-                scores = self._scores(images, rows)
+                scores, expected = self._scores(images, rows), target[rows]
                 if with_loss:
-                    compared = self.loss.compare(scores, target[rows])
+                    compared = self.loss.compare(scores, expected)
                     predictions = compared.predictions
-                    loss += sums_of(compared, target[rows], self.is_classifier)[0]
+                    loss += sums_of(compared, expected, self.is_classifier)[0]
                 else:
                     predictions = self.loss.fprop(scores)
-                wrong += self._errors(predictions, target[rows])
+                wrong += self._errors(predictions, expected)
         except (TypeError, ValueError):
             self.check()
             raise

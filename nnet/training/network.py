@@ -109,7 +109,8 @@ class NeuralNetwork:
             Or (n_imgs, n_features), for networks without Conv and Pool.
             Converted to floats batch by batch.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
-            Regression targets may have more axes: those of the last layer's output.
+            Regression targets may have more axes: those of the last layer's output. They
+            are converted to the dtype of X batch by batch.
         learning_rate : float, or callable epoch -> float with epochs counted from 0
             Called once for each epoch. Default: 0.1, or that of the optimizer.
         max_iter : int
@@ -317,7 +318,23 @@ class NeuralNetwork:
     def error(self, X, y, batch_size=256):
         """Fraction of wrong labels; for regression, the mean squared error.
 
-        Labels that `fit` did not see count as wrong.
+        Parameters
+        ----------
+        X : array (n_imgs, ...), each image of the shape that `fit` saw
+            At least one image.
+        y : array (n_imgs,) of labels, or for regression (n_imgs, ...) as y in `fit`
+            Labels that `fit` did not see count as wrong. Values are converted to
+            the dtype of X in `fit`, batch by batch as X is.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `predict` does, and for y of another shape or kind than in `fit`, or
+            not finite.
         """
         batch_size = as_count(batch_size, "batch_size")
         while True:
@@ -329,7 +346,7 @@ class NeuralNetwork:
             if model.is_classifier:
                 target = encode(as_labels(y), model.classes)
             else:
-                target = model.as_target(as_values(y, model.dtype))
+                target = model.as_target(as_values(y, model.dtype, model.target_shape))
             found = model.evaluate(images, target, batch_size, self._is_current)
             if found is not None:
                 return found[1]

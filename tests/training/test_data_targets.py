@@ -78,7 +78,10 @@ def test_labels_of_one_kind(y, dtype):
 @pytest.mark.parametrize(
     "y, error, message",
     [
-        ([[1], [2]], ValueError, r"^y has shape \(2, 1\), expected one label per image: \(n_imgs,"),
+        ([[1], [2]], ValueError, r"^y has shape \(2, 1\), .* image: \(n_imgs,\), as y\.ravel\(\)$"),
+        (np.eye(2), ValueError, r"image: \(n_imgs,\), as y\.argmax\(axis=1\) of one-hot rows$"),
+        ([["a", "b"]], ValueError, r"^y has shape \(1, 2\), .* per image: \(n_imgs,\)$"),
+        (np.zeros((2, 2, 2)), ValueError, r"^y has shape \(2, 2, 2\), .* image: \(n_imgs,\)$"),
         ([[1], ["a"]], ValueError, r"^y has shape \(2, 1\)"),
         ([[1], [2, 3]], ValueError, "^y has items that differ in shape"),
         ([1, [2]], ValueError, "^y has items that differ in shape"),
@@ -110,9 +113,15 @@ def test_a_network_refuses_mixed_labels_and_masks():
 
 def test_values():
     assert as_values([1, 2], np.float32).dtype == np.float32
-    assert as_values(np.array([[1, 2.5]], object), np.float64).tolist() == [[1, 2.5]]
-    with pytest.raises(ValueError, match=r"^validation y has NaN, infinite or too large values"):
-        as_values([1e300], np.float32, "validation y")
+    assert as_values(np.array([[1, 2.5]], object), np.float64)[:].tolist() == [[1, 2.5]]
+    with pytest.raises(
+        ValueError, match=r"^validation y\[1\] has NaN, infinite or too large values"
+    ):
+        as_values([0, 1e300, np.nan], np.float32, name="validation y")
+    with pytest.raises(ValueError, match=r"^y has shape \(\), expected \(n_imgs, \.\.\.\)"):
+        as_values(1, np.float32)
+    with pytest.raises(ValueError, match=r"^y has shape \(3,\), expected \(n_imgs, 2\)$"):
+        as_values([1, 2, 3], np.float32, (2,))
     with pytest.raises(TypeError, match="^y has dtype <U1, expected real numbers"):
         as_values(["a"], np.float32)
 
@@ -147,6 +156,9 @@ def test_lengths_that_agree():
 def test_encode_names_its_labels():
     with pytest.raises(TypeError, match="^validation y has dtype <U1, expected labels like int64"):
         encode(np.array(["a"]), np.array([1, 2]), name="validation y")
+    message = r"^here has the label 7, expected one of those of fit: \[0, 1, 2, 3, 4, 5, \.\.\.\]$"
+    with pytest.raises(ValueError, match=message):
+        encode(np.array([1, 7]), np.arange(7), "here")
 
 
 # --- pandas -----------------------------------------------------------------------
@@ -161,9 +173,9 @@ def test_columns_of_numbers(kind):
     frame = pd.DataFrame({"a": numbers, "b": [0.5, 1.5, 2.5]})
     assert as_images(frame).tolist() == [[1, 0.5], [0, 1.5], [1, 2.5]]
     assert as_images(numbers.to_frame()).tolist() == [[1], [0], [1]]
-    assert as_values(numbers, np.float32).tolist() == [1, 0, 1]
-    assert as_values(numbers.to_frame(), np.float32).tolist() == [[1], [0], [1]]
-    assert as_values(numbers.array, np.float32).tolist() == [1, 0, 1]
+    assert as_values(numbers, np.float32)[:].tolist() == [1, 0, 1]
+    assert as_values(numbers.to_frame(), np.float32)[:].tolist() == [[1], [0], [1]]
+    assert as_values(numbers.array, np.float32)[:].tolist() == [1, 0, 1]
     for y in (numbers, numbers.to_frame(), numbers.array, pd.Index(numbers)):
         assert as_labels(y).tolist() == [1, 0, 1]
 
