@@ -4,6 +4,7 @@ import copy
 import os
 import threading
 import weakref
+from collections.abc import Mapping
 from functools import partial
 from math import prod
 from typing import Any
@@ -17,6 +18,7 @@ from nnet.layers.loss import LogRegression, sums_of
 from nnet.layers.program import Program
 from nnet.layers.tree import (
     Trace,
+    check_array,
     check_arrays,
     describe,
     follow,
@@ -26,7 +28,7 @@ from nnet.layers.tree import (
     numbered,
     trained_arrays,
 )
-from nnet.training.data import bc01_shape
+from nnet.training.data import as_array, bc01_shape
 from nnet.training.progress import DivergedError, History
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
@@ -192,6 +194,28 @@ class Model:
         """Copies of all trained arrays and of all state, by name."""
         arrays = named_arrays(numbered(self.layers))
         return {name: copy.deepcopy(array) for name, array in arrays.items()}
+
+    def matched(self, state):
+        """All arrays, and copies of those of a state dict that are to replace their values.
+
+        Errors are those of `NeuralNetwork.load_state_dict`.
+        """
+        self.check()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is a {type(state).__name__}, expected a dict of arrays by name")
+        arrays = named_arrays(numbered(self.layers))
+        missing = [name for name in arrays if name not in state]
+        unknown = [name for name in state if name not in arrays]
+        if missing or unknown:
+            raise ValueError(
+                f"state lacks {missing} and has the unknown {unknown}, expected {list(arrays)}"
+            )
+        sources = [as_array(state[name], f"state[{name!r}]") for name in arrays]
+        for (name, array), source in zip(arrays.items(), sources):
+            check_array(source, f"state[{name!r}]", array.shape, array.dtype)
+            if not array.flags.writeable:
+                raise ValueError(f"{name} of the network is read-only, expected a writable array")
+        return list(arrays.values()), [source.copy() for source in sources]
 
     # --- work ---------------------------------------------------------------------
 

@@ -1,13 +1,12 @@
 """NeuralNetwork: layers that are trained together."""
 
 import os
-from collections.abc import Mapping
 
 from nnet._atomic import write_all
 from nnet.layers.arguments import as_count, as_float
 from nnet.layers.streams import as_generator
-from nnet.layers.tree import check_array, named_arrays, numbered
-from nnet.training.data import Images, as_array, as_labels, as_values, check_lengths, encode
+from nnet.layers.tree import numbered
+from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.layouts import check_layout
 from nnet.training.model import NETWORKS, Model, remember
 from nnet.training.run import TrainingRun
@@ -380,28 +379,12 @@ class NeuralNetwork:
             and dtypes than the network's.
         """
         model = self._fitted()
-        model.check()
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state is a {type(state).__name__}, expected a dict of arrays by name")
-        children = numbered(model.layers)
-        arrays = named_arrays(children)
-        missing = [name for name in arrays if name not in state]
-        unknown = [name for name in state if name not in arrays]
-        if missing or unknown:
-            raise ValueError(
-                f"state lacks {missing} and has the unknown {unknown}, expected {list(arrays)}"
-            )
-        sources = [as_array(state[name], f"state[{name!r}]") for name in arrays]
-        for (name, array), source in zip(arrays.items(), sources):
-            check_array(source, f"state[{name!r}]", array.shape, array.dtype)
-            if not array.flags.writeable:
-                raise ValueError(f"{name} of the network is read-only, expected a writable array")
-        sources = [source.copy() for source in sources]
+        arrays, sources = model.matched(state)
         with model.lock:
             transaction = self._transaction
             if self._model is not model or transaction and transaction.model is not model:
                 raise RuntimeError("this network is being trained, expected the end of fit first")
-            write_all(list(arrays.values()), sources)
+            write_all(arrays, sources)
 
     def check_gradients(self, X, y, eps=1e-6, max_checks=20):
         """Compare the layers' gradients with central differences, in float64.
