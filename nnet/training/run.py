@@ -48,10 +48,10 @@ class TrainingRun:
         self.shuffle, self.verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
         if learning_rate is None:
             learning_rate = getattr(optimizer, "learning_rate", LEARNING_RATE)
+        if not callable(learning_rate):
+            as_float(learning_rate, "learning_rate", ", or a function of the epoch")
         self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
         self.learning_rate = learning_rate
-        if not callable(learning_rate):
-            as_float(learning_rate, "learning_rate")
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected None or a callable")
         self.callback = callback

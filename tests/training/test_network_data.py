@@ -145,7 +145,12 @@ FIT_ERRORS = [
     ({"max_iter": 1.5}, TypeError, "max_iter is 1.5"),
     ({"batch_size": 0}, ValueError, "batch_size is 0"),
     ({"learning_rate": np.nan}, ValueError, "learning_rate is nan"),
-    ({"learning_rate": lambda epoch: -1}, ValueError, "learning_rate is -1"),
+    (
+        {"learning_rate": "0.1"},
+        TypeError,
+        "learning_rate is '0.1', .*, or a function of the epoch$",
+    ),
+    ({"learning_rate": lambda epoch: -1}, ValueError, "learning_rate is -1, .* of at least 0$"),
     ({"momentum": 1}, ValueError, "momentum is 1"),
     ({"nesterov": True}, ValueError, "expected a momentum greater than 0"),
     ({"shuffle": "yes"}, TypeError, "shuffle is 'yes'"),
