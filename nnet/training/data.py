@@ -1,10 +1,13 @@
 """The arrays X and y that a network is given: types and shapes checked at once, values by batch."""
 
 import reprlib
-from collections.abc import Container, Sequence
+from collections import UserString
+from collections.abc import Container
+from contextlib import suppress
 from functools import partial
 from math import prod
 from numbers import Real
+from types import MappingProxyType
 
 import numpy as np
 
@@ -15,6 +18,8 @@ CHECK_BYTES = 2**17  # of values that are checked at once: they stay in the L2 c
 PLAIN_TYPES = {bool, int, float, str}  # nothing can be inside
 EXACT_INTEGERS = 2**53  # float64 cannot tell it from the next one
 PANDAS_KINDS = "DataFrame", "Series", "MultiIndex", "Index", "ExtensionArray"
+NO_SEQUENCES = str, bytes, UserString, memoryview, dict, MappingProxyType
+ARRAY_PROTOCOLS = "__array__", "__array_interface__", "__array_struct__"
 LABEL_TYPES = (bool, np.bool_), (int, float, np.integer, np.floating), (str,), (bytes,)
 
 
@@ -208,7 +213,7 @@ def batch_of(shape):
 
 def check_lengths(X, y, X_name="X", y_name="y"):
     """As many targets as images."""
-    if _is_list(type(y)) and len(y) == len(X):
+    if _is_sequence(type(y)) and len(y) == len(X):
         return  # the shape of a list would be found by converting it
     y_shape = y.shape if hasattr(y, "shape") else as_array(y, y_name).shape
     if not y_shape or y_shape[0] != len(X):
@@ -223,15 +228,18 @@ def check_lengths(X, y, X_name="X", y_name="y"):
 
 def as_labels(y, name="y"):
     """y as a 1-D array of bools, numbers or strings."""
-    if pandas_kind(y) == "DataFrame" and y.shape[1] == 1:
+    kind = pandas_kind(y)
+    if kind == "DataFrame" and y.shape[1] == 1:
         y = y.iloc[:, 0]
+    elif kind is None:
+        y = listed(y)
     labels = as_array(y, name)
     if labels.ndim != 1:
         raise ValueError(
             f"{name} has shape {labels.shape}, expected one label per image: (n_imgs,)"
             + _label_remedy(labels)
         )
-    if _is_list(type(y)):
+    if isinstance(y, (list, tuple)):
         labels = _of_one_kind(y, labels, name)
     elif labels.dtype.kind in "OT":
         labels = _of_one_kind(labels.tolist(), labels, name)
@@ -322,11 +330,12 @@ def as_array(values, name):
     """A plain ndarray of what np.asarray takes: nothing in it is masked, or missing for pandas."""
     if pandas_kind(values) in ("Series", "Index", "ExtensionArray"):
         values = _column_array(values, name)
+    values = listed(values)
     refuse_masks(values, name)
     try:
         array = np.asanyarray(values)
     except ValueError:
-        if not _is_list(type(values)):
+        if not isinstance(values, (list, tuple)):
             raise
         raise ValueError(f"{name} has items that differ in shape, expected one shape") from None
     refuse_masks(array, name)  # what an __array__ returned may have one
@@ -344,19 +353,37 @@ def refuse_masks(values, name):
         if values.dtype.kind != "O":
             return
         values = values.tolist()
-    if not _is_list(type(values)):
+    values = listed(values)
+    if not isinstance(values, (list, tuple)):
         return
     # Numbers and strings are not looked at one by one, so that long lists take little time.
     kinds = set(map(type, values)) - PLAIN_TYPES
-    if any(issubclass(kind, np.ndarray) or _is_list(kind) for kind in kinds):
+    if any(issubclass(kind, np.ndarray) or _is_sequence(kind) for kind in kinds):
         for i, value in enumerate(values):
             refuse_masks(value, f"{name}[{i}]")
 
 
-def _is_list(kind):
-    """Whether NumPy makes an array of the items of such an object."""
-    return kind is list or (
-        issubclass(kind, Sequence) and not issubclass(kind, (str, bytes, memoryview))
+def listed(values):
+    """The items as a list, if NumPy would ask for them one by one; else what was given."""
+    kind = type(values)
+    if issubclass(kind, (list, tuple)) or not _is_sequence(kind):
+        return values
+    with suppress(TypeError):
+        memoryview(values)
+        return values  # NumPy reads its memory
+    try:
+        return list(values)
+    except KeyError:  # it has keys in place of indices: one object for NumPy as well
+        return values
+
+
+def _is_sequence(kind):
+    """Whether NumPy asks such an object for its items: two methods are enough."""
+    return (
+        hasattr(kind, "__len__")
+        and hasattr(kind, "__getitem__")
+        and not issubclass(kind, NO_SEQUENCES)
+        and not any(hasattr(kind, name) for name in ARRAY_PROTOCOLS)
     )
 
 

@@ -388,6 +388,19 @@ class WithMask:
         return MASKED
 
 
+class Sequence:
+    """No class of Python's own, but NumPy asks it for its items."""
+
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
 MASKS = {
     "array": MASKED,
     "without a masked value": np.ma.array(np.ones((2, 3))),
@@ -396,6 +409,9 @@ MASKS = {
     "one of a list": [np.ones((2, 3)), MASKED],
     "tuple": (MASKED,),
     "deque": deque([MASKED]),
+    "sequence": Sequence(MASKED, MASKED),
+    "sequence in a list": [Sequence(MASKED[0])],
+    "sequence of sequences": Sequence(Sequence(1, np.ma.masked)),
     "list of lists": [[MASKED[0]], [MASKED[1]]],
     "lists with the constant": [[1, 2], [1, np.ma.masked]],
     "a scalar": [[1, 2], [1, np.ma.array(1, mask=True)]],
