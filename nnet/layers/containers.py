@@ -168,7 +168,7 @@ class Residual(Container):
         if f_shape != x_shape:
             raise ValueError(
                 f"{describe(name, self)} adds {f_shape[1:]} and {x_shape[1:]} for each image, "
-                "expected one shape: a shortcut may change that of its input"
+                "expected one shape: give shortcut=[Conv(...)] that changes that of its input"
             )
         return f_shape
 

@@ -58,14 +58,45 @@ class LossMixin(ABC):
 
     @abstractmethod
     def loss(self, input, target):
-        """The mean loss over the batch."""
+        """The mean loss over the batch.
+
+        Parameters
+        ----------
+        input : array (n_imgs, ...) of the network's dtype
+            The scores.
+        target : intp array (n_imgs,) of class indices, or array like `input` of values
+            Its memory is used again for the next batch.
+
+        Returns
+        -------
+        float
+        """
 
     @abstractmethod
     def input_grad(self, input, target):
-        """The gradient of each image's loss by its scores: per image, undivided."""
+        """The gradient of each image's loss by its scores: per image, undivided.
+
+        Parameters
+        ----------
+        input, target : as for `loss`
+
+        Returns
+        -------
+        array of the shape and dtype of `input`
+        """
 
     def compare(self, input, target):
-        """Predictions, the loss of each image and its gradient: a `Compared`."""
+        """Predictions, the loss of each image and its gradient, in one pass: training calls this.
+
+        Parameters
+        ----------
+        input, target : as for `loss`
+
+        Returns
+        -------
+        Compared
+            Here `losses` repeats the mean, which is all that `loss` tells.
+        """
         losses = np.full(len(input), self.loss(input, target), float)
         return Compared(self.fprop(input), losses, self.input_grad(input, target))
 

@@ -4,6 +4,7 @@ import copy
 import os
 import threading
 import weakref
+from collections.abc import Mapping
 from functools import partial
 from math import prod
 from typing import Any
@@ -17,6 +18,7 @@ from nnet.layers.loss import LogRegression, sums_of
 from nnet.layers.program import Program
 from nnet.layers.tree import (
     Trace,
+    check_array,
     check_arrays,
     describe,
     follow,
@@ -28,7 +30,7 @@ from nnet.layers.tree import (
     numbered,
     trained_arrays,
 )
-from nnet.training.data import batch_of, bc01_shape
+from nnet.training.data import as_array, bc01_shape
 from nnet.training.progress import DivergedError, History
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
@@ -187,14 +189,11 @@ class Model:
     def loss_name(self):
         return describe(len(self.layers) - 1, self.loss)
 
-    def as_target(self, target, name="y"):
-        """Class indices as they are, values in the shape of what the loss predicts."""
-        if self.is_classifier:
-            return target
-        if target.shape[1:] != self.target_shape:
-            expected = batch_of(self.target_shape)
-            raise ValueError(f"{name} has shape {target.shape}, expected {expected}")
-        return target.reshape(len(target), *self.output_shape)
+    def as_target(self, target):
+        """Class indices as they are, `Values` in the shape of what the loss predicts."""
+        if not self.is_classifier:
+            target.set_item_shape(self.output_shape)
+        return target
 
     def params(self):
         """All trained arrays, first layer first."""
@@ -204,6 +203,28 @@ class Model:
         """Copies of all trained arrays and of all state, by name."""
         arrays = named_arrays(numbered(self.layers))
         return {name: copy.deepcopy(array) for name, array in arrays.items()}
+
+    def matched(self, state):
+        """All arrays, and copies of those of a state dict that are to replace their values.
+
+        Errors are those of `NeuralNetwork.load_state_dict`.
+        """
+        self.check()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is a {type(state).__name__}, expected a dict of arrays by name")
+        arrays = named_arrays(numbered(self.layers))
+        missing = [name for name in arrays if name not in state]
+        unknown = [name for name in state if name not in arrays]
+        if missing or unknown:
+            raise ValueError(
+                f"state lacks {missing} and has the unknown {unknown}, expected {list(arrays)}"
+            )
+        sources = [as_array(state[name], f"state[{name!r}]") for name in arrays]
+        for (name, array), source in zip(arrays.items(), sources):
+            check_array(source, f"state[{name!r}]", array.shape, array.dtype)
+            if not array.flags.writeable:
+                raise ValueError(f"{name} of the network is read-only, expected a writable array")
+        return list(arrays.values()), [source.copy() for source in sources]
 
     # --- work ---------------------------------------------------------------------
 
@@ -287,14 +308,14 @@ class Model:
                 return None
             at_work.lend(self._lent_for_predictions())
             for rows in self._batches(len(images), batch_size):
-                scores = self._scores(images, rows)
+                scores, expected = self._scores(images, rows), target[rows]
                 if with_loss:
-                    compared = self.loss.compare(scores, target[rows])
+                    compared = self.loss.compare(scores, expected)
                     predictions = compared.predictions
-                    loss += sums_of(compared, target[rows], self.is_classifier)[0]
+                    loss += sums_of(compared, expected, self.is_classifier)[0]
                 else:
                     predictions = self.loss.fprop(scores)
-                wrong += self._errors(predictions, target[rows])
+                wrong += self._errors(predictions, expected)
         except (TypeError, ValueError):
             self.check()
             raise

@@ -2,13 +2,12 @@
 
 import copy
 import os
-from collections.abc import Mapping
 
 from nnet._atomic import write_all
 from nnet.layers.arguments import as_count, as_float
 from nnet.layers.streams import as_generator
-from nnet.layers.tree import check_array, named_arrays, numbered
-from nnet.training.data import Images, as_array, as_labels, as_values, check_lengths, encode
+from nnet.layers.tree import numbered
+from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.layouts import check_layout
 from nnet.training.model import NETWORKS, Model, remember
 from nnet.training.run import TrainingRun
@@ -104,12 +103,14 @@ class NeuralNetwork:
             Or (n_imgs, n_channels, length): signals, which train as images of
             height 1; all windows must have that height, or be given as one number, and
             n_channels and length differ: else they look like images without channels.
-            Images whose last axis counts 1, 3 or 4, beside two of at least 8, look like
-            channels-last ones and are refused, unless `build` was given their shape.
+            A last axis of 1, 3 or 4 beside two of at least 8 looks like one of channels and is
+            refused, unless `build` was given that shape; columns (n_channels, length, 1) pass
+            where windows are so too, as (5, 1) is, and n_channels and length differ.
             Or (n_imgs, n_features), for networks without Conv and Pool.
             Converted to floats batch by batch.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
-            Regression targets may have more axes: those of the last layer's output.
+            Regression targets may have more axes: those of the last layer's output. They
+            are converted to the dtype of X batch by batch.
         learning_rate : float, or callable epoch -> float with epochs counted from 0
             Called once for each epoch. Default: 0.1, or that of the optimizer.
         max_iter : int
@@ -317,7 +318,23 @@ class NeuralNetwork:
     def error(self, X, y, batch_size=256):
         """Fraction of wrong labels; for regression, the mean squared error.
 
-        Labels that `fit` did not see count as wrong.
+        Parameters
+        ----------
+        X : array (n_imgs, ...), each image of the shape that `fit` saw
+            At least one image.
+        y : array (n_imgs,) of labels, or for regression (n_imgs, ...) as y in `fit`
+            Labels that `fit` did not see count as wrong. Values are converted to
+            the dtype of X in `fit`, batch by batch as X is.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `predict` does, and for y of another shape or kind than in `fit`, or
+            not finite.
         """
         batch_size = as_count(batch_size, "batch_size")
         while True:
@@ -329,7 +346,7 @@ class NeuralNetwork:
             if model.is_classifier:
                 target = encode(as_labels(y), model.classes)
             else:
-                target = model.as_target(as_values(y, model.dtype))
+                target = model.as_target(as_values(y, model.dtype, model.target_shape))
             found = model.evaluate(images, target, batch_size, self._is_current)
             if found is not None:
                 return found[1]
@@ -363,28 +380,12 @@ class NeuralNetwork:
             and dtypes than the network's.
         """
         model = self._fitted()
-        model.check()
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state is a {type(state).__name__}, expected a dict of arrays by name")
-        children = numbered(model.layers)
-        arrays = named_arrays(children)
-        missing = [name for name in arrays if name not in state]
-        unknown = [name for name in state if name not in arrays]
-        if missing or unknown:
-            raise ValueError(
-                f"state lacks {missing} and has the unknown {unknown}, expected {list(arrays)}"
-            )
-        sources = [as_array(state[name], f"state[{name!r}]") for name in arrays]
-        for (name, array), source in zip(arrays.items(), sources):
-            check_array(source, f"state[{name!r}]", array.shape, array.dtype)
-            if not array.flags.writeable:
-                raise ValueError(f"{name} of the network is read-only, expected a writable array")
-        sources = [source.copy() for source in sources]
+        arrays, sources = model.matched(state)
         with model.lock:
             transaction = self._transaction
             if self._model is not model or transaction and transaction.model is not model:
                 raise RuntimeError("this network is being trained, expected the end of fit first")
-            write_all(list(arrays.values()), sources)
+            write_all(arrays, sources)
 
     def check_gradients(self, X, y, eps=1e-6, max_checks=20):
         """Compare the layers' gradients with central differences, in float64.

@@ -45,7 +45,12 @@ class Optimizer(ABC):
 
     @abstractmethod
     def step(self, incs):
-        """Step against `incs`, one array for each parameter.
+        """Change `params` in place, against `incs`.
+
+        Parameters
+        ----------
+        incs : list of arrays, one of each parameter's shape and dtype
+            What the layers' `param_incs` return: they are not written to.
 
         Raises
         ------

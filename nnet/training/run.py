@@ -48,10 +48,10 @@ class TrainingRun:
         self.shuffle, self.verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
         if learning_rate is None:
             learning_rate = getattr(optimizer, "learning_rate", LEARNING_RATE)
+        if not callable(learning_rate):
+            as_float(learning_rate, "learning_rate", ", or a function of the epoch")
         self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
         self.learning_rate = learning_rate
-        if not callable(learning_rate):
-            as_float(learning_rate, "learning_rate")
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected None or a callable")
         self.callback = callback
@@ -63,7 +63,7 @@ class TrainingRun:
         self.images = Images(X)
         classes, target = self._targets(y)
         self.images.check_values()
-        self.validation = self._validation(validation_data, classes)
+        self.validation = self._validation(validation_data, classes, target.shape[1:])
         transaction = Transaction(network)
         try:
             transaction.begin()
@@ -88,7 +88,7 @@ class TrainingRun:
             raise ValueError(f"y has only {classes.tolist()}, expected at least 2 classes")
         return classes, encode(labels, classes, "y")
 
-    def _validation(self, validation_data, classes):
+    def _validation(self, validation_data, classes, target_shape):
         """Images and targets, or None."""
         if validation_data is None:
             return None
@@ -96,13 +96,13 @@ class TrainingRun:
             X, y = validation_data
         except (TypeError, ValueError):
             raise ValueError("validation_data is not a pair, expected None or (X, y)") from None
-        images = Images(X, self.images.dtype, self.images.image_shape, name="validation X")
+        images = Images(X, self.images.dtype, self.images.item_shape, "validation X")
         check_lengths(images, y, "validation X", "validation y")
         if len(images) == 0:
             raise ValueError("validation_data has no images, expected at least one")
         images.check_values()
         if classes is None:
-            return images, as_values(y, images.dtype, "validation y")
+            return images, as_values(y, images.dtype, target_shape, "validation y")
         return images, encode(as_labels(y, "validation y"), classes, "validation_data")
 
     def _set_up(self, transaction, classes, target):
@@ -112,7 +112,7 @@ class TrainingRun:
         self.model = set_up(
             self.network,
             self.streams,
-            images.image_shape,
+            images.item_shape,
             images.dtype,
             classes,
             target.shape[1:],
@@ -123,7 +123,7 @@ class TrainingRun:
         self.target = self.model.as_target(target)
         if self.validation is not None:
             images, target = self.validation
-            self.validation = images, self.model.as_target(target, "validation y")
+            self.validation = images, self.model.as_target(target)
         self.loans = []
         self._lend()
         self.params = collect(self.trained, "params")
@@ -193,9 +193,9 @@ class TrainingRun:
 
     def _step(self, rows):
         """Train on a batch: the sum of its losses, and how many were right before the step."""
-        model, target = self.model, self.target[rows]
-        shape = len(rows), *self.images.image_shape
-        images = self.images.batch(rows, self.batches.array("images", shape, model.dtype))
+        model, target = self.model, self.target
+        target = target[rows] if model.is_classifier else self._converted(target, rows)
+        images = self._converted(self.images, rows)
         at_work = AtWork(model)
         try:
             at_work.begin()
@@ -210,6 +210,11 @@ class TrainingRun:
         finally:
             at_work.end()
         return loss_sum, n_right
+
+    def _converted(self, values, rows):
+        """A batch, in memory that the next one takes again."""
+        shape = len(rows), *values.item_shape
+        return values.batch(rows, self.batches.array(values.name, shape, values.dtype))
 
     def _conform(self, grad, shape):
         """The gradient that a loss of the user's own returned, in the network's dtype."""

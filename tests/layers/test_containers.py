@@ -475,7 +475,7 @@ def test_constructor_errors(make, error, message):
     [
         (
             lambda: [Residual([Conv(2, 3)])],
-            r"layer 0 \(Residual\) adds \(2, 6, 6\) and \(1, 6, 6\) for each image, expected one",
+            r"layer 0 \(Residual\) adds \(2, 6, 6\) and \(1, 6, 6\) .*: give shortcut=\[Conv",
         ),
         (
             lambda: [Sequential([Residual([Conv(2, 3)], shortcut=[Conv(2, 1, 2)])])],
