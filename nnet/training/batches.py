@@ -69,10 +69,22 @@ class Encoding:
         if self.classes is None:
             classes = np.unique(labels)
             if len(classes) < 2:
-                raise ValueError(
-                    f"{name} has only {classes.tolist()}, expected at least 2 classes"
-                )
+                raise ValueError(f"{name} has only {classes.tolist()}, expected at least 2 classes")
             self.classes = classes
+
+    def take_classes(self, classes):
+        """Labels that may occur, before any does."""
+        if not self.is_classifier:
+            raise TypeError("classes is given, expected None for a network that predicts values")
+        labels = np.unique(as_labels(classes, "classes"))
+        if self.classes is not None and not np.array_equal(labels, self.classes):
+            raise ValueError(
+                f"classes is {labels.tolist()}, expected those of the network: "
+                f"{self.classes.tolist()}"
+            )
+        if len(labels) < 2:
+            raise ValueError(f"classes has only {labels.tolist()}, expected at least 2")
+        self.classes = labels
 
     def target(self, labels_or_values, name="y"):
         """Class indices, or the Values as they are."""
@@ -230,7 +242,7 @@ class IterableData:
                 yield images.checked_batch(rows), target[rows], part
 
     def digest(self):
-        """A checksum of the batches' lengths and first images, which tells other data from these."""
+        """A checksum of lengths and first images, which tells other batches from these."""
         return self._digest
 
 
@@ -277,12 +289,24 @@ def _read_arrays(X, y, encoding, sample_weight=None, names=("X", "y", "sample_we
     return ArrayData(images, target, weights)
 
 
+def read_known(X, y, model):
+    """Data of a network that is set up: labels that it does not know are wrong, not refused."""
+    encoding = Encoding.of(model)
+    images = encoding.images(X)
+    check_lengths(images, y)
+    if len(images) == 0:
+        raise ValueError("X has no images, expected at least one")
+    labels = encoding.labels_or_values(y)
+    return ArrayData(images, encode(labels, model.classes) if model.is_classifier else labels)
+
+
 def read_validation(validation_data, encoding):
     """The data of fit's `validation_data`: (X, y), (X, y, weights) or an iterable of batches."""
     is_pair = isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3)
     if is_pair and not any(isinstance(item, tuple) for item in validation_data):
         names = "validation X", "validation y", "validation weights"
-        data = _read_arrays(*validation_data[:2], encoding, *validation_data[2:], names=names)
+        X, y, *weights = validation_data
+        data = _read_arrays(X, y, encoding, weights[0] if weights else None, names)
     elif isinstance(validation_data, Iterable) and not hasattr(validation_data, "__array__"):
         data = IterableData(validation_data, encoding, "validation_data")
     else:

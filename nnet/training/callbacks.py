@@ -61,9 +61,7 @@ class EarlyStopping(Callback):
     It starts afresh with each fit.
     """
 
-    def __init__(
-        self, monitor="val_loss", patience=5, min_delta=0.0, mode=None, restore_best=True
-    ):
+    def __init__(self, monitor="val_loss", patience=5, min_delta=0.0, mode=None, restore_best=True):
         if not isinstance(monitor, str):
             raise TypeError(f"monitor is {monitor!r}, expected a name such as 'val_loss'")
         self.monitor = monitor
@@ -158,12 +156,13 @@ class Checkpoint(Callback):
         return f"Checkpoint({self.path!r}, every={self.every})"
 
 
-def as_callbacks(callbacks):
+def as_callbacks(callbacks, callback=None):
     """A list of callables, those last that keep what the others have made of an epoch."""
     if callable(callbacks):
         callbacks = [callbacks]
     if not isinstance(callbacks, (list, tuple)):
         raise TypeError(f"callbacks is {callbacks!r}, expected a list of callables")
+    callbacks = [*callbacks, *[callback] * (callback is not None)]
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected None or a callable")

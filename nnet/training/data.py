@@ -183,11 +183,6 @@ class Values(Batches):
     N_AXES = range(1, 65)
     AXES = "(n_imgs, ...)"
 
-    def set_item_shape(self, item_shape):
-        """Give each target other axes."""
-        self._array = self._array.reshape(len(self), *item_shape)
-        self.shape, self.item_shape = self._array.shape, self._array.shape[1:]
-
 
 def as_values(y, dtype, target_shape=None, name=None):
     """y as `Values`, all of them finite."""

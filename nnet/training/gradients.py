@@ -68,7 +68,7 @@ def _set_up(twin, X, y, fitted):
     streams, signals = as_streams(twin.rng), fitted and fitted.signals
     shapes = X.shape[1:], X.dtype, classes, target.shape[1:], len(X)
     model = set_up(twin, streams, *shapes, known_shape=twin._built_shape, signals=signals)
-    return model, model.as_target(target)[:]
+    return model, model.as_target(target[:])
 
 
 def _compare(name, param, grad, loss, eps, max_checks):

@@ -7,16 +7,17 @@ from nnet._atomic import write_all
 from nnet.layers.arguments import as_count, as_float
 from nnet.layers.streams import as_generator
 from nnet.layers.tree import numbered
-from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
+from nnet.training.batches import read_known
+from nnet.training.callbacks import as_callbacks
+from nnet.training.data import Images
+from nnet.training.fitted import NOT_FITTED, Fitted
 from nnet.training.layouts import check_layout
 from nnet.training.model import NETWORKS, Model, remember
 from nnet.training.run import TrainingRun
 from nnet.training.setup import build, check_layers, claim
 
-NOT_FITTED = "this network is not fitted yet, expected a call of fit or build first"
 
-
-class NeuralNetwork:
+class NeuralNetwork(Fitted):
     """A feed-forward network.
 
     Parameters
@@ -40,6 +41,9 @@ class NeuralNetwork:
         `fit` (integers, bools and half floats become float32).
     input_shape_ : tuple
         Shape of one image: X.shape[1:]; None before `fit` or `build`.
+    history_ : dict of lists of float
+        One value for each finished epoch: "loss", for classification "accuracy", the `metrics`
+        of fit, and with validation data the same for these as "val_loss" and so on.
     loss_history_, val_loss_history_, val_error_history_ : list of float
         One value for each finished epoch; the latter two are empty without
         validation data.
@@ -83,10 +87,10 @@ class NeuralNetwork:
     def fit(
         self,
         X,
-        y,
+        y=None,
         learning_rate=None,
         max_iter=10,
-        batch_size=64,
+        batch_size=None,
         momentum=0.0,
         nesterov=False,
         shuffle=True,
@@ -94,8 +98,16 @@ class NeuralNetwork:
         verbose=False,
         callback=None,
         optimizer=None,
+        *,
+        sample_weight=None,
+        class_weight=None,
+        validation_fraction=None,
+        metrics=(),
+        callbacks=(),
+        warm_start=False,
+        resume=None,
     ):
-        """Train afresh on images X and targets y.
+        """Train on images X and targets y: afresh, unless `warm_start` or `resume` says else.
 
         Parameters
         ----------
@@ -107,7 +119,10 @@ class NeuralNetwork:
             refused, unless `build` was given that shape; columns (n_channels, length, 1) pass
             where windows are so too, as (5, 1) is, and n_channels and length differ.
             Or (n_imgs, n_features), for networks without Conv and Pool.
-            Converted to floats batch by batch.
+            Converted to floats batch by batch; it may be a memory-mapped file.
+            Or, without y, an iterable of batches (X, y) or (X, y, weights) that gives them anew
+            in each epoch, such as a PyTorch DataLoader: in its own order. Once before the first
+            epoch it is only looked at.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
             Regression targets may have more axes: those of the last layer's output. They
             are converted to the dtype of X batch by batch.
@@ -116,12 +131,12 @@ class NeuralNetwork:
         max_iter : int
             Number of epochs. Each one uses every image once.
         batch_size : int
-            The last batch of an epoch may be smaller.
+            Default: 64. The last batch of an epoch may be smaller.
         momentum, nesterov : float, bool
             See `SGD`.
         shuffle : bool
             Draw a new order of the images for each epoch.
-        validation_data : None or (X, y)
+        validation_data : None, (X, y), (X, y, weights) or an iterable of batches
             Evaluated after each epoch.
         verbose : bool
             Print one line after each epoch.
@@ -130,6 +145,26 @@ class NeuralNetwork:
             raises `StopTraining`, and goes on if it returns None or False.
         optimizer : None, 'sgd' or Optimizer
             None is SGD with the momentum given. An instance is copied, and starts afresh.
+        sample_weight : None or array (n_imgs,)
+            At least 0. The loss, its gradient and the accuracy are weighted means over a batch:
+            an image of weight 2 counts as two. A batch of zeros changes nothing.
+        class_weight : None, 'balanced' or dict of float by label
+            Multiplies the weights of the images of each class; classes that are not named weigh
+            1. 'balanced' is n_imgs / (n_classes * count).
+        validation_fraction : None or float
+            This part of the images is held back for validation, of each class the same.
+        metrics : callables of (y, predictions)
+            Such as those of sklearn.metrics: their values, for the training and the validation
+            images of each epoch, stand in `history_`.
+        callbacks : list of callables
+            Like `callback`, and `Callback` objects such as `EarlyStopping` and `Checkpoint`.
+        warm_start : bool
+            Go on from the parameters there are, and add to the histories. A network that is not
+            fitted starts afresh.
+        resume : None or path
+            A file that a `Checkpoint` of the same call has written: the training goes on from
+            there, and ends with the bits of one that was never stopped. Only `max_iter` may be
+            larger.
 
         Returns
         -------
@@ -150,8 +185,7 @@ class NeuralNetwork:
         parameters and its rng are what they were before the call. Any other exception,
         from a callback or by Ctrl-C, keeps the parameters of the last step.
         """
-        check_layers(self.layers)
-        run = TrainingRun(
+        TrainingRun(
             self,
             learning_rate=learning_rate,
             max_iter=max_iter,
@@ -160,10 +194,19 @@ class NeuralNetwork:
             nesterov=nesterov,
             shuffle=shuffle,
             verbose=verbose,
-            callback=callback,
+            callbacks=as_callbacks(callbacks, callback),
+            metrics=metrics,
             optimizer=optimizer,
+            warm_start=warm_start,
+            resume=resume,
+        ).run(
+            X,
+            y,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            validation_data=validation_data,
+            validation_fraction=validation_fraction,
         )
-        run.run(X, y, validation_data)
         return self
 
     def build(self, input_shape, n_outputs=None, dtype="float32"):
@@ -229,45 +272,6 @@ class NeuralNetwork:
 
     def _copied_model(self):
         return self._at_one_moment(lambda model: model.copy(self))
-
-    @property
-    def input_shape_(self):
-        model = self._model
-        return None if model is None else model.input_shape
-
-    @property
-    def dtype_(self):
-        return self._attribute("dtype")
-
-    @property
-    def classes_(self):
-        classes = self._attribute("classes")
-        if classes is not None:
-            classes = classes.view()
-            classes.flags.writeable = False
-        return classes
-
-    @property
-    def target_shape_(self):
-        return self._attribute("target_shape")
-
-    @property
-    def loss_history_(self):
-        return list(self._attribute("history").loss)
-
-    @property
-    def val_loss_history_(self):
-        return list(self._attribute("history").val_loss)
-
-    @property
-    def val_error_history_(self):
-        return list(self._attribute("history").val_error)
-
-    def _attribute(self, name):
-        model = self._model
-        if model is None:
-            raise AttributeError(NOT_FITTED)
-        return getattr(model, name)
 
     # --- prediction -----------------------------------------------------------
 
@@ -339,17 +343,10 @@ class NeuralNetwork:
         batch_size = as_count(batch_size, "batch_size")
         while True:
             model = self._fitted()
-            images = Images(X, model.dtype, model.input_shape)
-            check_lengths(images, y)
-            if len(images) == 0:
-                raise ValueError("X has no images, expected at least one")
-            if model.is_classifier:
-                target = encode(as_labels(y), model.classes)
-            else:
-                target = model.as_target(as_values(y, model.dtype, model.target_shape))
-            found = model.evaluate(images, target, batch_size, self._is_current)
+            data = read_known(X, y, model)
+            found = model.evaluate(data, batch_size, self._is_current)
             if found is not None:
-                return found[1]
+                return found.error
 
     # --- parameters -----------------------------------------------------------
 

@@ -47,6 +47,17 @@ def as_class_weights(class_weight, classes, counts):
     return weights
 
 
+def as_fraction(value):
+    """None, or a float between 0 and 1, both excluded."""
+    if value is None:
+        return None
+    expected = "expected None or a number between 0 and 1"
+    number = as_real(value, "validation_fraction", expected)
+    if isinstance(value, bool) or not 0 < number < 1:
+        raise ValueError(f"validation_fraction is {value!r}, {expected}")
+    return number
+
+
 def split(target, fraction, classes, rng):
     """(rows that train, rows that validate): of each class the same fraction, if there are some.
 
