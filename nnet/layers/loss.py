@@ -79,7 +79,7 @@ class LossMixin(ABC):
         input : array (n_imgs, ...) of the network's dtype
             The scores.
         target : intp array (n_imgs,) of class indices, or array like `input` of values
-            Its memory is used again for the next batch.
+            Its memory may serve the next batch again.
 
         Returns
         -------
