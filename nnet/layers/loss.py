@@ -28,20 +28,22 @@ class Totals(NamedTuple):
     weight: float
 
 
-def totals(loss, compared, input, target, weights=None):
+def totals(loss, compared, input, target, weights=None, with_error=True):
     """The Totals of what a loss found in one pass."""
-    if weights is None:
-        if compared.loss_sum is not None:
-            n_imgs = len(target)
-            return Totals(compared.loss_sum, float(n_imgs - compared.n_right), float(n_imgs))
-        weights = np.ones(len(target))
-        losses = compared.losses
-    elif type(loss).compare is LossMixin.compare:
+    if weights is None and compared.loss_sum is not None:
+        n_imgs = len(target)
+        return Totals(compared.loss_sum, float(n_imgs - compared.n_right), float(n_imgs))
+    losses, error = compared.losses, 0.0
+    if weights is not None and type(loss).compare is LossMixin.compare:
         losses = loss.image_losses(input, target)
-    else:
-        losses = compared.losses
-    errors = loss.errors(compared.predictions, target)
-    return Totals(*(float(np.add.reduce(weights * values)) for values in (losses, errors, 1.0)))
+    if with_error:
+        error = weighted_sum(loss.errors(compared.predictions, target), weights)
+    weight = float(len(target) if weights is None else np.add.reduce(weights))
+    return Totals(weighted_sum(losses, weights), error, weight)
+
+
+def weighted_sum(values, weights):
+    return float(np.add.reduce(values if weights is None else weights * values))
 
 
 class LossMixin(ABC):

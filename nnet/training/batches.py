@@ -86,11 +86,11 @@ class Encoding:
             raise ValueError(f"classes has only {labels.tolist()}, expected at least 2")
         self.classes = labels
 
-    def target(self, labels_or_values, name="y"):
-        """Class indices, or the Values as they are."""
+    def target(self, labels_or_values, name="y", whole=None):
+        """Class indices, or the Values as they are; errors of unknown labels name the whole."""
         if not self.is_classifier:
             return labels_or_values
-        return encode(labels_or_values, self.classes, name, name)
+        return encode(labels_or_values, self.classes, whole or name, name)
 
 
 class ArrayData:
@@ -195,6 +195,8 @@ class IterableData:
                 for label, count in zip(*np.unique(labels, return_counts=True)):
                     self._counts[label.item()] = self._counts.get(label.item(), 0) + int(count)
             digest.append(digest_of(len(images), images.batch(slice(0, 1)), weights))
+        if self._n_imgs == 0:
+            raise ValueError(f"{name} has no images, expected at least one")
         if encoding.is_classifier:
             encoding.find_classes(np.array(list(self._counts)), f"y of {name}")
         self._digest = digest_of(digest)
@@ -263,13 +265,11 @@ def digest_of(*items):
 def read(X, y, encoding, sample_weight=None, class_weight=None):
     """The data to train on: all of them are checked, and the encoding is complete then."""
     if y is None:
-        data = IterableData(X, encoding)
         if sample_weight is not None:
             raise ValueError(f"sample_weight is given beside batches, {PAIRS}")
+        data = IterableData(X, encoding)
     else:
         data = _read_arrays(X, y, encoding, sample_weight)
-    if len(data) == 0:
-        raise ValueError("X has no images, expected at least one")
     if class_weight is not None:
         if not encoding.is_classifier or encoding.target_shape:
             raise ValueError("class_weight is given, expected one label per image then")
@@ -277,13 +277,15 @@ def read(X, y, encoding, sample_weight=None, class_weight=None):
     return data
 
 
-def _read_arrays(X, y, encoding, sample_weight=None, names=("X", "y", "sample_weight")):
+def _read_arrays(X, y, encoding, sample_weight=None, names=("X", "y", "sample_weight"), whole="y"):
     images = encoding.images(X, names[0])
     check_lengths(images, y, *names[:2])
+    if len(images) == 0:
+        raise ValueError(f"{names[0]} has no images, expected at least one")
     labels = encoding.labels_or_values(y, names[1])
-    if encoding.is_classifier and len(images):
+    if encoding.is_classifier:
         encoding.find_classes(labels, names[1])
-    target = encoding.target(labels, names[1])
+    target = encoding.target(labels, names[1], whole)
     weights = None if sample_weight is None else as_weights(sample_weight, len(images), names[2])
     images.check_values()
     return ArrayData(images, target, weights)
@@ -304,15 +306,14 @@ def read_validation(validation_data, encoding):
     """The data of fit's `validation_data`: (X, y), (X, y, weights) or an iterable of batches."""
     is_pair = isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3)
     if is_pair and not any(isinstance(item, tuple) for item in validation_data):
-        names = "validation X", "validation y", "validation weights"
+        names = "validation X", "validation y", "weights of validation_data"
         X, y, *weights = validation_data
-        data = _read_arrays(X, y, encoding, weights[0] if weights else None, names)
+        whole = "validation_data"
+        data = _read_arrays(X, y, encoding, weights[0] if weights else None, names, whole)
     elif isinstance(validation_data, Iterable) and not hasattr(validation_data, "__array__"):
         data = IterableData(validation_data, encoding, "validation_data")
     else:
         raise ValueError(
             "validation_data is not a pair, expected None, (X, y), (X, y, weights) or batches"
         )
-    if len(data) == 0:
-        raise ValueError("validation_data has no images, expected at least one")
     return data

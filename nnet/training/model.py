@@ -311,7 +311,8 @@ class Model:
     def evaluate(self, data, batch_size, is_current, with_loss=False, keep_decisions=False):
         """An `Evaluation` of `ArrayData` or the like, or None if the model `is_current` no more.
 
-        Without the loss, which is 0 then, class indices may be -1: unknown and wrong.
+        Without the loss, which is 0 then, nothing is weighted, and class indices may be -1:
+        unknown and wrong.
         """
         found, kept = Totals(0.0, 0.0, 0.0), []
         at_work = AtWork(self)
@@ -329,9 +330,7 @@ class Model:
                 else:
                     predictions = self.loss.fprop(scores)
                     errors = self.loss.errors(predictions, target)
-                    weights = np.ones(len(errors)) if weights is None else weights
-                    error = float(np.add.reduce(weights * errors))
-                    sums = Totals(0.0, error, float(weights.sum()))
+                    sums = Totals(0.0, float(np.add.reduce(errors)), float(len(errors)))
                 found = Totals(*map(sum, zip(found, sums)))
                 if keep_decisions:
                     kept.append((np.array(target), np.array(self.loss.decide(predictions))))

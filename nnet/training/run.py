@@ -262,7 +262,9 @@ class TrainingRun:
             target = model.as_target(target)
             scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
             compared = model.loss.compare(scores, target)
-            found = totals(model.loss, compared, scores, target, weights)
+            found = totals(
+                model.loss, compared, scores, target, weights, with_error=model.is_classifier
+            )
             if isfinite(found.loss):
                 self.metrics.add(model, compared.predictions, target)
                 model.program.bprop(self._output_grad(compared.grad, scores.shape, weights))

@@ -122,9 +122,6 @@ def test_values_without_further_axes(n_values, dtype):
         values.check_values()
         assert np.array_equal(values[:], table[:, 1].astype(dtype))
         assert np.array_equal(values.batch(order, np.empty(n_values, dtype)), values[:][::-1])
-        values.set_item_shape((1,))
-        assert (values.shape, values[order].shape) == ((n_values, 1), (n_values, 1))
-        assert np.array_equal(values[:], table[:, 1:].astype(dtype))
 
 
 @pytest.mark.parametrize(

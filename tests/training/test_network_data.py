@@ -164,7 +164,7 @@ FIT_ERRORS = [
     (
         {"validation_data": (np.zeros((0, 1, 6, 6)), [])},
         ValueError,
-        "validation_data has no images",
+        "validation X has no images",
     ),
 ]
 
