@@ -434,7 +434,7 @@ class NeuralNetwork:
         vars(self).update(attributes)
         self._start(built_shape=self._built_shape)
         if fitted is not None:
-            self._take(fitted)
+            self._take(Model(self.layers, **fitted))
 
     def save(self, path):
         """Write architecture and parameters to a safetensors file.
@@ -465,15 +465,14 @@ class NeuralNetwork:
         """
         from nnet.files import saving
 
-        layers, fitted = saving.load(os.fsdecode(path))
-        network = cls(layers)
-        network._built_shape = fitted["input_shape"]
-        network._take(fitted)
+        model = saving.load(os.fsdecode(path))
+        network = cls(model.layers)
+        network._built_shape = model.input_shape
+        network._take(model)
         return network
 
-    def _take(self, attributes):
+    def _take(self, model):
         """Become fitted: the layers have their arrays."""
-        children = numbered(self.layers)
-        claim(self, children)
-        self._model = Model(self.layers, **attributes)
+        claim(self, numbered(self.layers))
+        self._model = model
         self._is_changed = False
