@@ -21,7 +21,7 @@ from operator import index
 import numpy as np
 
 import nnet.layers
-from nnet.layers.arguments import as_bool, as_int
+from nnet.layers.arguments import as_bool, as_int, as_path
 from nnet.layers.base import Layer
 from nnet.layers.tree import MAX_DEPTH, describe, is_own, named_arrays, numbered, walk
 from nnet.training.model import Model
@@ -41,6 +41,7 @@ LAYERS = {
 
 def save(model, path):
     """Write a `Model`, if `load` can read it."""
+    path = as_path(path, "path")
     safetensors = _import_safetensors()
     model.check()
     children = numbered(model.layers)
@@ -68,6 +69,7 @@ def save(model, path):
 
 def load(path):
     """The `Model` of a file."""
+    path = as_path(path, "path")
     safetensors = _import_safetensors()
     with open(path, "rb"):
         pass  # a missing or unreadable file is an OSError, as always

@@ -1,6 +1,5 @@
 """NeuralNetwork: layers that are trained together."""
 
-import os
 from collections.abc import Mapping
 
 from nnet._atomic import write_all
@@ -450,7 +449,7 @@ class NeuralNetwork:
         """
         from nnet.files import saving  # only now: it needs modules that import nnet can do without
 
-        saving.save(self._copied_model(), os.fsdecode(path))
+        saving.save(self._copied_model(), path)
 
     @classmethod
     def load(cls, path):
@@ -460,12 +459,14 @@ class NeuralNetwork:
 
         Raises
         ------
-        ValueError
-            For a file that is truncated, changed, or not from `save`.
+        OSError
+            If the file cannot be opened.
+        ValueError, TypeError
+            For a file that is truncated, changed, or not from `save`, and for what is no path.
         """
         from nnet.files import saving
 
-        model = saving.load(os.fsdecode(path))
+        model = saving.load(path)
         network = cls(model.layers)
         network._built_shape = model.input_shape
         network._take(model)

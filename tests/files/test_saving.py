@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import sys
 
@@ -535,10 +536,19 @@ def test_paths_of_every_kind(tmp_path):
     for path in (tmp_path / "a", text, os.fsencode(text)):
         network.save(path)
         assert np.array_equal(NeuralNetwork.load(path).predict(X), network.predict(X))
-    for path in (None, 5, [text]):
-        for use in (network.save, NeuralNetwork.load):
-            with pytest.raises(TypeError, match="expected str, bytes or os.PathLike object"):
-                use(path)
+
+
+@pytest.mark.parametrize("path", [None, 3, 1.5, ["model"], True, "", "a\0b", b"a\0b"])
+def test_what_is_no_path(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network, _ = fitted()
+    kind, expected = TypeError, "a string or a path"
+    if isinstance(path, (str, bytes)):
+        kind, expected = ValueError, "the name of a file"
+    for use in (network.save, NeuralNetwork.load):
+        with pytest.raises(kind, match=f"^path is {re.escape(repr(path))}, expected {expected}$"):
+            use(path)
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("values, message", [([7, -5, 9], "not sorted"), ([7, 7, 9], "not sorted")])
