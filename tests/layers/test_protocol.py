@@ -832,6 +832,24 @@ def test_losses_of_ones_own(rng):
     assert at_once.layers[-1].calls == 3 * (3 + 1)
 
 
+def test_a_loss_that_counts_is_believed(rng):
+    """Nobody looks for the largest of its predictions again, neither while it trains nor after."""
+
+    class Counts(LogRegression):
+        def compare(self, input, target):
+            return super().compare(input, target)._replace(predictions=None)
+
+    X, y = stripes(40, rng)
+    plain, counts = (
+        NeuralNetwork([Flatten(), Linear(3), loss], rng=0).fit(
+            X, y, max_iter=2, batch_size=16, validation_data=(X[:9], y[:9])
+        )
+        for loss in (LogRegression(), Counts())
+    )
+    assert counts.val_error_history_ == plain.val_error_history_
+    assert counts.val_error_history_[-1] == counts.error(X[:9], y[:9])
+
+
 # --- the memory that is lent --------------------------------------------------------------------
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
