@@ -305,20 +305,26 @@ class Model:
                 return None
             at_work.lend(self._lent_for_predictions())
             for rows in self._batches(len(images), batch_size):
-                scores, expected = self._scores(images, rows), target[rows]
-                if with_loss:
-                    compared = self.loss.compare(scores, expected)
-                    predictions = compared.predictions
-                    loss += sums_of(compared, expected, self.is_classifier)[0]
-                else:
-                    predictions = self.loss.fprop(scores)
-                wrong += self._errors(predictions, expected)
+                scores = self._scores(images, rows)
+                losses, errors = self._sums(scores, target[rows], with_loss)
+                loss += losses
+                wrong += errors
         except (TypeError, ValueError):
             self.check()
             raise
         finally:
             at_work.end()
         return loss / len(images), wrong / len(images)
+
+    def _sums(self, scores, target, with_loss):
+        """Of the losses of a batch, and of its errors."""
+        if not with_loss:
+            return 0.0, self._errors(self.loss.fprop(scores), target)
+        compared = self.loss.compare(scores, target)
+        losses, n_right = sums_of(compared, target, self.is_classifier)
+        if self.is_classifier:
+            return losses, len(target) - n_right
+        return losses, self._errors(compared.predictions, target)
 
     def _errors(self, predictions, target):
         """How many labels are wrong, or the sum of the images' mean squared errors."""
