@@ -253,7 +253,7 @@ def digest_of(*items):
     for item in items:
         if isinstance(item, np.ndarray):
             digest.update(f"{item.shape} {item.dtype.str}".encode())
-            digest.update(np.ascontiguousarray(item))
+            digest.update(item.tobytes())
         else:
             digest.update(repr(item).encode())
     return digest.hexdigest()

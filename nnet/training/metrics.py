@@ -1,6 +1,7 @@
 """Metrics: what is reported of an epoch beside the loss."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class Metrics:
     def __init__(self, functions):
         if callable(functions) or not isinstance(functions, Iterable):
             functions = [functions]
-        self._functions = {}
+        self._functions: dict[str, Any] = {}
         for function in functions:
             if not callable(function):
                 raise TypeError(f"metrics has {function!r}, expected functions of (y, predictions)")

@@ -1,7 +1,6 @@
 """NeuralNetwork: layers that are trained together."""
 
 import copy
-import os
 
 from nnet._atomic import write_all
 from nnet.layers.arguments import as_count, as_float
@@ -447,7 +446,7 @@ class NeuralNetwork(Fitted):
         vars(self).update(attributes)
         self._start(built_shape=self._built_shape)
         if fitted is not None:
-            self._take(fitted)
+            self._take(Model(self.layers, **fitted))
 
     def save(self, path):
         """Write architecture and parameters to a safetensors file.
@@ -463,7 +462,7 @@ class NeuralNetwork(Fitted):
         """
         from nnet.files import saving  # only now: it needs modules that import nnet can do without
 
-        saving.save(self._copied_model(), os.fsdecode(path))
+        saving.save(self._copied_model(), path)
 
     @classmethod
     def load(cls, path):
@@ -473,20 +472,21 @@ class NeuralNetwork(Fitted):
 
         Raises
         ------
-        ValueError
-            For a file that is truncated, changed, or not from `save`.
+        OSError
+            If the file cannot be opened.
+        ValueError, TypeError
+            For a file that is truncated, changed, or not from `save`, and for what is no path.
         """
         from nnet.files import saving
 
-        layers, fitted = saving.load(os.fsdecode(path))
-        network = cls(layers)
-        network._built_shape = fitted["input_shape"]
-        network._take(fitted)
+        model = saving.load(path)
+        network = cls(model.layers)
+        network._built_shape = model.input_shape
+        network._take(model)
         return network
 
-    def _take(self, attributes):
+    def _take(self, model):
         """Become fitted: the layers have their arrays."""
-        children = numbered(self.layers)
-        claim(self, children)
-        self._model = Model(self.layers, **attributes)
+        claim(self, numbered(self.layers))
+        self._model = model
         self._is_changed = False

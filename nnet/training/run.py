@@ -167,10 +167,11 @@ class TrainingRun:
                 callback.on_fit_begin(network, monitors)
 
     def _hold_images_back(self):
-        assert isinstance(self.data, batches.ArrayData)
+        data = self.data
+        assert isinstance(data, batches.ArrayData)  # see _read
         rng = self.streams.named("validation")
-        rows, held = split(self.data.target, self.fraction, self.encoding.classes, rng)
-        self.data, self.validation = self.data.part(rows), self.data.part(held)
+        rows, held = split(data.target, self.fraction, self.encoding.classes, rng)
+        self.data, self.validation = data.part(rows), data.part(held)
 
     def _lend(self):
         """What the layers are lent for each step, by the plan of the model."""
