@@ -19,6 +19,8 @@ from nnet.layers import (
     Sequential,
     Standardize,
 )
+from nnet.training.augment import Brightness, Crop, CutOut, Flip, Rotate, Shift, Zoom
+from nnet.training.augmenting import Augmentation, Compose
 from nnet.training.network import NeuralNetwork
 from nnet.training.optimizers import SGD, Optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining
@@ -26,10 +28,16 @@ from nnet.training.progress import DivergedError, Progress, StopTraining
 __all__ = [
     "SGD",
     "Activation",
+    "Augmentation",
+    "Brightness",
     "Compared",
+    "Compose",
     "Conv",
+    "Crop",
+    "CutOut",
     "DivergedError",
     "Flatten",
+    "Flip",
     "GlobalAveragePool",
     "Layer",
     "Linear",
@@ -43,8 +51,11 @@ __all__ = [
     "Pool",
     "Progress",
     "Residual",
+    "Rotate",
     "Sequential",
+    "Shift",
     "Standardize",
     "StopTraining",
+    "Zoom",
     "to_bc01",
 ]

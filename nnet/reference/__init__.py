@@ -15,8 +15,10 @@ the compiled kernels check everything.
 matrix product per group: `conv_bc01_im2col`, `bprop_conv_bc01_im2col`.
 The first steps, in one dimension and with a single channel, are in
 one_d.py: `conv_1d`, `input_1d_grads`, `param_1d_grads` and so on.
+affine.py has `warp`, what augmentations that move pixels come to.
 """
 
+from nnet.reference.affine import warp
 from nnet.reference.im2col import bprop_conv_bc01_im2col, conv_bc01_im2col
 from nnet.reference.loops import (
     border_index,
@@ -62,4 +64,5 @@ __all__ = [
     "param_2d_grads",
     "param_2d_grads_batch",
     "pool_bc01",
+    "warp",
 ]

@@ -2,6 +2,8 @@
 
 network.py     NeuralNetwork: fit, predict, state_dict, save
 run.py         TrainingRun: one call of fit
+augment.py     Shift, Rotate and other augmentations
+augmenting.py  how they are put together, and drawn
 setup.py       how layers are set up, and put back where that fails
 model.py       Model: layers that are set up, and what they compute
 layouts.py     which axes of X are what

@@ -125,7 +125,9 @@ class ArrayData:
         self.weights = weights if self.weights is None else self.weights * weights
 
     def batches(self, order, batch_size, convert):
-        """(images, target, weights) for each batch, unchecked.
+        """(images, target, weights, rows) for each batch, unchecked.
+
+        Rows are those of X.
 
         Parameters
         ----------
@@ -141,7 +143,7 @@ class ArrayData:
             batch = rows[start : start + batch_size]
             is_array = isinstance(self.target, np.ndarray)
             target = self.target[batch] if is_array else convert(self.target, batch)
-            yield convert(self.images, batch), target, self._weights_of(batch)
+            yield convert(self.images, batch), target, self._weights_of(batch), batch
 
     def in_turn(self, batch_size):
         """(images, target, weights) for each batch, checked, one after the other."""
@@ -227,8 +229,11 @@ class IterableData:
                 yield images, labels, weights
 
     def batches(self, order, batch_size, convert):
-        """(images, target, weights) for each batch, as it comes."""
-        yield from self.in_turn(None)
+        """(images, target, weights, rows) for each batch, as it comes: rows count the images."""
+        n_seen = 0
+        for images, target, weights in self.in_turn(None):
+            yield images, target, weights, np.arange(n_seen, n_seen + len(images))
+            n_seen += len(images)
 
     def in_turn(self, batch_size):
         """(images, target, weights) for each batch, checked."""

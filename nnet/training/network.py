@@ -105,6 +105,7 @@ class NeuralNetwork(Fitted):
         callbacks=(),
         warm_start=False,
         resume=None,
+        augment=None,
     ):
         """Train on images X and targets y: afresh, unless `warm_start` or `resume` says else.
 
@@ -164,6 +165,12 @@ class NeuralNetwork(Fitted):
             A file that a `Checkpoint` of the same call has written: the training goes on from
             there, and ends with the bits of one that was never stopped. Only `max_iter` may be
             larger.
+        augment : None, augmentation, callable, or list of these
+            What is done at random to the training images, anew in each epoch, such as
+            [Shift(2), Rotate(10)]. It follows from the seed, the epoch and which image of X it is:
+            neither the order nor the batches matter. Or a function of a batch of images that
+            returns changed ones; a parameter `rng` of it gets the epoch's random numbers.
+            Validation images stay as they are.
 
         Returns
         -------
@@ -198,6 +205,7 @@ class NeuralNetwork(Fitted):
             optimizer=optimizer,
             warm_start=warm_start,
             resume=resume,
+            augment=augment,
         ).run(
             X,
             y,
