@@ -1,6 +1,7 @@
 """Training: networks, a call of fit, and what it is made of.
 
 network.py     NeuralNetwork: fit, predict, state_dict, save
+inside.py      what it lets one do with single layers
 run.py         TrainingRun: one call of fit
 augment.py     Shift, Rotate and other augmentations
 augmenting.py  how they are put together, and drawn
