@@ -8,7 +8,7 @@ import numpy as np
 from nnet._atomic import AtWork
 from nnet.layers import ParamMixin
 from nnet.layers.streams import as_generator, as_streams
-from nnet.layers.tree import collect, describe, named_arrays, numbered, walk
+from nnet.layers.tree import collect, describe, frozen_in, named_arrays, numbered, walk
 from nnet.training.data import as_images, as_labels, as_values, check_lengths, encode
 from nnet.training.setup import set_up
 
@@ -22,20 +22,22 @@ class GradientError(NamedTuple):
 
 
 def check(network, X, y, eps, max_checks):
-    """One GradientError for each array of `network.params()`, measured on a copy."""
+    """One GradientError for each array that training changes, measured on a copy."""
     X = as_images(X, np.float64)
     check_lengths(X, y)
     twin = copy.deepcopy(network)
     fitted = twin._model
     arrays = None if fitted is None else fitted.copied_arrays()
     model, target = _set_up(twin, X, y, fitted)
+    children = numbered(model.layers)
+    frozen = frozen_in(children)
     layers = [
         (describe(name, layer), layer)
-        for name, layer in walk(numbered(model.layers))
-        if isinstance(layer, ParamMixin)
+        for name, layer in walk(children)
+        if isinstance(layer, ParamMixin) and id(layer) not in frozen
     ]
     if arrays is not None:
-        for name, array in named_arrays(numbered(model.layers)).items():
+        for name, array in named_arrays(children).items():
             array[...] = arrays[name]
     names = [f"{name}.params()[{j}]" for name, layer in layers for j in range(len(layer.params()))]
     images = X.reshape(len(X), *model.image_shape)
@@ -48,10 +50,13 @@ def check(network, X, y, eps, max_checks):
         at_work.begin()
         at_work.lend(model.loans(training=True, streams=as_streams(0)))
         model.program.bprop(np.asarray(compare().grad))
-        grads = [np.array(grad) for grad in collect([layer for _, layer in layers], "param_grads")]
+        params, grads = (
+            collect([layer for _, layer in layers], method) for method in ("params", "param_grads")
+        )
+        grads = [np.array(grad) for grad in grads]
         return [
             _compare(name, param, grad, lambda: compare().losses.mean(), eps, max_checks)
-            for name, param, grad in zip(names, model.params(), grads, strict=True)
+            for name, param, grad in zip(names, params, grads, strict=True)
         ]
     finally:
         at_work.end()
@@ -67,7 +72,14 @@ def _set_up(twin, X, y, fitted):
         target = encode(labels, classes, "y")
     streams, signals = as_streams(twin.rng), fitted and fitted.signals
     shapes = X.shape[1:], X.dtype, classes, target.shape[1:], len(X)
-    model = set_up(twin, streams, *shapes, known_shape=twin._built_shape, signals=signals)
+    model = set_up(
+        twin,
+        streams,
+        *shapes,
+        known_shape=twin._built_shape,
+        signals=signals,
+        keep_frozen=False,  # their arrays may be of float32, and are copied later
+    )
     return model, model.as_target(target[:])
 
 

@@ -20,7 +20,7 @@ from nnet.training.callbacks import Callback
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
-from nnet.training.setup import check_layers, go_on, publish, set_up
+from nnet.training.setup import check_layers, check_trained, go_on, publish, set_up
 from nnet.training.weights import as_fraction, split
 
 LEARNING_RATE = 0.1
@@ -88,7 +88,7 @@ class TrainingRun:
         The options are those of `_read`.
         """
         network = self.network
-        check_layers(network.layers)
+        check_trained(check_layers(network.layers))
         self.transaction = transaction = Transaction(network)
         try:
             transaction.begin()
