@@ -1,11 +1,10 @@
 """Callbacks: what watches a training, ends it in time, and keeps it on disk."""
 
-import os
 from math import inf
 
 import numpy as np
 
-from nnet.layers.arguments import as_bool, as_count, as_float, as_int, as_word
+from nnet.layers.arguments import as_bool, as_count, as_float, as_int, as_path, as_word
 
 
 class Callback:
@@ -146,10 +145,7 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, path, every=1):
-        try:
-            self.path = os.fsdecode(path)
-        except TypeError:
-            raise TypeError(f"path is {path!r}, expected a string or a path") from None
+        self.path = as_path(path, "path")
         self.every = as_int(every, "every", 1)
 
     def __repr__(self):

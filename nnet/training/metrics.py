@@ -64,7 +64,7 @@ class Metrics:
         if found is not None:
             values["val_loss"] = found.loss
             if model.is_classifier:
-                values["val_accuracy"] = 1 - found.error
+                values["val_accuracy"] = found.accuracy
             values |= self._values(model, "val_", found.targets, found.decisions)
         return values
 

@@ -44,6 +44,7 @@ class Evaluation(NamedTuple):
 
     loss: float
     error: float
+    accuracy: float
     targets: Sequence[np.ndarray] = ()  # batch by batch, if they were asked for
     decisions: Sequence[np.ndarray] = ()
 
@@ -340,7 +341,10 @@ class Model:
         finally:
             at_work.end()
         weight = found.weight or 1.0
-        return Evaluation(found.loss / weight, found.error / weight, *map(list, zip(*kept)))
+        accuracy = (weight - found.error) / weight
+        return Evaluation(
+            found.loss / weight, found.error / weight, accuracy, *map(list, zip(*kept))
+        )
 
     def _batches(self, n_imgs, batch_size):
         """The rows of one batch after the other; of none there is one, which is empty."""

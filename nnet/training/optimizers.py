@@ -1,5 +1,6 @@
 """Optimizers: how parameters change, given the directions to step against."""
 
+import inspect
 from abc import ABC, abstractmethod
 from copy import copy
 
@@ -22,6 +23,14 @@ class Optimizer(ABC):
 
     learning_rate: float
     params: list
+
+    def __repr__(self):
+        options = [
+            f"{name}={getattr(self, name)!r}"
+            for name in inspect.signature(type(self)).parameters
+            if name != "params"
+        ]
+        return f"{type(self).__name__}({', '.join(options)})"
 
     @abstractmethod
     def bind(self, params):

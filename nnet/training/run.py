@@ -14,8 +14,8 @@ from nnet.layers.base import ParamMixin
 from nnet.layers.loss import Totals, totals
 from nnet.layers.streams import as_streams
 from nnet.layers.tree import collect, frozen_in, layers_in, numbered, trained_arrays
-from nnet.training import batches
-from nnet.training.callbacks import Callback
+from nnet.training import batches, resuming
+from nnet.training.callbacks import Callback, Checkpoint
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
@@ -77,7 +77,9 @@ class TrainingRun:
         self.callbacks = callbacks
         self.metrics = Metrics(metrics)
         self.is_warm = as_bool(warm_start, "warm_start")
+        self.checkpoint = None if resume is None else resuming.read(resume)
         self.n_done = self.n_before = 0
+        self.is_stopped = False
 
     def run(self, X, y, **options):
         """Train; if that fails before the first step, all is as it was.
@@ -138,7 +140,10 @@ class TrainingRun:
 
     def _set_up(self):
         network, encoding = self.network, self.encoding
-        self.streams = as_streams(network.rng)
+        if self.checkpoint is None:
+            self.streams = as_streams(network.rng)
+        else:
+            self.streams = resuming.streams_of(self.checkpoint)
         if self.warm_model is not None:
             self.model = go_on(network, self.warm_model)
             self.n_before = len(self.model.history)
@@ -161,10 +166,14 @@ class TrainingRun:
         self.params = collect(self.trained, "params")
         self.optimizer.bind(self.params)
         self.memory = Work(None, True, False, Shared())
+        self.call = resuming.call_of(self)
         monitors = self.metrics.monitors(self.model.is_classifier, self.validation is not None)
         for callback in self.callbacks:
             if isinstance(callback, Callback):
                 callback.on_fit_begin(network, monitors)
+        if self.checkpoint is not None:
+            self.is_stopped = resuming.load(self, self.checkpoint)
+            self.transaction.keep = True
 
     def _hold_images_back(self):
         data = self.data
@@ -187,7 +196,7 @@ class TrainingRun:
     # --- epochs ---------------------------------------------------------------------
 
     def _train(self):
-        while self.n_done < self.n_epochs:
+        while self.n_done < self.n_epochs and not self.is_stopped:
             epoch = self.n_done + 1
             self.optimizer.learning_rate = self._learning_rate(epoch)
             number = self.n_before + epoch
@@ -200,8 +209,21 @@ class TrainingRun:
                     progress = self._end_epoch(progress)
                     if self.verbose:
                         print(describe(progress), flush=True)
-                if self.callbacks and self._is_stopped_by(progress):
+                self.is_stopped = bool(self.callbacks) and self._is_stopped_by(progress)
+                if progress.epoch_done:
+                    self._keep()
+                if self.is_stopped:
                     return
+
+    def _keep(self):
+        """Write the checkpoints that are due."""
+        is_last = self.is_stopped or self.n_done == self.n_epochs
+        for callback in self.callbacks:
+            is_due = isinstance(callback, Checkpoint) and (
+                is_last or self.n_done % callback.every == 0
+            )
+            if is_due:
+                resuming.save(self, callback.path, self.is_stopped)
 
     def _learning_rate(self, epoch):
         if not callable(self.learning_rate):
@@ -241,7 +263,7 @@ class TrainingRun:
                 n_seen,
                 len(self.data),
                 sums.loss / weight,
-                1 - sums.error / weight if is_classifier else None,
+                (weight - sums.error) / weight if is_classifier else None,
                 time.perf_counter() - start,
             )
 

@@ -18,7 +18,6 @@ from nnet import (
     Residual,
     Sequential,
 )
-from nnet.files import saving
 from nnet.layers.tree import MAX_DEPTH
 
 pytest.importorskip("safetensors")
@@ -33,7 +32,7 @@ def forge(path, change):
         content = json.loads(file.metadata()["nnet"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(content["network"], tensors)
-    content["sha256"] = saving._digest(content["network"], tensors)
+    content["sha256"] = tensors.digest(content["network"], tensors)
     metadata = {"nnet": json.dumps(content)}
     path.write_bytes(safetensors.numpy.save(tensors, metadata))
 
