@@ -32,9 +32,12 @@ __version__ = "0.2.0"
 __all__ = [
     "SGD",
     "Activation",
+    "Callback",
+    "Checkpoint",
     "Compared",
     "Conv",
     "DivergedError",
+    "EarlyStopping",
     "Flatten",
     "GlobalAveragePool",
     "Layer",

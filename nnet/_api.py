@@ -19,6 +19,7 @@ from nnet.layers import (
     Sequential,
     Standardize,
 )
+from nnet.training.callbacks import Callback, Checkpoint, EarlyStopping
 from nnet.training.network import NeuralNetwork
 from nnet.training.optimizers import SGD, Optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining
@@ -26,9 +27,12 @@ from nnet.training.progress import DivergedError, Progress, StopTraining
 __all__ = [
     "SGD",
     "Activation",
+    "Callback",
+    "Checkpoint",
     "Compared",
     "Conv",
     "DivergedError",
+    "EarlyStopping",
     "Flatten",
     "GlobalAveragePool",
     "Layer",

@@ -67,6 +67,14 @@ class Optimizer(ABC):
             Before any change, for other shapes than the parameters'.
         """
 
+    def go_on(self, other):
+        """Take over the state of an optimizer of the same kind, if this is one."""
+        if type(other) is type(self):
+            twin = copy(other)
+            twin.learning_rate = self.learning_rate
+            if repr(twin) == repr(self):
+                self.load_state(other.state())
+
     def _check(self, incs):
         incs = list(map(np.asarray, incs))
         shapes = [inc.shape for inc in incs]

@@ -62,7 +62,8 @@ class TrainingRun:
         metrics,
         optimizer,
         warm_start,
-        resume,
+        resume=None,
+        keep_optimizer=False,
     ):
         self.network = network
         self.n_epochs = as_count(max_iter, "max_iter")
@@ -78,6 +79,7 @@ class TrainingRun:
         self.metrics = Metrics(metrics)
         self.is_warm = as_bool(warm_start, "warm_start")
         self.checkpoint = None if resume is None else resuming.read(resume)
+        self.keep_optimizer = keep_optimizer  # whether it goes on where the last training left it
         self.n_done = self.n_before = 0
         self.is_stopped = False
 
@@ -165,6 +167,9 @@ class TrainingRun:
         self._lend()
         self.params = collect(self.trained, "params")
         self.optimizer.bind(self.params)
+        if self.keep_optimizer and self.warm_model is not None:
+            self.optimizer.go_on(self.warm_model.optimizer)
+        self.model.optimizer = self.optimizer
         self.memory = Work(None, True, False, Shared())
         self.call = resuming.call_of(self)
         monitors = self.metrics.monitors(self.model.is_classifier, self.validation is not None)
