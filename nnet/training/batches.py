@@ -134,9 +134,9 @@ class ArrayData:
         batch_size : int
         convert : callable (Batches, rows) -> array
         """
-        rows = np.arange(len(self.images)) if self._rows is None else self._rows
-        if order is not None:
-            rows = rows[order]
+        if order is None:
+            order = np.arange(len(self))
+        rows = order if self._rows is None else self._rows[order]
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             is_array = isinstance(self.target, np.ndarray)
