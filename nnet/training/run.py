@@ -12,13 +12,15 @@ from nnet._atomic import AtWork, Shared, Transaction, Work, all_writable, quietl
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import Totals, totals
+from nnet.layers.program import lay_open
+from nnet.layers.standardize import Standardize
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect, frozen_in, layers_in, numbered, trained_arrays
+from nnet.layers.tree import collect, describe, frozen_in, layers_in, numbered, trained_arrays, walk
 from nnet.training import batches, resuming
 from nnet.training.callbacks import Callback, Checkpoint
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer
-from nnet.training.progress import DivergedError, Progress, StopTraining, describe
+from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
 from nnet.training.setup import check_layers, go_on, publish, set_up
 from nnet.training.weights import as_fraction, split
 
@@ -163,6 +165,8 @@ class TrainingRun:
         self.transaction.model = self.model
         if self.fraction is not None:
             self._hold_images_back()
+        if self.warm_model is None and self.checkpoint is None:
+            self._adapt()
         self.loans = []
         self._lend()
         self.params = collect(self.trained, "params")
@@ -186,6 +190,23 @@ class TrainingRun:
         rng = self.streams.named("validation")
         rows, held = split(data.target, self.fraction, self.encoding.classes, rng)
         self.data, self.validation = data.part(rows), data.part(held)
+
+    def _adapt(self):
+        """Let a first Standardize find out what the images are like."""
+        row = lay_open(numbered(self.model.layers), "")
+        first = next(layer for _, layer in row)
+        for name, layer in walk(numbered(self.model.layers)):
+            if isinstance(layer, Standardize) and layer.adapts():
+                if layer is not first:
+                    raise ValueError(
+                        f"{describe(name, layer)} has no mean and scale, expected some for "
+                        "any but the first layer"
+                    )
+                shape = self.model.image_shape
+                layer.adapt(
+                    (images.reshape(len(images), *shape), weights)
+                    for images, _, weights in self.data.in_turn(VALIDATION_BATCH)
+                )
 
     def _lend(self):
         """What the layers are lent for each step, by the plan of the model."""
@@ -213,7 +234,7 @@ class TrainingRun:
                 if progress.epoch_done:
                     progress = self._end_epoch(progress)
                     if self.verbose:
-                        print(describe(progress), flush=True)
+                        print(line_of(progress), flush=True)
                 self.is_stopped = bool(self.callbacks) and self._is_stopped_by(progress)
                 if progress.epoch_done:
                     self._keep()
