@@ -32,11 +32,13 @@ __version__ = "0.2.0"
 __all__ = [
     "SGD",
     "Activation",
+    "BatchNorm",
     "Compared",
     "Conv",
     "DivergedError",
     "Flatten",
     "GlobalAveragePool",
+    "GroupNorm",
     "Layer",
     "Linear",
     "LogRegression",

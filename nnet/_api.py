@@ -3,10 +3,12 @@
 from nnet.files.images import to_bc01
 from nnet.layers import (
     Activation,
+    BatchNorm,
     Compared,
     Conv,
     Flatten,
     GlobalAveragePool,
+    GroupNorm,
     Layer,
     Linear,
     LogRegression,
@@ -26,11 +28,13 @@ from nnet.training.progress import DivergedError, Progress, StopTraining
 __all__ = [
     "SGD",
     "Activation",
+    "BatchNorm",
     "Compared",
     "Conv",
     "DivergedError",
     "Flatten",
     "GlobalAveragePool",
+    "GroupNorm",
     "Layer",
     "Linear",
     "LogRegression",

@@ -11,9 +11,11 @@ import pytest
 import nnet.layers
 from nnet import (
     Activation,
+    BatchNorm,
     Conv,
     Flatten,
     GlobalAveragePool,
+    GroupNorm,
     Layer,
     Linear,
     LogRegression,
@@ -67,6 +69,7 @@ REAL = (
     [0, 0.5, 3, np.float32(0.25), np.array(0.5)],
     [-1, np.nan, np.inf, "x", None, 1j, [0.1], 10**400],
 )
+ABOVE_0 = [1, 0.5], [0, -1, np.nan, np.inf, "1", None, False, [1]]
 BOOL = [True, False, 0, 1, np.bool_(True)], [2, 1.0, "True", None, []]
 ROW = (
     [[], [Flatten()], (Flatten(), Activation("tanh"))],
@@ -102,7 +105,11 @@ OPTIONS = {
     (Linear, "n_out"): COUNT,
     (Activation, "type"): words("relu", "leaky_relu", "sigmoid", "tanh", "elu", "softplus"),
     (Standardize, "mean"): ([0, -2.5, np.float64(3)], [np.nan, np.inf, "0", None, 1j, True, [1]]),
-    (Standardize, "scale"): ([1, 0.5], [0, -1, np.nan, np.inf, "1", None, False, [1]]),
+    (Standardize, "scale"): ABOVE_0,
+    (BatchNorm, "momentum"): ([0, 1, 0.5], [*REAL[1], 1.5]),
+    (BatchNorm, "eps"): ABOVE_0,
+    (GroupNorm, "n_groups"): COUNT,
+    (GroupNorm, "eps"): ABOVE_0,
     (Sequential, "layers"): ROW,
     (Residual, "layers"): ROW,
     (Residual, "shortcut"): ([None, *ROW[0]], ROW[1][1:]),
@@ -129,6 +136,7 @@ def make(cls, **options):
         Pool: {"mode": "avg"},
         Linear: {"n_out": 3},
         Activation: {"type": "relu"},
+        GroupNorm: {"n_groups": 2},
         Residual: {"layers": []},
         Parallel: {"branches": [[]]},
     }.get(cls, {})
