@@ -32,6 +32,7 @@ __version__ = "0.2.0"
 __all__ = [
     "SGD",
     "Activation",
+    "BatchNorm",
     "Callback",
     "Checkpoint",
     "Compared",
@@ -40,6 +41,7 @@ __all__ = [
     "EarlyStopping",
     "Flatten",
     "GlobalAveragePool",
+    "GroupNorm",
     "Layer",
     "Linear",
     "LogRegression",

@@ -3,10 +3,12 @@
 from nnet.files.images import to_bc01
 from nnet.layers import (
     Activation,
+    BatchNorm,
     Compared,
     Conv,
     Flatten,
     GlobalAveragePool,
+    GroupNorm,
     Layer,
     Linear,
     LogRegression,
@@ -27,6 +29,7 @@ from nnet.training.progress import DivergedError, Progress, StopTraining
 __all__ = [
     "SGD",
     "Activation",
+    "BatchNorm",
     "Callback",
     "Checkpoint",
     "Compared",
@@ -35,6 +38,7 @@ __all__ = [
     "EarlyStopping",
     "Flatten",
     "GlobalAveragePool",
+    "GroupNorm",
     "Layer",
     "Linear",
     "LogRegression",

@@ -9,6 +9,7 @@ pool.py         Pool, GlobalAveragePool
 linear.py       Linear, Flatten
 activation.py   Activation
 standardize.py  Standardize
+norm.py         BatchNorm, GroupNorm
 loss.py         LossMixin, LogRegression, MeanSquaredError
 containers.py   Sequential, Residual, Parallel
 program.py      Program: the passes through layers in a row; custom layers
@@ -24,15 +25,18 @@ from nnet.layers.containers import Parallel, Residual, Sequential
 from nnet.layers.conv import Conv
 from nnet.layers.linear import Flatten, Linear
 from nnet.layers.loss import Compared, LogRegression, LossMixin, MeanSquaredError
+from nnet.layers.norm import BatchNorm, GroupNorm
 from nnet.layers.pool import GlobalAveragePool, Pool
 from nnet.layers.standardize import Standardize
 
 __all__ = [
     "Activation",
+    "BatchNorm",
     "Compared",
     "Conv",
     "Flatten",
     "GlobalAveragePool",
+    "GroupNorm",
     "Layer",
     "Linear",
     "LogRegression",

@@ -34,6 +34,7 @@ class Conv(WindowMixin, WeightedLayer):
     """
 
     _WINDOW = "filter_shape"
+    _COMPUTES_RELU = True
     n_feats = Option(as_count)
     filter_shape = PairOption()
     strides = PairOption()

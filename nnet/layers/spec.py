@@ -4,9 +4,17 @@ import math
 import re
 
 from nnet.geometry import PADDING_WORDS
-from nnet.layers import Activation, Conv, Flatten, GlobalAveragePool, Linear, LogRegression, Pool
+from nnet.layers import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    LogRegression,
+    Pool,
+)
 from nnet.layers.activation import FUNCTIONS
-from nnet.layers.weighted import WeightedLayer
 
 SYNTAX = f"""\
   conv16-3x3   16 filters of 3x3 pixels; may be followed by -s2 (stride 2),
@@ -16,6 +24,7 @@ SYNTAX = f"""\
                may be followed by -same, -valid or -full
   avgpool2     average of 2x2 pixels, otherwise like pool2
   gap          average of each whole channel
+  bn           batch normalisation, best between conv or linear and relu
   linear64     64 outputs, each of which sees every input
   {" ".join(FUNCTIONS)}
 Sizes are HEIGHTxWIDTH, or one number for both: conv16-3, pool1x2, -s2x1."""
@@ -88,8 +97,8 @@ def complete(named_layers, image_shape, n_classes, weight_decay=0.0):
             layers.append(Flatten())
             shape = layers[-1].output_shape(shape)
         try:
-            if isinstance(layer, WeightedLayer):
-                n_params += sum(map(math.prod, layer.array_shapes(shape).values()))
+            shapes = layer.array_shapes(shape)
+            n_params += sum(math.prod(shapes[name]) for name in layer.param_names())
             shape = layer.output_shape(shape)
         except ValueError as error:
             raise ValueError(f"layer {piece!r} after {before}: {error}") from error
@@ -103,6 +112,8 @@ def _parse_piece(piece, weight_decay):
         return Activation(piece)
     if piece == "gap":
         return GlobalAveragePool()
+    if piece == "bn":
+        return BatchNorm()
     word, *options = piece.split("-")
     name = word.rstrip("0123456789x")
     size = word[len(name) :]
@@ -125,7 +136,7 @@ def _parse_piece(piece, weight_decay):
             _count(size, "a number of outputs, as in linear64"), weight_decay=weight_decay
         )
     raise ValueError(
-        f"expected conv16-3x3, pool2, avgpool2, gap, linear64 or one of {', '.join(FUNCTIONS)}"
+        f"expected conv16-3x3, pool2, avgpool2, gap, bn, linear64 or one of {', '.join(FUNCTIONS)}"
     )
 
 

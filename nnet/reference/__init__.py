@@ -14,7 +14,8 @@ the compiled kernels check everything.
 `conv_matrix` writes a convolution as one dense matrix, and im2col.py as one
 matrix product per group: `conv_bc01_im2col`, `bprop_conv_bc01_im2col`.
 The first steps, in one dimension and with a single channel, are in
-one_d.py: `conv_1d`, `input_1d_grads`, `param_1d_grads` and so on.
+one_d.py: `conv_1d`, `input_1d_grads`, `param_1d_grads` and so on. Batch and group
+normalisation are in norm.py.
 """
 
 from nnet.reference.im2col import bprop_conv_bc01_im2col, conv_bc01_im2col
@@ -26,6 +27,7 @@ from nnet.reference.loops import (
     conv_matrix,
     pool_bc01,
 )
+from nnet.reference.norm import batch_norm, bprop_batch_norm, bprop_group_norm, group_norm
 from nnet.reference.one_d import (
     conv_1d,
     conv_1d_batch,
@@ -42,9 +44,12 @@ from nnet.reference.one_d import (
 )
 
 __all__ = [
+    "batch_norm",
     "border_index",
+    "bprop_batch_norm",
     "bprop_conv_bc01",
     "bprop_conv_bc01_im2col",
+    "bprop_group_norm",
     "bprop_pool_bc01",
     "conv_1d",
     "conv_1d_batch",
@@ -53,6 +58,7 @@ __all__ = [
     "conv_bc01",
     "conv_bc01_im2col",
     "conv_matrix",
+    "group_norm",
     "input_1d_grads",
     "input_1d_grads_batch",
     "input_2d_grads",

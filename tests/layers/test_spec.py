@@ -2,7 +2,16 @@
 
 import pytest
 
-from nnet import Activation, Conv, Flatten, GlobalAveragePool, Linear, LogRegression, Pool
+from nnet import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    LogRegression,
+    Pool,
+)
 from nnet.layers.activation import FUNCTIONS
 from nnet.layers.spec import complete, parse_layers
 
@@ -22,6 +31,7 @@ from nnet.layers.spec import complete, parse_layers
         ("pool3-s2-same", Pool(3, 2, padding_mode="same")),
         ("avgpool2-valid", Pool(2, 2, "avg", "valid")),
         ("gap", GlobalAveragePool()),
+        ("bn", BatchNorm()),
         ("linear64", Linear(64, weight_decay=0.5)),
         *[(name, Activation(name)) for name in FUNCTIONS],
     ],
@@ -35,7 +45,7 @@ def test_pieces(piece, layer):
 @pytest.mark.parametrize(
     "piece, message",
     [
-        ("", "expected conv16-3x3, pool2, avgpool2, gap, linear64 or one of relu, "),
+        ("", "expected conv16-3x3, pool2, avgpool2, gap, bn, linear64 or one of relu, "),
         ("ReLU", "expected conv16-3x3, pool2"),
         ("dropout", "expected conv16-3x3, pool2"),
         ("16", "expected conv16-3x3, pool2"),
@@ -81,6 +91,8 @@ def test_complete_adds_what_is_missing():
     layers, n_params = complete(parse_layers("conv4-3,pool2,linear5,relu"), (3, 8, 6), 7, 0.25)
     assert _kinds(layers) == [Conv, Pool, Flatten, Linear, Activation, Linear, LogRegression]
     assert n_params == (3 * 9 * 4 + 4) + (4 * 4 * 3 * 5 + 5) + (5 * 7 + 7)
+    _, with_bn = complete(parse_layers("conv4-3,bn,pool2,linear5,bn,relu"), (3, 8, 6), 7)
+    assert with_bn == n_params + 2 * 4 + 2 * 5
     assert layers[-2].n_out == 7 and layers[-2].weight_decay == 0.25
     assert _kinds(complete(parse_layers("relu"), (1, 4, 4), 2)[0]) == [
         Activation,
