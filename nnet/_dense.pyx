@@ -1,7 +1,8 @@
 """What the layers besides convolution and pooling compute, compiled.
 
-matmul is the work of a dense layer (its inner loops are in _matmul.pxi); the
-others take one pass over memory, and one call, where NumPy would take several.
+matmul is the work of a dense layer (its inner loops are in _matmul.pxi), gelu and its
+gradient are in _gelu.pxi; the others take one pass over memory, and one call, where
+NumPy would take several.
 """
 
 from libc.math cimport exp, expf, log
@@ -195,6 +196,9 @@ def bprop_relu(
                      (size + PART_SIZE - 1) // PART_SIZE, threads)
     deliver(out, work)
     return out
+
+
+include "_gelu.pxi"
 
 
 cdef real softmax_row(const real *scores, real *probs, Py_ssize_t n_classes,
@@ -393,7 +397,10 @@ def all_finite(
     return are_finite[double](<const double *>cnp.PyArray_DATA(values), size)
 
 
-KERNELS = (matmul, bprop_relu, softmax, cross_entropy, all_finite)  # of this very target
+# Of this very target:
+KERNELS = (matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu)
 if __name__ == "nnet._dense" and kernels.TARGET != "baseline":
     # The public door leads to the chosen target.
-    matmul, bprop_relu, softmax, cross_entropy, all_finite = kernels.load("_dense")
+    matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu = kernels.load(
+        "_dense"
+    )

@@ -25,7 +25,8 @@ def kernels(request):
         pytest.skip(f"this CPU lacks what the {target} target needs")
     conv_bc01, bprop_conv_bc01 = load("_conv", target)
     pool_bc01, bprop_pool_bc01 = load("_pool", target)
-    matmul, bprop_relu, softmax, cross_entropy, all_finite = load("_dense", target)
+    dense = load("_dense", target)
+    matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu = dense
     return SimpleNamespace(
         target=target,
         conv_bc01=conv_bc01,
@@ -37,6 +38,8 @@ def kernels(request):
         softmax=softmax,
         cross_entropy=cross_entropy,
         all_finite=all_finite,
+        gelu=gelu,
+        bprop_gelu=bprop_gelu,
     )
 
 
