@@ -5,13 +5,13 @@ class derived from one may do something else.
 """
 
 from nnet.layers.activation import Activation
-from nnet.layers.conv import Conv
+from nnet.layers.conv import Conv, DepthwiseConv
 from nnet.layers.linear import Linear
 from nnet.layers.pool import Pool
 
 
 def is_weighted(layer):
-    return type(layer) in (Conv, Linear)
+    return type(layer) in (Conv, DepthwiseConv, Linear)
 
 
 def is_relu(layer):
