@@ -26,6 +26,7 @@ from nnet.layers import (
     Standardize,
     Upsample,
 )
+from nnet.training.callbacks import Callback, Checkpoint, EarlyStopping
 from nnet.training.network import NeuralNetwork
 from nnet.training.optimizers import SGD, Optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining
@@ -33,12 +34,15 @@ from nnet.training.progress import DivergedError, Progress, StopTraining
 __all__ = [
     "SGD",
     "Activation",
+    "Callback",
+    "Checkpoint",
     "Compared",
     "Conv",
     "ConvTranspose",
     "DepthwiseConv",
     "DivergedError",
     "Dropout",
+    "EarlyStopping",
     "Flatten",
     "GlobalAveragePool",
     "GlobalMaxPool",

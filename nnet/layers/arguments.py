@@ -1,6 +1,7 @@
 """Checks of arguments: each returns the value in its one form, or says what was expected."""
 
 import math
+import os
 from contextlib import suppress
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,17 @@ def as_word(value, name, words):
     if value not in words:
         raise ValueError(f"{name} is {value!r}, expected {expected}")
     return value
+
+
+def as_path(value, name):
+    """The name of a file, as a string."""
+    try:
+        path = os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, expected a string or a path") from None
+    if not path or "\0" in path:
+        raise ValueError(f"{name} is {value!r}, expected the name of a file")
+    return path
 
 
 def check_axes(input_shape, axes, advice=""):

@@ -68,7 +68,7 @@ def check(network, X, y, eps, max_checks):
 def _set_up(twin, X, y, fitted):
     """A Model in float64, and what its loss compares with."""
     if not twin.layers[-1].is_classifier:
-        classes, target = None, as_values(y, np.dtype(np.float64))
+        classes, target = None, as_values(y, np.float64)
     else:
         labels = as_labels(y)
         classes = np.unique(labels) if fitted is None else fitted.classes
@@ -76,7 +76,7 @@ def _set_up(twin, X, y, fitted):
     streams, signals = as_streams(twin.rng), fitted and fitted.signals
     shapes = X.shape[1:], X.dtype, classes, target.shape[1:], len(X)
     model = set_up(twin, streams, *shapes, known_shape=twin._built_shape, signals=signals)
-    return model, model.as_target(target)
+    return model, model.as_target(target[:])
 
 
 def _compare(name, param, grad, loss, eps, max_checks):
