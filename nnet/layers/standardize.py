@@ -4,22 +4,15 @@ import math
 
 import numpy as np
 
-from nnet.layers.arguments import Option, as_real
+from nnet.layers.arguments import Option, as_finite
 from nnet.layers.base import Layer
 
 ROUNDING = 10 * np.finfo(float).eps  # of a mean: less is no deviation
 
 
-def as_finite(value, name, above, expected):
-    """None, or a float between `above` and infinity, both excluded."""
-    if value is None:
-        return None
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is {value!r}, {expected}")
-    number = as_real(value, name, expected)
-    if not above < number < math.inf:
-        raise ValueError(f"{name} is {value!r}, {expected}")
-    return number
+def as_known(value, name, above, expected):
+    """The same, or None."""
+    return None if value is None else as_finite(value, name, above, expected)
 
 
 class Standardize(Layer):
@@ -44,8 +37,8 @@ class Standardize(Layer):
     mean_: np.ndarray
     scale_: np.ndarray
 
-    mean = Option(as_finite, -math.inf, "expected None or a finite number")
-    scale = Option(as_finite, 0.0, "expected None or a finite number greater than 0")
+    mean = Option(as_known, -math.inf, "expected None or a finite number")
+    scale = Option(as_known, 0.0, "expected None or a finite number greater than 0")
 
     def __init__(self, mean=None, scale=None):
         self.mean, self.scale = mean, scale
