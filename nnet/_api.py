@@ -28,6 +28,8 @@ from nnet.layers import (
     Standardize,
     Upsample,
 )
+from nnet.training.augment import Brightness, Crop, CutOut, Flip, Rotate, Shift, Zoom
+from nnet.training.augmenting import Augmentation, Compose
 from nnet.training.callbacks import Callback, Checkpoint, EarlyStopping
 from nnet.training.network import NeuralNetwork
 from nnet.training.optimizers import SGD, Optimizer
@@ -36,17 +38,23 @@ from nnet.training.progress import DivergedError, Progress, StopTraining
 __all__ = [
     "SGD",
     "Activation",
+    "Augmentation",
     "BatchNorm",
+    "Brightness",
     "Callback",
     "Checkpoint",
     "Compared",
+    "Compose",
     "Conv",
     "ConvTranspose",
+    "Crop",
+    "CutOut",
     "DepthwiseConv",
     "DivergedError",
     "Dropout",
     "EarlyStopping",
     "Flatten",
+    "Flip",
     "GlobalAveragePool",
     "GlobalMaxPool",
     "GroupNorm",
@@ -63,10 +71,13 @@ __all__ = [
     "Pool",
     "Progress",
     "Residual",
+    "Rotate",
     "SeparableConv",
     "Sequential",
+    "Shift",
     "Standardize",
     "StopTraining",
     "Upsample",
+    "Zoom",
     "to_bc01",
 ]

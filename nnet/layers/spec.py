@@ -50,8 +50,8 @@ Sizes are HEIGHTxWIDTH, or one number for both: conv16-3, pool1x2, -s2x1."""
 
 SIZE = re.compile("([0-9]{1,9})(?:x([0-9]{1,9}))?")
 PIECES = (
-    "conv16-3x3, pool2, avgpool2, gap, gmp, bn, linear64, dw3x3, sep16-3x3, convt16-3x3, pad1, up2, "
-    f"dropout0.5 or one of {', '.join(FUNCTIONS)}"
+    "conv16-3x3, pool2, avgpool2, gap, gmp, bn, linear64, dw3x3, sep16-3x3, convt16-3x3, pad1, "
+    f"up2, dropout0.5 or one of {', '.join(FUNCTIONS)}"
 )
 
 # What options set: a letter is followed by a size, or for those in COUNTS by one number.

@@ -17,10 +17,12 @@ resampling.py has layers that make images larger: `conv_transpose_bc01`,
 `pad_bc01`, `upsample_bc01`; activations.py has `activation`.
 The first steps, in one dimension and with a single channel, are in
 one_d.py: `conv_1d`, `input_1d_grads`, `param_1d_grads` and so on. Batch and group
-normalisation are in norm.py.
+normalisation are in norm.py; affine.py has `warp`, what augmentations that move pixels
+come to.
 """
 
 from nnet.reference.activations import activation
+from nnet.reference.affine import warp
 from nnet.reference.im2col import bprop_conv_bc01_im2col, conv_bc01_im2col
 from nnet.reference.loops import (
     border_index,
@@ -84,4 +86,5 @@ __all__ = [
     "param_2d_grads_batch",
     "pool_bc01",
     "upsample_bc01",
+    "warp",
 ]

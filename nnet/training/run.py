@@ -17,6 +17,7 @@ from nnet.layers.standardize import Standardize
 from nnet.layers.streams import as_streams
 from nnet.layers.tree import collect, describe, frozen_in, layers_in, numbered, trained_arrays, walk
 from nnet.training import batches, resuming
+from nnet.training.augmenting import Augmenter, listed
 from nnet.training.callbacks import Callback, Checkpoint
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer
@@ -65,6 +66,7 @@ class TrainingRun:
         optimizer,
         warm_start,
         resume=None,
+        augment=None,
         keep_optimizer=False,
     ):
         self.network = network
@@ -79,6 +81,7 @@ class TrainingRun:
         self.learning_rate = learning_rate
         self.callbacks = callbacks
         self.metrics = Metrics(metrics)
+        self.augmentations = [] if augment is None else listed(augment)
         self.is_warm = as_bool(warm_start, "warm_start")
         self.checkpoint = None if resume is None else resuming.read(resume)
         self.keep_optimizer = keep_optimizer  # whether it goes on where the last training left it
@@ -132,6 +135,7 @@ class TrainingRun:
             self.batch_size = self.batch_size or BATCH_SIZE
         elif self.batch_size is not None:
             raise ValueError("batch_size is given beside batches, expected None")
+        self.augment = Augmenter(self.augmentations, encoding.image_shape)
         self.validation = None
         if validation_data is not None and validation_fraction is not None:
             raise ValueError("validation_data and validation_fraction are given, expected one")
@@ -227,6 +231,7 @@ class TrainingRun:
             self.optimizer.learning_rate = self._learning_rate(epoch)
             number = self.n_before + epoch
             self._start_streams(number)
+            self.augment.restart(self.streams, number, self.data.n_rows)
             order = None
             if self.shuffle:
                 order = self.streams.named("shuffle", number).permutation(len(self.data))
@@ -269,9 +274,9 @@ class TrainingRun:
         is_classifier = self.model.is_classifier
         sums, n_seen = Totals(0.0, 0.0, 0.0), 0
         self.metrics.restart()
-        for images, target, weights in self.data.batches(order, self.batch_size, self._convert):
+        for images, *others in self.data.batches(order, self.batch_size, self._convert):
             # A diverging loss is reported as such, not as a warning about some overflow.
-            found = quietly(partial(self._step, images, target, weights))
+            found = quietly(partial(self._step, images, *others))
             if not isfinite(found.loss):
                 self._diverge(
                     f"the loss became {found.loss / found.weight} in epoch {epoch}: try a smaller "
@@ -298,11 +303,12 @@ class TrainingRun:
         shape = len(rows), *values.item_shape
         return values.batch(rows, self.memory.array(values.name, shape, values.dtype))
 
-    def _step(self, images, target, weights):
+    def _step(self, images, target, weights, rows):
         """Train on a batch: the Totals before the step."""
         model = self.model
         if weights is not None and not weights.any():
             return Totals(0.0, 0.0, 0.0)
+        images = self.augment(images, rows, self.memory.array)
         at_work = AtWork(model)
         try:
             at_work.begin()
