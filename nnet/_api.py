@@ -20,15 +20,27 @@ from nnet.layers import (
     Standardize,
 )
 from nnet.training.network import NeuralNetwork
-from nnet.training.optimizers import SGD, Optimizer
+from nnet.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from nnet.training.progress import DivergedError, Progress, StopTraining
+from nnet.training.schedules import (
+    CosineDecay,
+    ExponentialDecay,
+    OneCycle,
+    ReduceOnPlateau,
+    Schedule,
+    StepDecay,
+)
 
 __all__ = [
     "SGD",
     "Activation",
+    "Adam",
+    "AdamW",
     "Compared",
     "Conv",
+    "CosineDecay",
     "DivergedError",
+    "ExponentialDecay",
     "Flatten",
     "GlobalAveragePool",
     "Layer",
@@ -37,14 +49,19 @@ __all__ = [
     "LossMixin",
     "MeanSquaredError",
     "NeuralNetwork",
+    "OneCycle",
     "Optimizer",
     "Parallel",
     "ParamMixin",
     "Pool",
     "Progress",
+    "RMSprop",
+    "ReduceOnPlateau",
     "Residual",
+    "Schedule",
     "Sequential",
     "Standardize",
+    "StepDecay",
     "StopTraining",
     "to_bc01",
 ]

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import suppress
+from functools import wraps
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,14 @@ def as_float(value, name, alternatives=""):
     return number
 
 
+def as_positive(value, name):
+    """A finite float greater than 0."""
+    number = as_float(value, name)
+    if number == 0:
+        raise ValueError(f"{name} is {value!r}, expected more than 0")
+    return number
+
+
 def as_real(value, name, expected):
     """A float from one real number of any type, or from an array without axes of one."""
     array = value if np.isscalar(value) else np.asarray(value)
@@ -71,6 +80,30 @@ def check_axes(input_shape, axes, advice=""):
         raise ValueError(f"expected {n_axes} axes ({axes}), got shape {tuple(input_shape)}{advice}")
     if 0 in input_shape[1:]:
         raise ValueError(f"expected no empty axis in ({axes}), got shape {tuple(input_shape)}")
+
+
+def with_hints(**hints):
+    """Decorates an `__init__`: names that other libraries have for its arguments are refused.
+
+    Parameters
+    ----------
+    hints : str
+        What is expected in place of an argument of this name.
+    """
+
+    def decorate(init):
+        @wraps(init)
+        def checked(self, *args, **options):
+            for name in options:
+                if name in hints:
+                    raise TypeError(
+                        f"{type(self).__name__} has no argument {name!r}, expected {hints[name]}"
+                    )
+            init(self, *args, **options)
+
+        return checked
+
+    return decorate
 
 
 class Option:

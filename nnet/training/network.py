@@ -110,8 +110,8 @@ class NeuralNetwork:
             Converted to floats batch by batch.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
             Regression targets may have more axes: those of the last layer's output.
-        learning_rate : float, or callable epoch -> float with epochs counted from 0
-            Called once for each epoch. Default: 0.1, or that of the optimizer.
+        learning_rate : float, Schedule, or callable epoch -> float with epochs counted from 0
+            Default: that of the optimizer, 0.1 for SGD; refused if it was given one itself.
         max_iter : int
             Number of epochs. Each one uses every image once.
         batch_size : int
@@ -127,8 +127,8 @@ class NeuralNetwork:
         callback : None or callable
             Called with a `Progress` after each batch. Training stops if it returns True or
             raises `StopTraining`, and goes on if it returns None or False.
-        optimizer : None, 'sgd' or Optimizer
-            None is SGD with the momentum given. An instance is copied, and starts afresh.
+        optimizer : None, 'sgd', 'adam', 'adamw', 'rmsprop' or Optimizer
+            None is SGD. An instance is copied, and starts afresh.
 
         Returns
         -------

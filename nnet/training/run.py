@@ -1,6 +1,7 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
+from copy import copy
 from functools import partial
 from math import isfinite
 from operator import is_
@@ -12,13 +13,13 @@ from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import sums_of
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect, frozen_in, layers_in, numbered, trained_arrays
+from nnet.layers.tree import collect, decaying, frozen_in, layers_in, numbered, trained_arrays
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
-from nnet.training.optimizers import as_optimizer
+from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
+from nnet.training.schedules import as_schedule
 from nnet.training.setup import check_layers, publish, set_up
 
-LEARNING_RATE = 0.1
 VALIDATION_BATCH = 256  # images, at most
 ADVICE = "try a smaller learning_rate, or scale X to values around 1"
 
@@ -46,12 +47,8 @@ class TrainingRun:
         self.n_epochs = as_count(max_iter, "max_iter")
         self.batch_size = as_count(batch_size, "batch_size")
         self.shuffle, self.verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
-        if learning_rate is None:
-            learning_rate = getattr(optimizer, "learning_rate", LEARNING_RATE)
         self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
-        self.learning_rate = learning_rate
-        if not callable(learning_rate):
-            as_float(learning_rate, "learning_rate")
+        self.schedule = copy(as_schedule(self.optimizer.learning_rate))
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected None or a callable")
         self.callback = callback
@@ -64,6 +61,7 @@ class TrainingRun:
         classes, target = self._targets(y)
         self.images.check_values()
         self.validation = self._validation(validation_data, classes)
+        self.schedule.start(self.n_epochs, self._metrics(classes is not None))
         transaction = Transaction(network)
         try:
             transaction.begin()
@@ -105,6 +103,11 @@ class TrainingRun:
             return images, as_values(y, images.dtype, "validation y")
         return images, encode(as_labels(y, "validation y"), classes, "validation_data")
 
+    def _metrics(self, is_classifier):
+        """What a Progress has at the end of an epoch."""
+        of_validation = () if self.validation is None else ("val_loss", "val_error")
+        return ("loss", *["accuracy"] * is_classifier, *of_validation)
+
     def _set_up(self, transaction, classes, target):
         images, self.streams = self.images, as_streams(self.network.rng)
         n_imgs = min(self.batch_size, len(images))
@@ -127,7 +130,7 @@ class TrainingRun:
         self.loans = []
         self._lend()
         self.params = collect(self.trained, "params")
-        self.optimizer.bind(self.params)
+        self.optimizer.bind(self.params, decaying(self.trained))
         self.shuffling = self.streams.named("shuffle")
         self.batches = Work(None, True, False, Shared())
 
@@ -140,12 +143,12 @@ class TrainingRun:
         layers = [layer for layer in layers_in(children) if id(layer) not in frozen]
         self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
         self.names = list(trained_arrays(children, frozen))
+        check_decay(self.optimizer, self.trained)
 
     # --- steps ----------------------------------------------------------------------
 
     def _train(self):
         for epoch in range(1, self.n_epochs + 1):
-            self.optimizer.learning_rate = self._learning_rate(epoch)
             n_imgs = len(self.images)
             order = self.shuffling.permutation(n_imgs) if self.shuffle else np.arange(n_imgs)
             for progress in self._epoch(epoch, order):
@@ -156,10 +159,12 @@ class TrainingRun:
                 if self.callback is not None and self._is_stopped_by(progress):
                     return
 
-    def _learning_rate(self, epoch):
-        if not callable(self.learning_rate):
-            return as_float(self.learning_rate, "learning_rate")
-        return as_float(self.learning_rate(epoch - 1), "learning_rate")
+    def _learning_rate(self, epoch, step_of_epoch):
+        """Of a step; epochs count from 1."""
+        n_steps = -(-len(self.images) // self.batch_size)
+        step = (epoch - 1) * n_steps + step_of_epoch
+        rate = self.schedule(step, epoch - 1, n_steps, self.n_epochs)
+        return as_float(rate, "learning_rate")
 
     def _epoch(self, epoch, order):
         """Train for one epoch, and yield a Progress after each batch."""
@@ -168,6 +173,7 @@ class TrainingRun:
         loss_sum = n_right = n_seen = 0
         for first in range(0, len(order), self.batch_size):
             rows = order[first : first + self.batch_size]
+            self.optimizer.learning_rate = self._learning_rate(epoch, first // self.batch_size)
             # A diverging loss is reported as such, not as a warning about some overflow.
             losses, right = quietly(partial(self._step, rows))
             if not isfinite(losses):
@@ -205,8 +211,7 @@ class TrainingRun:
             loss_sum, n_right = sums_of(compared, target, model.is_classifier)
             if isfinite(loss_sum):
                 model.program.bprop(self._conform(compared.grad, scores.shape))
-                incs = collect(self.trained, "param_incs")
-                self.optimizer.step(incs)
+                self.optimizer.step(collect(self.trained, "param_incs"))
         finally:
             at_work.end()
         return loss_sum, n_right
@@ -231,6 +236,7 @@ class TrainingRun:
                 )
             progress = progress._replace(val_loss=val_loss, val_error=val_error)
         self.model.history = self.model.history.plus(progress)
+        self.schedule.end_epoch(progress)
         return progress
 
     def _diverge(self, message):
