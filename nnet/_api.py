@@ -32,12 +32,22 @@ from nnet.training.augment import Brightness, Crop, CutOut, Flip, Rotate, Shift,
 from nnet.training.augmenting import Augmentation, Compose
 from nnet.training.callbacks import Callback, Checkpoint, EarlyStopping
 from nnet.training.network import NeuralNetwork
-from nnet.training.optimizers import SGD, Optimizer
+from nnet.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from nnet.training.progress import DivergedError, Progress, StopTraining
+from nnet.training.schedules import (
+    CosineDecay,
+    ExponentialDecay,
+    OneCycle,
+    ReduceOnPlateau,
+    Schedule,
+    StepDecay,
+)
 
 __all__ = [
     "SGD",
     "Activation",
+    "Adam",
+    "AdamW",
     "Augmentation",
     "BatchNorm",
     "Brightness",
@@ -47,12 +57,14 @@ __all__ = [
     "Compose",
     "Conv",
     "ConvTranspose",
+    "CosineDecay",
     "Crop",
     "CutOut",
     "DepthwiseConv",
     "DivergedError",
     "Dropout",
     "EarlyStopping",
+    "ExponentialDecay",
     "Flatten",
     "Flip",
     "GlobalAveragePool",
@@ -64,18 +76,23 @@ __all__ = [
     "LossMixin",
     "MeanSquaredError",
     "NeuralNetwork",
+    "OneCycle",
     "Optimizer",
     "Pad",
     "Parallel",
     "ParamMixin",
     "Pool",
     "Progress",
+    "RMSprop",
+    "ReduceOnPlateau",
     "Residual",
     "Rotate",
+    "Schedule",
     "SeparableConv",
     "Sequential",
     "Shift",
     "Standardize",
+    "StepDecay",
     "StopTraining",
     "Upsample",
     "Zoom",

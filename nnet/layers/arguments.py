@@ -1,8 +1,10 @@
 """Checks of arguments: each returns the value in its one form, or says what was expected."""
 
+import inspect
 import math
 import os
 from contextlib import suppress
+from functools import wraps
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,14 @@ def as_float(value, name, alternatives=""):
     number = as_real(value, name, expected)
     if not (0 <= number < math.inf):
         raise ValueError(f"{name} is {value!r}, {expected}")
+    return number
+
+
+def as_positive(value, name):
+    """A finite float greater than 0."""
+    number = as_float(value, name)
+    if number == 0:
+        raise ValueError(f"{name} is {value!r}, expected more than 0")
     return number
 
 
@@ -93,6 +103,30 @@ def check_axes(input_shape, axes, advice=""):
         raise ValueError(f"expected {n_axes} axes ({axes}), got shape {tuple(input_shape)}{advice}")
     if 0 in input_shape[1:]:
         raise ValueError(f"expected no empty axis in ({axes}), got shape {tuple(input_shape)}")
+
+
+def with_hints(**hints):
+    """Decorates an `__init__`: names that other libraries have for its arguments are refused.
+
+    Parameters
+    ----------
+    hints : str
+        What is expected in place of an argument of this name.
+    """
+
+    def decorate(init):
+        @wraps(init)
+        def checked(self, *args, **options):
+            for name in options:
+                if name in hints:
+                    raise TypeError(
+                        f"{type(self).__name__} has no argument {name!r}, expected {hints[name]}"
+                    )
+            init(self, *args, **options)
+
+        return checked
+
+    return decorate
 
 
 class Option:
@@ -160,3 +194,13 @@ class PassedOption:
     def given(self, layer):
         """The value as a constructor takes it."""
         return vars(layer)[self.keys[0]].config()[self.name]
+
+
+def as_call(instance, leave_out=()):
+    """The call that makes an object whose constructor's arguments are its attributes."""
+    arguments = [
+        f"{name}={getattr(instance, name)!r}"
+        for name in inspect.signature(type(instance)).parameters
+        if name not in leave_out
+    ]
+    return f"{type(instance).__name__}({', '.join(arguments)})"

@@ -57,6 +57,9 @@ class WeightedLayer(Layer, ParamMixin):
     def param_names(self):
         return ["W", "b"] if self.use_bias else ["W"]
 
+    def decaying_names(self):
+        return ["W"]
+
     def params(self):
         if self.W is None:
             raise ValueError(f"{self!r} has no parameters yet, expected a call of fit or build")

@@ -15,7 +15,8 @@ setup.py       how layers are set up, and put back where that fails
 model.py       Model: layers that are set up, and what they compute
 layouts.py     which axes of X are what
 data.py        the checks of X and y
-optimizers.py  SGD
+optimizers.py  SGD, Adam, AdamW, RMSprop
+schedules.py   learning rates that change
 progress.py    what callbacks are told; histories
 gradients.py   gradients by central differences
 """

@@ -116,6 +116,9 @@ class ArrayData:
         """Of X, also those that do not take part."""
         return len(self.images)
 
+    def n_batches(self, batch_size):
+        return -(-len(self) // batch_size)
+
     def part(self, rows):
         """Some of the images."""
         return ArrayData(self.images, self.target, self.weights, rows)
@@ -192,12 +195,13 @@ class IterableData:
                 "array, or what gives them in each epoch, such as a list or a DataLoader"
             )
         self._batches, self.encoding, self._name = batches, encoding, name
-        self._class_weights, self._n_imgs = None, 0
+        self._class_weights, self._n_imgs, self._n_batches = None, 0, 0
         self._counts: dict[object, int] = {}
         digest = []
         for images, labels, weights in self._read():
             images.check_values()
             self._n_imgs += len(images)
+            self._n_batches += 1
             if encoding.is_classifier:
                 for label, count in zip(*np.unique(labels, return_counts=True)):
                     self._counts[label.item()] = self._counts.get(label.item(), 0) + int(count)
@@ -210,6 +214,9 @@ class IterableData:
 
     def __len__(self):
         return self._n_imgs
+
+    def n_batches(self, batch_size):
+        return self._n_batches
 
     @property
     def n_rows(self):

@@ -51,8 +51,9 @@ class Fitting(Fitted):
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
             Regression targets may have more axes: those of the last layer's output. They
             are converted to the dtype of X batch by batch.
-        learning_rate : float, or callable epoch -> float with epochs counted from 0
-            Called once for each epoch. Default: 0.1, or that of the optimizer.
+        learning_rate : float, Schedule, or callable epoch -> float with epochs counted from 0
+            Default: that of the optimizer, 0.1 for SGD; refused if it was given one itself.
+            A function is called once for each epoch.
         max_iter : int
             Number of epochs. Each one uses every image once.
         batch_size : int
@@ -68,8 +69,8 @@ class Fitting(Fitted):
         callback : None or callable
             Called with a `Progress` after each batch. Training stops if it returns True or
             raises `StopTraining`, and goes on if it returns None or False.
-        optimizer : None, 'sgd' or Optimizer
-            None is SGD with the momentum given. An instance is copied, and starts afresh.
+        optimizer : None, 'sgd', 'adam', 'adamw', 'rmsprop' or Optimizer
+            None is SGD. An instance is copied, and starts afresh.
         sample_weight : None or array (n_imgs,)
             At least 0. The loss, its gradient and the accuracy are weighted means over a batch:
             an image of weight 2 counts as two. A batch of zeros changes nothing.

@@ -9,6 +9,7 @@ from nnet.layers.streams import Streams
 from nnet.training.batches import digest_of
 from nnet.training.callbacks import Callback, Checkpoint
 from nnet.training.progress import History
+from nnet.training.schedules import FunctionOfEpoch
 
 # What fit is called with, as errors name it: another value would give other bits.
 PLAIN = bool, int, float, str, type(None)
@@ -31,6 +32,7 @@ def save(run, path, is_stopped):
     parts = {
         "network": run.model.copied_arrays(),
         "optimizer": run.optimizer.state(),
+        "schedule": run.schedule.state(),
         "history": history.values,
         "errors": {"val_error": history.val_error},
     }
@@ -71,9 +73,15 @@ def load(run, checkpoint):
             f"max_iter is {run.n_epochs}, expected at least {description['n_epochs']} as in the "
             f"training of {path}"
         )
+    if run.n_epochs > description["n_epochs"] and run.schedule.depends_on_max_iter:
+        raise ValueError(
+            f"max_iter is {run.n_epochs}, expected {description['n_epochs']} as in the training of "
+            f"{path}: {type(run.schedule).__name__} was planned for that"
+        )
     part = partial(_part, arrays)
     targets, sources = run.model.matched(part("network"))
     run.optimizer.load_state(part("optimizer"))
+    run.schedule.load_state(part("schedule"))
     for i, callback in enumerate(_with_state(run.callbacks)):
         callback.load_state(part(f"callbacks.{i}"))
     run.n_done, run.n_before = description["n_done"], description["n_before"]
@@ -95,8 +103,8 @@ def call_of(run):
         "batch_size": run.batch_size,
         "shuffle": run.shuffle,
         "augment": [described(augmentation) for augmentation in run.augmentations],
-        "optimizer": described(run.optimizer),
-        "learning_rate": described(run.learning_rate),
+        "optimizer": described(run.optimizer.without_rate()),
+        "learning_rate": described(run.schedule),
         "metrics": run.metrics.names,
         "callbacks": [described(callback) for callback in _with_state(run.callbacks)],
     }
@@ -104,6 +112,8 @@ def call_of(run):
 
 def described(value):
     """An option as text; of what is the user's own, only its name."""
+    if isinstance(value, FunctionOfEpoch):
+        value = value.function
     cls = type(value)
     is_own = cls.__module__.split(".")[0] == "nnet" and cls.__repr__ is not object.__repr__
     if isinstance(value, PLAIN) or is_own:

@@ -1,6 +1,7 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
+from copy import copy
 from functools import partial
 from math import isfinite
 from operator import is_
@@ -15,17 +16,26 @@ from nnet.layers.loss import Totals, totals
 from nnet.layers.program import lay_open
 from nnet.layers.standardize import Standardize
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect, describe, frozen_in, layers_in, numbered, trained_arrays, walk
+from nnet.layers.tree import (
+    collect,
+    decaying,
+    describe,
+    frozen_in,
+    layers_in,
+    numbered,
+    trained_arrays,
+    walk,
+)
 from nnet.training import batches, resuming
 from nnet.training.augmenting import Augmenter, listed
 from nnet.training.callbacks import Callback, Checkpoint
 from nnet.training.metrics import Metrics
-from nnet.training.optimizers import as_optimizer
+from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
+from nnet.training.schedules import as_schedule
 from nnet.training.setup import check_layers, go_on, publish, set_up
 from nnet.training.weights import as_fraction, split
 
-LEARNING_RATE = 0.1
 BATCH_SIZE = 64
 VALIDATION_BATCH = 256  # images, at most
 ADVICE = "try a smaller learning_rate, or scale X to values around 1"
@@ -73,12 +83,8 @@ class TrainingRun:
         self.n_epochs = as_count(max_iter, "max_iter")
         self.batch_size = None if batch_size is None else as_count(batch_size, "batch_size")
         self.shuffle, self.verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
-        if learning_rate is None:
-            learning_rate = getattr(optimizer, "learning_rate", LEARNING_RATE)
-        if not callable(learning_rate):
-            as_float(learning_rate, "learning_rate", ", or a function of the epoch")
         self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
-        self.learning_rate = learning_rate
+        self.schedule = copy(as_schedule(self.optimizer.learning_rate))
         self.callbacks = callbacks
         self.metrics = Metrics(metrics)
         self.augmentations = [] if augment is None else listed(augment)
@@ -174,13 +180,15 @@ class TrainingRun:
         self.loans = []
         self._lend()
         self.params = collect(self.trained, "params")
-        self.optimizer.bind(self.params)
+        self.optimizer.bind(self.params, decaying(self.trained))
         if self.keep_optimizer and self.warm_model is not None:
             self.optimizer.go_on(self.warm_model.optimizer)
         self.model.optimizer = self.optimizer
         self.memory = Work(None, True, False, Shared())
+        self.n_steps = self.data.n_batches(self.batch_size)
         self.call = resuming.call_of(self)
         monitors = self.metrics.monitors(self.model.is_classifier, self.validation is not None)
+        self.schedule.start(self.n_epochs, monitors)
         for callback in self.callbacks:
             if isinstance(callback, Callback):
                 callback.on_fit_begin(network, monitors)
@@ -222,13 +230,13 @@ class TrainingRun:
         layers = [layer for layer in layers_in(children) if id(layer) not in frozen]
         self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
         self.names = list(trained_arrays(children, frozen))
+        check_decay(self.optimizer, self.trained)
 
     # --- epochs ---------------------------------------------------------------------
 
     def _train(self):
         while self.n_done < self.n_epochs and not self.is_stopped:
             epoch = self.n_done + 1
-            self.optimizer.learning_rate = self._learning_rate(epoch)
             number = self.n_before + epoch
             self._start_streams(number)
             self.augment.restart(self.streams, number, self.data.n_rows)
@@ -256,10 +264,11 @@ class TrainingRun:
             if is_due:
                 resuming.save(self, callback.path, self.is_stopped)
 
-    def _learning_rate(self, epoch):
-        if not callable(self.learning_rate):
-            return as_float(self.learning_rate, "learning_rate")
-        return as_float(self.learning_rate(epoch - 1), "learning_rate")
+    def _learning_rate(self, epoch, step_of_epoch):
+        """Of a step; epochs count from 1."""
+        step = (epoch - 1) * self.n_steps + step_of_epoch
+        rate = self.schedule(step, epoch - 1, self.n_steps, self.n_epochs)
+        return as_float(rate, "learning_rate")
 
     def _start_streams(self, number):
         """Each epoch has streams of its own: to go on there, no state of theirs is needed."""
@@ -274,7 +283,9 @@ class TrainingRun:
         is_classifier = self.model.is_classifier
         sums, n_seen = Totals(0.0, 0.0, 0.0), 0
         self.metrics.restart()
-        for images, *others in self.data.batches(order, self.batch_size, self._convert):
+        given = self.data.batches(order, self.batch_size, self._convert)
+        for i, (images, *others) in enumerate(given):
+            self.optimizer.learning_rate = self._learning_rate(epoch, i)
             # A diverging loss is reported as such, not as a warning about some overflow.
             found = quietly(partial(self._step, images, *others))
             if not isfinite(found.loss):
@@ -354,6 +365,7 @@ class TrainingRun:
             progress = progress._replace(val_loss=found.loss, val_error=found.error)
         progress = progress._replace(metrics=self.metrics.of_epoch(self.model, progress, found))
         self.model.history = self.model.history.plus(progress)
+        self.schedule.end_epoch(progress)
         self.n_done = progress.epoch
         return progress
 

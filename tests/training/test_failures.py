@@ -434,16 +434,16 @@ def test_layers_move_to_a_new_network_when_the_old_one_is_gone_or_was_never_trai
 def test_fit_leaves_the_optimizer_as_it_is():
     """What an own training has left in it, say, to be saved."""
     params = [np.ones(3)]
-    optimizer = SGD(params, learning_rate=0.05, momentum=0.9)
+    optimizer = SGD(params, momentum=0.9)
     optimizer.step([np.ones(3)])
     velocity = optimizer.state()["velocity.0"].copy()
     network = cnn()
     for rate, error in [(raising(KeyError()), KeyError), (1e30, DivergedError)]:
         with pytest.raises(error):
             network.fit(X, Y, rate, optimizer=optimizer)
-    network.fit(X, Y, max_iter=2, optimizer=optimizer)
+    network.fit(X, Y, 0.05, max_iter=2, optimizer=optimizer)
     assert bits(network) == bits(cnn().fit(X, Y, 0.05, max_iter=2, momentum=0.9))
-    assert optimizer.params[0] is params[0] and optimizer.learning_rate == 0.05
+    assert optimizer.params[0] is params[0] and optimizer.learning_rate == 0.1
     assert np.array_equal(optimizer.state()["velocity.0"], velocity)
 
 
