@@ -76,6 +76,29 @@ def test_averages_backward(kernels, fill, dtype, stride):
     assert_sums(out[0, 0], exact / pool**2)
 
 
+@pytest.mark.parametrize("window, n_out", [((64, 64), 64), ((12, 12), 12), ((16, 200), 16)])
+def test_maximum_of_many_windows(kernels, fill, dtype, window, n_out):
+    """A single pixel gets the gradients of all windows."""
+    imgs = np.zeros((1, 2, n_out + window[0] - 1, n_out + window[1] - 1), dtype)
+    imgs[:, :, n_out - 1, n_out - 1] = 1
+    exact_as_places = window[0] * window[1] <= 256
+    for places in (False, True)[: 1 + exact_as_places]:
+        switches = np.empty((1, 2, n_out, n_out), np.uint8) if places else None
+        _, switches = kernels.pool_bc01(imgs, None, switches, *window, 1, 1, padding_mode="valid")
+        grad, whole = fill(1, 2, n_out, n_out), np.ones((1, 2, n_out, n_out), dtype)
+        known = {"pool_h": window[0], "pool_w": window[1], "stride_y": 1, "stride_x": 1}
+        for sizes in (known,) if places else (known, {}):
+            out = np.empty_like(imgs)
+            for g in (grad, whole):
+                kernels.bprop_pool_bc01(
+                    g, switches, out, **sizes, **({"padding_mode": "valid"} if sizes else {})
+                )
+                sums = g.sum((2, 3), dtype=np.float64)
+                assert_sums(out[:, :, n_out - 1, n_out - 1], sums)
+                np.testing.assert_array_equal(out == 0, imgs == 0)
+            assert (out[imgs == 1] == n_out**2).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1500, 1500), (1, 1, 1, 1025)])
 def test_infinity_and_nan_stay(kernels, dtype, shape):
     for value in (np.inf, -np.inf, np.nan):
