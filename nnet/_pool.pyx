@@ -83,6 +83,14 @@ cdef Pooling unknown_pooling(tuple img_shape, tuple out_shape) except *:
     return job
 
 
+cdef bint may_be_shared(const Pooling *job) noexcept:
+    """The same of windows that nobody knows: more than every second pixel has one."""
+    cdef const Axis *height = &job.height
+    cdef const Axis *width = &job.width
+    return (height.out * width.out > MAX_RUN
+            and (2 * height.out > height.size or 2 * width.out > width.size))
+
+
 cdef PoolWork work_of(cnp.ndarray like, Py_ssize_t n_planes, Pooling job, bint is_max):
     """A call for reals of one type, without its arrays."""
     cdef PoolWork work
@@ -334,6 +342,8 @@ def bprop_pool_bc01(
     call.source, call.out = cnp.PyArray_DATA(grad), cnp.PyArray_DATA(work)
     if is_max:
         call.switches = switches_data(where)
+        call.shared = call.is_float and (
+            are_shared(&job) if plan is not None else may_be_shared(&job))
         if call.switches.pairs != NULL and (are_twos(&job) or are_threes(&job)):
             places = np.empty(cnp.PyArray_SIZE(grad), PLACES)
             call.places = <uint8_t *>cnp.PyArray_DATA(places)

@@ -99,8 +99,8 @@ cdef enum:
     MAX_RUN = 64  # terms of a sum, one after the other, that lose little by rounding
 
 
-cdef inline real sum_cells(const real *cells, Py_ssize_t n) noexcept nogil:
-    """One after the other; many runs of them add up in double."""
+cdef real sum_cells(const real *cells, Py_ssize_t n) noexcept nogil:
+    """One after the other; runs of them add up in double."""
     cdef double total = 0
     cdef real run
     cdef Py_ssize_t i = 0, end

@@ -12,7 +12,7 @@ from nnet.kernels import load
 
 N_ROWS = [1, 2, 5, 6, 7, 8, 9, 13, 17]
 N_COLS = [1, 3, 4, 7, 8, 9, 10, 15, 16, 17, 31, 33, 47, 48, 49, 65]
-N_INNER = [1, 2, 10, 255, 256, 257, 600]
+N_INNER = [1, 2, 10, 128, 129, 256, 257, 600]
 
 
 def whole(rng, shape, dtype):
