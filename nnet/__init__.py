@@ -51,6 +51,7 @@ __all__ = [
     "ParamMixin",
     "Pool",
     "Progress",
+    "ProgressBar",
     "Residual",
     "Sequential",
     "Standardize",

@@ -19,7 +19,7 @@ from nnet.layers import (
     Sequential,
     Standardize,
 )
-from nnet.training.callbacks import Callback, Checkpoint, EarlyStopping
+from nnet.training.callbacks import Callback, Checkpoint, EarlyStopping, ProgressBar
 from nnet.training.network import NeuralNetwork
 from nnet.training.optimizers import SGD, Optimizer
 from nnet.training.progress import DivergedError, Progress, StopTraining
@@ -46,6 +46,7 @@ __all__ = [
     "ParamMixin",
     "Pool",
     "Progress",
+    "ProgressBar",
     "Residual",
     "Sequential",
     "Standardize",

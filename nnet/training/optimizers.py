@@ -67,13 +67,13 @@ class Optimizer(ABC):
             Before any change, for other shapes than the parameters'.
         """
 
-    def go_on(self, other):
-        """Take over the state of an optimizer of the same kind, if this is one."""
-        if type(other) is type(self):
-            twin = copy(other)
-            twin.learning_rate = self.learning_rate
-            if repr(twin) == repr(self):
-                self.load_state(other.state())
+    def goes_on(self, other):
+        """Whether the other is of the same kind with the same options, but the learning rate."""
+        if type(other) is not type(self):
+            return False
+        twin = copy(other)
+        twin.learning_rate = self.learning_rate
+        return repr(twin) == repr(self)
 
     def _check(self, incs):
         incs = list(map(np.asarray, incs))

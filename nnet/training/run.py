@@ -1,8 +1,9 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
+from contextlib import ExitStack
 from functools import partial
-from math import isfinite
+from math import isfinite, nan
 from operator import is_
 from typing import Any
 
@@ -72,7 +73,8 @@ class TrainingRun:
         if learning_rate is None:
             learning_rate = getattr(optimizer, "learning_rate", LEARNING_RATE)
         if not callable(learning_rate):
-            as_float(learning_rate, "learning_rate", ", or a function of the epoch")
+            expected = ", or a function of the epoch"
+            learning_rate = as_float(learning_rate, "learning_rate", expected)
         self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
         self.learning_rate = learning_rate
         self.callbacks = callbacks
@@ -99,10 +101,13 @@ class TrainingRun:
             self._train()
         finally:
             try:
-                if transaction.keep:
-                    self._seen_by_all(self._end)
+                try:
+                    if transaction.keep:
+                        self._seen_by_all(self._call_all, "on_fit_end", network)
+                finally:
+                    transaction.end()
             finally:
-                transaction.end()
+                self._call_all("close")
 
     # --- setting up -----------------------------------------------------------------
 
@@ -142,9 +147,8 @@ class TrainingRun:
 
     def _set_up(self):
         network, encoding = self.network, self.encoding
-        if self.checkpoint is None:
-            self.streams = as_streams(network.rng)
-        else:
+        self.streams = as_streams(network.rng)
+        if self.checkpoint is not None:
             self.streams = resuming.streams_of(self.checkpoint)
         if self.warm_model is not None:
             self.model = go_on(network, self.warm_model)
@@ -163,15 +167,21 @@ class TrainingRun:
         self.transaction.model = self.model
         if self.fraction is not None:
             self._hold_images_back()
+        if self.validation is not None and self.validation.weighs_nothing():
+            raise ValueError("all images to validate have the weight 0, expected some with more")
         self.loans = []
         self._lend()
         self.params = collect(self.trained, "params")
         self.optimizer.bind(self.params)
         if self.keep_optimizer and self.warm_model is not None:
-            self.optimizer.go_on(self.warm_model.optimizer)
-        self.model.optimizer = self.optimizer
+            self._keep_optimizer(self.warm_model.optimizer)
+        self.model.optimizer = self.optimizer, self._stepped()
         self.memory = Work(None, True, False, Shared())
-        self.call = resuming.call_of(self)
+        if self.checkpoint is not None or self._checkpoints():
+            for data in (self.data, self.validation):
+                if isinstance(data, batches.IterableData):
+                    data.must_repeat = True
+            self.call = resuming.call_of(self)
         monitors = self.metrics.monitors(self.model.is_classifier, self.validation is not None)
         for callback in self.callbacks:
             if isinstance(callback, Callback):
@@ -185,7 +195,21 @@ class TrainingRun:
         assert isinstance(data, batches.ArrayData)  # see _read
         rng = self.streams.named("validation")
         rows, held = split(data.target, self.fraction, self.encoding.classes, rng)
-        self.data, self.validation = data.part(rows), data.part(held)
+        self.data, self.validation = data.parts(rows, held)
+
+    def _keep_optimizer(self, before):
+        """Take over what the optimizer of the training before knows, if it stepped the same."""
+        if before is not None:
+            optimizer, stepped = before
+            if stepped == self._stepped() and self.optimizer.goes_on(optimizer):
+                self.optimizer.load_state(optimizer.state())
+
+    def _stepped(self):
+        """The names and shapes of what the optimizer steps."""
+        return [(name, param.shape) for name, param in zip(self.names, self.params)]
+
+    def _checkpoints(self):
+        return [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
 
     def _lend(self):
         """What the layers are lent for each step, by the plan of the model."""
@@ -223,12 +247,9 @@ class TrainingRun:
     def _keep(self):
         """Write the checkpoints that are due."""
         is_last = self.is_stopped or self.n_done == self.n_epochs
-        for callback in self.callbacks:
-            is_due = isinstance(callback, Checkpoint) and (
-                is_last or self.n_done % callback.every == 0
-            )
-            if is_due:
-                resuming.save(self, callback.path, self.is_stopped)
+        for checkpoint in self._checkpoints():
+            if is_last or self.n_done % checkpoint.every == 0:
+                resuming.save(self, checkpoint.path, self.is_stopped)
 
     def _learning_rate(self, epoch):
         if not callable(self.learning_rate):
@@ -248,7 +269,8 @@ class TrainingRun:
         is_classifier = self.model.is_classifier
         sums, n_seen = Totals(0.0, 0.0, 0.0), 0
         self.metrics.restart()
-        for images, target, weights in self.data.batches(order, self.batch_size, self._convert):
+        of_epoch = self.data.batches(order, self.batch_size, self._convert)
+        for images, target, weights in of_epoch:
             # A diverging loss is reported as such, not as a warning about some overflow.
             found = quietly(partial(self._step, images, target, weights))
             if not isfinite(found.loss):
@@ -260,7 +282,9 @@ class TrainingRun:
             self.transaction.keep = True
             n_seen += len(images)
             sums = Totals(*map(sum, zip(sums, found)))
-            weight = sums.weight or 1.0  # all weights may be 0 so far
+            if n_seen >= len(self.data):
+                self._check_end(epoch, n_seen, of_epoch, sums.weight)
+            weight = sums.weight or nan  # all weights may be 0 so far
             yield Progress(
                 self.network,
                 epoch,
@@ -271,6 +295,22 @@ class TrainingRun:
                 (weight - sums.error) / weight if is_classifier else None,
                 time.perf_counter() - start,
             )
+        if n_seen < len(self.data):
+            self._refuse_length(epoch, f"only {n_seen}")
+
+    def _check_end(self, epoch, n_seen, of_epoch, weight):
+        """Refuse images beyond the last one, and a fit whose images weigh nothing."""
+        if n_seen > len(self.data) or next(of_epoch, None) is not None:
+            self._refuse_length(epoch, "more")
+        if weight == 0 and self.n_done == 0 and not self.keep_optimizer:
+            self.transaction.keep = False
+            raise ValueError("all images have the weight 0, expected some with more")
+
+    def _refuse_length(self, epoch, how_many):
+        raise ValueError(
+            f"X gave {how_many} images in epoch {epoch}, expected {len(self.data)}, as when it "
+            "was looked at: the same number in each epoch"
+        )
 
     def _convert(self, values, rows):
         """A batch, in memory that the next one takes again."""
@@ -294,7 +334,7 @@ class TrainingRun:
                 model.loss, compared, scores, target, weights, with_error=model.is_classifier
             )
             if isfinite(found.loss):
-                self.metrics.add(model, compared.predictions, target)
+                self.metrics.add(model, compared.predictions, target, weights)
                 model.program.bprop(self._output_grad(compared.grad, scores.shape, weights))
                 self.optimizer.step(collect(self.trained, "param_incs"))
         finally:
@@ -310,7 +350,8 @@ class TrainingRun:
             )
         if weights is None:
             return grad
-        factors = (weights * (len(weights) / weights.sum())).astype(grad.dtype)
+        factors = weights / weights.max()  # so that no weights are too small or too large
+        factors = (factors * (len(weights) / factors.sum())).astype(grad.dtype)
         factors = factors.reshape(-1, *[1] * (grad.ndim - 1))
         return np.multiply(grad, factors, out=self.memory.array("grad", shape, grad.dtype))
 
@@ -379,10 +420,12 @@ class TrainingRun:
             is_stopped |= bool(answer)
         return is_stopped
 
-    def _end(self):
-        for callback in self.callbacks:
-            if isinstance(callback, Callback):
-                callback.on_fit_end(self.network)
+    def _call_all(self, method, *args):
+        """Call a method of all callbacks that have it, also where one of them raises."""
+        with ExitStack() as stack:
+            for callback in reversed(self.callbacks):  # the stack is emptied from its end
+                if isinstance(callback, Callback):
+                    stack.callback(getattr(callback, method), *args)
 
     def _take_up_changes(self):
         """Go on with what a callback has made of the layers; refuse it for other parameters."""
