@@ -185,23 +185,25 @@ class ProgressBar(Callback):
         if file is not None and not hasattr(file, "write"):
             raise TypeError(f"file is {file!r}, expected None or a text stream")
         self.file, self.leave = file, as_bool(leave, "leave")
-        self._bar = None
+        self._bar, self._validated = None, ""
 
     def on_fit_begin(self, network, monitors):
         _import_tqdm()
+        self._validated = ""
 
     def __call__(self, progress):
+        if progress.val_loss is not None:
+            self._validated = f", val_loss {progress.val_loss:.4f}"
+        line = headline(progress) + self._validated
         n_before = (progress.epoch - 1) * progress.n_imgs
         if self._bar is None:
-            self._bar = self._open(progress, n_before)
-        line = headline(progress)
-        if progress.val_loss is not None:
-            line += f", val_loss {progress.val_loss:.4f}"
+            self._bar = self._open(line, progress, n_before)
         self._bar.set_description_str(line, refresh=False)
         self._bar.update(n_before + progress.n_seen - self._bar.n)
 
-    def _open(self, progress, n_before):
+    def _open(self, line, progress, n_before):
         return _import_tqdm()(
+            desc=line,
             total=progress.n_epochs * progress.n_imgs,
             initial=n_before,
             unit=" images",
