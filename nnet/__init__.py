@@ -70,6 +70,7 @@ __all__ = [
     "ParamMixin",
     "Pool",
     "Progress",
+    "ProgressBar",
     "RMSprop",
     "ReduceOnPlateau",
     "Residual",

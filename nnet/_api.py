@@ -30,7 +30,7 @@ from nnet.layers import (
 )
 from nnet.training.augment import Brightness, Crop, CutOut, Flip, Rotate, Shift, Zoom
 from nnet.training.augmenting import Augmentation, Compose
-from nnet.training.callbacks import Callback, Checkpoint, EarlyStopping
+from nnet.training.callbacks import Callback, Checkpoint, EarlyStopping, ProgressBar
 from nnet.training.network import NeuralNetwork
 from nnet.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from nnet.training.progress import DivergedError, Progress, StopTraining
@@ -83,6 +83,7 @@ __all__ = [
     "ParamMixin",
     "Pool",
     "Progress",
+    "ProgressBar",
     "RMSprop",
     "ReduceOnPlateau",
     "Residual",

@@ -7,7 +7,7 @@ run.py         TrainingRun: one call of fit
 batches.py     where its batches come from: arrays or iterables
 weights.py     weights of images and classes; images held back
 resuming.py    checkpoints: what a training keeps, and how it goes on
-callbacks.py   EarlyStopping, Checkpoint
+callbacks.py   EarlyStopping, Checkpoint, ProgressBar
 metrics.py     what is reported beside the loss
 augment.py     Shift, Rotate and other augmentations
 augmenting.py  how they are put together, and drawn

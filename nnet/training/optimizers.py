@@ -125,12 +125,10 @@ class Optimizer(ABC):
             Likewise, if the learning rate is no number.
         """
 
-    def go_on(self, other):
-        """Take over the state of an optimizer of the same kind, if this is one."""
-        if type(other) is type(self):
-            is_same = repr(other.without_rate()) == repr(self.without_rate())
-            if is_same:
-                self.load_state(other.state())
+    def goes_on(self, other):
+        """Whether the other is of the same kind with the same options, but the learning rate."""
+        is_same_kind = type(other) is type(self)
+        return is_same_kind and repr(other.without_rate()) == repr(self.without_rate())
 
     def _check(self, incs):
         incs = list(map(np.asarray, incs))

@@ -1,9 +1,10 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
+from contextlib import ExitStack
 from copy import copy
 from functools import partial
-from math import isfinite
+from math import isfinite, nan
 from operator import is_
 from typing import Any
 
@@ -110,10 +111,13 @@ class TrainingRun:
             self._train()
         finally:
             try:
-                if transaction.keep:
-                    self._seen_by_all(self._end)
+                try:
+                    if transaction.keep:
+                        self._seen_by_all(self._call_all, "on_fit_end", network)
+                finally:
+                    transaction.end()
             finally:
-                transaction.end()
+                self._call_all("close")
 
     # --- setting up -----------------------------------------------------------------
 
@@ -154,9 +158,8 @@ class TrainingRun:
 
     def _set_up(self):
         network, encoding = self.network, self.encoding
-        if self.checkpoint is None:
-            self.streams = as_streams(network.rng)
-        else:
+        self.streams = as_streams(network.rng)
+        if self.checkpoint is not None:
             self.streams = resuming.streams_of(self.checkpoint)
         if self.warm_model is not None:
             self.model = go_on(network, self.warm_model)
@@ -175,6 +178,8 @@ class TrainingRun:
         self.transaction.model = self.model
         if self.fraction is not None:
             self._hold_images_back()
+        if self.validation is not None and self.validation.weighs_nothing():
+            raise ValueError("all images to validate have the weight 0, expected some with more")
         if self.warm_model is None and self.checkpoint is None:
             self._adapt()
         self.loans = []
@@ -182,11 +187,15 @@ class TrainingRun:
         self.params = collect(self.trained, "params")
         self.optimizer.bind(self.params, decaying(self.trained))
         if self.keep_optimizer and self.warm_model is not None:
-            self.optimizer.go_on(self.warm_model.optimizer)
-        self.model.optimizer = self.optimizer
+            self._keep_optimizer(self.warm_model.optimizer)
+        self.model.optimizer = self.optimizer, self._stepped()
         self.memory = Work(None, True, False, Shared())
         self.n_steps = self.data.n_batches(self.batch_size)
-        self.call = resuming.call_of(self)
+        if self.checkpoint is not None or self._checkpoints():
+            for data in (self.data, self.validation):
+                if isinstance(data, batches.IterableData):
+                    data.must_repeat = True
+            self.call = resuming.call_of(self)
         monitors = self.metrics.monitors(self.model.is_classifier, self.validation is not None)
         self.schedule.start(self.n_epochs, monitors)
         for callback in self.callbacks:
@@ -201,7 +210,21 @@ class TrainingRun:
         assert isinstance(data, batches.ArrayData)  # see _read
         rng = self.streams.named("validation")
         rows, held = split(data.target, self.fraction, self.encoding.classes, rng)
-        self.data, self.validation = data.part(rows), data.part(held)
+        self.data, self.validation = data.parts(rows, held)
+
+    def _keep_optimizer(self, before):
+        """Take over what the optimizer of the training before knows, if it stepped the same."""
+        if before is not None:
+            optimizer, stepped = before
+            if stepped == self._stepped() and self.optimizer.goes_on(optimizer):
+                self.optimizer.load_state(optimizer.state())
+
+    def _stepped(self):
+        """The names and shapes of what the optimizer steps."""
+        return [(name, param.shape) for name, param in zip(self.names, self.params)]
+
+    def _checkpoints(self):
+        return [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
 
     def _adapt(self):
         """Let a first Standardize find out what the images are like."""
@@ -257,12 +280,9 @@ class TrainingRun:
     def _keep(self):
         """Write the checkpoints that are due."""
         is_last = self.is_stopped or self.n_done == self.n_epochs
-        for callback in self.callbacks:
-            is_due = isinstance(callback, Checkpoint) and (
-                is_last or self.n_done % callback.every == 0
-            )
-            if is_due:
-                resuming.save(self, callback.path, self.is_stopped)
+        for checkpoint in self._checkpoints():
+            if is_last or self.n_done % checkpoint.every == 0:
+                resuming.save(self, checkpoint.path, self.is_stopped)
 
     def _learning_rate(self, epoch, step_of_epoch):
         """Of a step; epochs count from 1."""
@@ -283,8 +303,8 @@ class TrainingRun:
         is_classifier = self.model.is_classifier
         sums, n_seen = Totals(0.0, 0.0, 0.0), 0
         self.metrics.restart()
-        given = self.data.batches(order, self.batch_size, self._convert)
-        for i, (images, *others) in enumerate(given):
+        of_epoch = self.data.batches(order, self.batch_size, self._convert)
+        for i, (images, *others) in enumerate(of_epoch):
             self.optimizer.learning_rate = self._learning_rate(epoch, i)
             # A diverging loss is reported as such, not as a warning about some overflow.
             found = quietly(partial(self._step, images, *others))
@@ -297,7 +317,9 @@ class TrainingRun:
             self.transaction.keep = True
             n_seen += len(images)
             sums = Totals(*map(sum, zip(sums, found)))
-            weight = sums.weight or 1.0  # all weights may be 0 so far
+            if n_seen >= len(self.data):
+                self._check_end(epoch, n_seen, of_epoch, sums.weight)
+            weight = sums.weight or nan  # all weights may be 0 so far
             yield Progress(
                 self.network,
                 epoch,
@@ -308,6 +330,22 @@ class TrainingRun:
                 (weight - sums.error) / weight if is_classifier else None,
                 time.perf_counter() - start,
             )
+        if n_seen < len(self.data):
+            self._refuse_length(epoch, f"only {n_seen}")
+
+    def _check_end(self, epoch, n_seen, of_epoch, weight):
+        """Refuse images beyond the last one, and a fit whose images weigh nothing."""
+        if n_seen > len(self.data) or next(of_epoch, None) is not None:
+            self._refuse_length(epoch, "more")
+        if weight == 0 and self.n_done == 0 and not self.keep_optimizer:
+            self.transaction.keep = False
+            raise ValueError("all images have the weight 0, expected some with more")
+
+    def _refuse_length(self, epoch, how_many):
+        raise ValueError(
+            f"X gave {how_many} images in epoch {epoch}, expected {len(self.data)}, as when it "
+            "was looked at: the same number in each epoch"
+        )
 
     def _convert(self, values, rows):
         """A batch, in memory that the next one takes again."""
@@ -332,7 +370,7 @@ class TrainingRun:
                 model.loss, compared, scores, target, weights, with_error=model.is_classifier
             )
             if isfinite(found.loss):
-                self.metrics.add(model, compared.predictions, target)
+                self.metrics.add(model, compared.predictions, target, weights)
                 model.program.bprop(self._output_grad(compared.grad, scores.shape, weights))
                 self.optimizer.step(collect(self.trained, "param_incs"))
         finally:
@@ -348,7 +386,8 @@ class TrainingRun:
             )
         if weights is None:
             return grad
-        factors = (weights * (len(weights) / weights.sum())).astype(grad.dtype)
+        factors = weights / weights.max()  # so that no weights are too small or too large
+        factors = (factors * (len(weights) / factors.sum())).astype(grad.dtype)
         factors = factors.reshape(-1, *[1] * (grad.ndim - 1))
         return np.multiply(grad, factors, out=self.memory.array("grad", shape, grad.dtype))
 
@@ -418,10 +457,12 @@ class TrainingRun:
             is_stopped |= bool(answer)
         return is_stopped
 
-    def _end(self):
-        for callback in self.callbacks:
-            if isinstance(callback, Callback):
-                callback.on_fit_end(self.network)
+    def _call_all(self, method, *args):
+        """Call a method of all callbacks that have it, also where one of them raises."""
+        with ExitStack() as stack:
+            for callback in reversed(self.callbacks):  # the stack is emptied from its end
+                if isinstance(callback, Callback):
+                    stack.callback(getattr(callback, method), *args)
 
     def _take_up_changes(self):
         """Go on with what a callback has made of the layers; refuse it for other parameters."""

@@ -314,7 +314,9 @@ def test_what_a_plateau_watches(monitor):
     rate, expected, best = 0.5, [], None
     for value in seen:
         expected += [rate] * 3
-        if best is None or (value > 1.25 * best if name.endswith("accuracy") else value < 0.75 * best):
+        if best is None or (
+            value > 1.25 * best if name.endswith("accuracy") else value < 0.75 * best
+        ):
             best = value
         else:
             rate /= 2
