@@ -95,6 +95,8 @@ class NeuralNetwork:
         verbose=False,
         callback=None,
         optimizer=None,
+        clip_norm=None,
+        clip_value=None,
     ):
         """Train afresh on images X and targets y.
 
@@ -129,6 +131,8 @@ class NeuralNetwork:
             raises `StopTraining`, and goes on if it returns None or False.
         optimizer : None, 'sgd', 'adam', 'adamw', 'rmsprop' or Optimizer
             None is SGD. An instance is copied, and starts afresh.
+        clip_norm, clip_value : None or float
+            The most for the norm of all gradients together, or (not both) for each value.
 
         Returns
         -------
@@ -161,6 +165,8 @@ class NeuralNetwork:
             verbose=verbose,
             callback=callback,
             optimizer=optimizer,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
         )
         run.run(X, y, validation_data)
         return self

@@ -14,6 +14,7 @@ from nnet.layers.base import ParamMixin
 from nnet.layers.loss import sums_of
 from nnet.layers.streams import as_streams
 from nnet.layers.tree import collect, decaying, frozen_in, layers_in, numbered, trained_arrays
+from nnet.training.clipping import Clipping
 from nnet.training.data import Images, as_labels, as_values, check_lengths, encode
 from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining, describe
@@ -42,6 +43,8 @@ class TrainingRun:
         verbose,
         callback,
         optimizer,
+        clip_norm,
+        clip_value,
     ):
         self.network = network
         self.n_epochs = as_count(max_iter, "max_iter")
@@ -49,6 +52,7 @@ class TrainingRun:
         self.shuffle, self.verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
         self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
         self.schedule = copy(as_schedule(self.optimizer.learning_rate))
+        self.clipping = Clipping(clip_norm, clip_value)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected None or a callable")
         self.callback = callback
@@ -211,7 +215,7 @@ class TrainingRun:
             loss_sum, n_right = sums_of(compared, target, model.is_classifier)
             if isfinite(loss_sum):
                 model.program.bprop(self._conform(compared.grad, scores.shape))
-                self.optimizer.step(collect(self.trained, "param_incs"))
+                self.optimizer.step(self.clipping.incs(self.trained))
         finally:
             at_work.end()
         return loss_sum, n_right
