@@ -17,6 +17,7 @@ layouts.py     which axes of X are what
 data.py        the checks of X and y
 optimizers.py  SGD, Adam, AdamW, RMSprop
 schedules.py   learning rates that change
+clipping.py    gradients that are too large
 progress.py    what callbacks are told; histories
 gradients.py   gradients by central differences
 """

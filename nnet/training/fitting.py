@@ -29,6 +29,8 @@ class Fitting(Fitted):
         metrics=(),
         callbacks=(),
         augment=None,
+        clip_norm=None,
+        clip_value=None,
         warm_start=False,
         resume=None,
     ):
@@ -90,6 +92,8 @@ class Fitting(Fitted):
             neither the order nor the batches matter. Or a function of a batch of images that
             returns changed ones; a parameter `rng` of it gets the epoch's random numbers.
             Validation images stay as they are.
+        clip_norm, clip_value : None or float
+            The most for the norm of all gradients together, or (not both) for each value.
         warm_start : bool
             Go on from the parameters there are, and add to the histories. A network that is not
             fitted starts afresh.
@@ -131,6 +135,8 @@ class Fitting(Fitted):
             optimizer=optimizer,
             warm_start=warm_start,
             augment=augment,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
             resume=resume,
         ).run(
             X,
@@ -156,6 +162,8 @@ class Fitting(Fitted):
         shuffle=True,
         sample_weight=None,
         class_weight=None,
+        clip_norm=None,
+        clip_value=None,
     ):
         """Train for one epoch on images X and targets y, from the parameters there are.
 
@@ -183,6 +191,8 @@ class Fitting(Fitted):
             callbacks=[],
             metrics=(),
             optimizer=optimizer,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
             warm_start=True,
             keep_optimizer=True,
         ).run(X, y, classes=classes, sample_weight=sample_weight, class_weight=class_weight)

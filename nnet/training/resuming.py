@@ -119,6 +119,8 @@ def call_of(run):
         "augment": [described(augmentation) for augmentation in run.augmentations],
         "optimizer": described(run.optimizer.without_rate()),
         "learning_rate": described(run.schedule),
+        "clip_norm": run.clipping.norm,
+        "clip_value": run.clipping.value,
         "metrics": run.metrics.names,
         "callbacks": [described(callback) for callback in _with_state(run.callbacks)],
     }
