@@ -3,6 +3,7 @@
 from nnet.files.images import to_bc01
 from nnet.layers import (
     Activation,
+    BatchNorm,
     Compared,
     Conv,
     ConvTranspose,
@@ -11,6 +12,7 @@ from nnet.layers import (
     Flatten,
     GlobalAveragePool,
     GlobalMaxPool,
+    GroupNorm,
     Layer,
     Linear,
     LogRegression,
@@ -26,6 +28,8 @@ from nnet.layers import (
     Standardize,
     Upsample,
 )
+from nnet.training.augment import Brightness, Crop, CutOut, Flip, Rotate, Shift, Zoom
+from nnet.training.augmenting import Augmentation, Compose
 from nnet.training.callbacks import Callback, Checkpoint, EarlyStopping
 from nnet.training.network import NeuralNetwork
 from nnet.training.optimizers import SGD, Optimizer
@@ -34,18 +38,26 @@ from nnet.training.progress import DivergedError, Progress, StopTraining
 __all__ = [
     "SGD",
     "Activation",
+    "Augmentation",
+    "BatchNorm",
+    "Brightness",
     "Callback",
     "Checkpoint",
     "Compared",
+    "Compose",
     "Conv",
     "ConvTranspose",
+    "Crop",
+    "CutOut",
     "DepthwiseConv",
     "DivergedError",
     "Dropout",
     "EarlyStopping",
     "Flatten",
+    "Flip",
     "GlobalAveragePool",
     "GlobalMaxPool",
+    "GroupNorm",
     "Layer",
     "Linear",
     "LogRegression",
@@ -59,10 +71,13 @@ __all__ = [
     "Pool",
     "Progress",
     "Residual",
+    "Rotate",
     "SeparableConv",
     "Sequential",
+    "Shift",
     "Standardize",
     "StopTraining",
     "Upsample",
+    "Zoom",
     "to_bc01",
 ]

@@ -1,8 +1,9 @@
 """What the layers besides convolution and pooling compute, compiled.
 
-matmul is the work of a dense layer (its inner loops are in _matmul.pxi), gelu and its
-gradient are in _gelu.pxi; the others take one pass over memory, and one call, where
-NumPy would take several.
+matmul is the work of a dense layer (its inner loops are in _matmul.pxi); the
+others take one pass over memory, and one call, where NumPy would take several:
+normalisation is in _norm_passes.pxi, _norm.pxi and _group_norm.pxi, gelu and its
+gradient are in _gelu.pxi.
 """
 
 from libc.math cimport exp, expf, log
@@ -11,6 +12,7 @@ from nnet import kernels
 from nnet._cpu cimport parallel_for
 
 include "_arrays.pxi"
+include "_reuse.pxi"
 include "_vectors.pxi"
 include "_matmul.pxi"
 
@@ -397,10 +399,16 @@ def all_finite(
     return are_finite[double](<const double *>cnp.PyArray_DATA(values), size)
 
 
-# Of this very target:
-KERNELS = (matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu)
+include "_norm.pxi"
+include "_group_norm.pxi"
+
+KERNELS = (     # of this very target
+    matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, batch_norm,
+    bprop_batch_norm, group_norm, bprop_group_norm, add_arrays,
+)
 if __name__ == "nnet._dense" and kernels.TARGET != "baseline":
     # The public door leads to the chosen target.
-    matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu = kernels.load(
-        "_dense"
-    )
+    (
+        matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, batch_norm,
+        bprop_batch_norm, group_norm, bprop_group_norm, add_arrays,
+    ) = kernels.load("_dense")

@@ -13,6 +13,7 @@ linear.py       Linear, Flatten
 activation.py   Activation
 dropout.py      Dropout
 standardize.py  Standardize
+norm.py         BatchNorm, GroupNorm
 loss.py         LossMixin, LogRegression, MeanSquaredError
 containers.py   Sequential, Residual, Parallel
 program.py      Program: the passes through layers in a row; custom layers
@@ -30,6 +31,7 @@ from nnet.layers.conv_transpose import ConvTranspose
 from nnet.layers.dropout import Dropout
 from nnet.layers.linear import Flatten, Linear
 from nnet.layers.loss import Compared, LogRegression, LossMixin, MeanSquaredError
+from nnet.layers.norm import BatchNorm, GroupNorm
 from nnet.layers.pool import GlobalAveragePool, GlobalMaxPool, Pool
 from nnet.layers.resampling import Pad, Upsample
 from nnet.layers.separable import SeparableConv
@@ -37,6 +39,7 @@ from nnet.layers.standardize import Standardize
 
 __all__ = [
     "Activation",
+    "BatchNorm",
     "Compared",
     "Conv",
     "ConvTranspose",
@@ -45,6 +48,7 @@ __all__ = [
     "Flatten",
     "GlobalAveragePool",
     "GlobalMaxPool",
+    "GroupNorm",
     "Layer",
     "Linear",
     "LogRegression",

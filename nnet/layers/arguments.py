@@ -55,6 +55,16 @@ def as_real(value, name, expected):
         raise ValueError(f"{name} is {value!r}, {expected}") from None
 
 
+def as_finite(value, name, above, expected):
+    """A float between `above` and infinity, both excluded."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}, {expected}")
+    number = as_real(value, name, expected)
+    if not above < number < math.inf:
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    return number
+
+
 def as_word(value, name, words):
     """One of some strings."""
     expected = " or ".join(map(repr, words)) if len(words) == 2 else f"one of {words}"

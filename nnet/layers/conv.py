@@ -135,6 +135,7 @@ class Conv(ConvLayer):
     b : array (n_feats,), or None
     """
 
+    _COMPUTES_RELU = True
     n_feats = Option(as_count)
     groups = Option(as_count)
 
@@ -198,6 +199,7 @@ class DepthwiseConv(ConvLayer):
     b : array (n_channels * depth_multiplier,), or None
     """
 
+    _COMPUTES_RELU = True
     depth_multiplier = Option(as_count)
 
     def __init__(

@@ -29,6 +29,7 @@ class Linear(WeightedLayer):
     b : array (n_out,), or None
     """
 
+    _COMPUTES_RELU = True
     n_out = Option(as_count)
 
     def __init__(self, n_out, weight_scale="he", weight_decay=0.0, use_bias=True):

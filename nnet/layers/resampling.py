@@ -6,9 +6,8 @@ import numpy as np
 
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet.geometry import BORDER_MODES, as_padding, conv_geometry
-from nnet.layers.arguments import Option, PairOption, as_word, check_axes
+from nnet.layers.arguments import Option, PairOption, as_finite, as_word, check_axes
 from nnet.layers.base import Layer
-from nnet.layers.standardize import as_finite
 from nnet.layers.windows import as_plain
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from nnet.geometry import BORDER_MODES, PADDING_WORDS
 from nnet.layers import (
     Activation,
+    BatchNorm,
     Conv,
     ConvTranspose,
     DepthwiseConv,
@@ -39,6 +40,7 @@ SYNTAX = f"""\
                may be followed by -same, -valid, -full or -p1, and -ceil after -p1
   avgpool2     average of 2x2 pixels, otherwise like pool2
   gap gmp      average or maximum of each whole channel
+  bn           batch normalisation, best between conv or linear and relu
   pad1         a border of 1 pixel: zeros, or -nearest, -reflect or -wrap
   up2          twice the size: pixels repeated, or -bilinear
   dropout0.5   leave out half of the values in training; -channels: of the channels
@@ -48,8 +50,8 @@ Sizes are HEIGHTxWIDTH, or one number for both: conv16-3, pool1x2, -s2x1."""
 
 SIZE = re.compile("([0-9]{1,9})(?:x([0-9]{1,9}))?")
 PIECES = (
-    "conv16-3x3, pool2, avgpool2, gap, gmp, linear64, dw3x3, sep16-3x3, convt16-3x3, pad1, up2, "
-    f"dropout0.5 or one of {', '.join(FUNCTIONS)}"
+    "conv16-3x3, pool2, avgpool2, gap, gmp, bn, linear64, dw3x3, sep16-3x3, convt16-3x3, pad1, "
+    f"up2, dropout0.5 or one of {', '.join(FUNCTIONS)}"
 )
 
 # What options set: a letter is followed by a size, or for those in COUNTS by one number.
@@ -61,6 +63,7 @@ LETTERS = {
     "p": "padding_mode",
     "o": "output_padding",
 }
+PLAIN = {"gap": GlobalAveragePool, "gmp": GlobalMaxPool, "bn": BatchNorm}
 COUNTS = {"g": "a number of groups", "m": "a number of filters for each channel"}
 PADDINGS = {word: ("padding_mode", word) for word in PADDING_WORDS}
 BORDERS = {word: ("border_mode", word) for word in BORDER_MODES}
@@ -160,8 +163,8 @@ def _parse_piece(piece, weight_decay):
     word, *options = piece.split("-")
     match = re.fullmatch("([a-z]+)([0-9x.]*)", word)
     name, size = match.groups() if match else ("", "")
-    if name in ("gap", "gmp") and not size and not options:
-        return GlobalAveragePool() if name == "gap" else GlobalMaxPool()
+    if piece in PLAIN:
+        return PLAIN[piece]()
     if name == "linear" and not options:
         return Linear(
             _count(size, "a number of outputs, as in linear64"), weight_decay=weight_decay

@@ -9,6 +9,8 @@ weights.py     weights of images and classes; images held back
 resuming.py    checkpoints: what a training keeps, and how it goes on
 callbacks.py   EarlyStopping, Checkpoint
 metrics.py     what is reported beside the loss
+augment.py     Shift, Rotate and other augmentations
+augmenting.py  how they are put together, and drawn
 setup.py       how layers are set up, and put back where that fails
 model.py       Model: layers that are set up, and what they compute
 layouts.py     which axes of X are what

@@ -111,6 +111,11 @@ class ArrayData:
     def __len__(self):
         return len(self.images) if self._rows is None else len(self._rows)
 
+    @property
+    def n_rows(self):
+        """Of X, also those that do not take part."""
+        return len(self.images)
+
     def part(self, rows):
         """Some of the images."""
         return ArrayData(self.images, self.target, self.weights, rows)
@@ -125,7 +130,9 @@ class ArrayData:
         self.weights = weights if self.weights is None else self.weights * weights
 
     def batches(self, order, batch_size, convert):
-        """(images, target, weights) for each batch, unchecked.
+        """(images, target, weights, rows) for each batch, unchecked.
+
+        Rows are those of X.
 
         Parameters
         ----------
@@ -141,7 +148,7 @@ class ArrayData:
             batch = rows[start : start + batch_size]
             is_array = isinstance(self.target, np.ndarray)
             target = self.target[batch] if is_array else convert(self.target, batch)
-            yield convert(self.images, batch), target, self._weights_of(batch)
+            yield convert(self.images, batch), target, self._weights_of(batch), batch
 
     def in_turn(self, batch_size):
         """(images, target, weights) for each batch, checked, one after the other."""
@@ -204,6 +211,11 @@ class IterableData:
     def __len__(self):
         return self._n_imgs
 
+    @property
+    def n_rows(self):
+        """Of all batches."""
+        return self._n_imgs
+
     def counts(self, classes):
         """How many images each class has."""
         return np.array([self._counts.get(label, 0) for label in classes.tolist()])
@@ -227,8 +239,11 @@ class IterableData:
                 yield images, labels, weights
 
     def batches(self, order, batch_size, convert):
-        """(images, target, weights) for each batch, as it comes."""
-        yield from self.in_turn(None)
+        """(images, target, weights, rows) for each batch, as it comes: rows count the images."""
+        n_seen = 0
+        for images, target, weights in self.in_turn(None):
+            yield images, target, weights, np.arange(n_seen, n_seen + len(images))
+            n_seen += len(images)
 
     def in_turn(self, batch_size):
         """(images, target, weights) for each batch, checked."""

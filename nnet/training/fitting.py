@@ -28,6 +28,7 @@ class Fitting(Fitted):
         validation_fraction=None,
         metrics=(),
         callbacks=(),
+        augment=None,
         warm_start=False,
         resume=None,
     ):
@@ -82,6 +83,12 @@ class Fitting(Fitted):
             images of each epoch, stand in `history_`.
         callbacks : list of callables
             Like `callback`, and `Callback` objects such as `EarlyStopping` and `Checkpoint`.
+        augment : None, augmentation, callable, or list of these
+            What is done at random to the training images, anew in each epoch, such as
+            [Shift(2), Rotate(10)]. It follows from the seed, the epoch and which image of X it is:
+            neither the order nor the batches matter. Or a function of a batch of images that
+            returns changed ones; a parameter `rng` of it gets the epoch's random numbers.
+            Validation images stay as they are.
         warm_start : bool
             Go on from the parameters there are, and add to the histories. A network that is not
             fitted starts afresh.
@@ -122,6 +129,7 @@ class Fitting(Fitted):
             metrics=metrics,
             optimizer=optimizer,
             warm_start=warm_start,
+            augment=augment,
             resume=resume,
         ).run(
             X,

@@ -63,7 +63,7 @@ class History:
         return History(self.values | values, self.val_error + errors)
 
 
-def describe(progress):
+def line_of(progress):
     """An epoch in one line."""
     line = f"epoch {progress.epoch}/{progress.n_epochs}: loss {progress.loss:.4f}"
     if progress.accuracy is not None:

@@ -5,11 +5,9 @@ from functools import partial
 import numpy as np
 
 from nnet._atomic import write_all
-from nnet.layers.base import Layer
 from nnet.layers.streams import Streams
 from nnet.training.batches import digest_of
 from nnet.training.callbacks import Callback, Checkpoint
-from nnet.training.optimizers import Optimizer
 from nnet.training.progress import History
 
 # What fit is called with, as errors name it: another value would give other bits.
@@ -96,6 +94,7 @@ def call_of(run):
         "validation data": None if validation is None else validation.digest(),
         "batch_size": run.batch_size,
         "shuffle": run.shuffle,
+        "augment": [described(augmentation) for augmentation in run.augmentations],
         "optimizer": described(run.optimizer),
         "learning_rate": described(run.learning_rate),
         "metrics": run.metrics.names,
@@ -105,8 +104,9 @@ def call_of(run):
 
 def described(value):
     """An option as text; of what is the user's own, only its name."""
-    is_own = type(value).__module__.split(".")[0] == "nnet"
-    if isinstance(value, PLAIN) or (is_own and isinstance(value, (Layer, Optimizer, Callback))):
+    cls = type(value)
+    is_own = cls.__module__.split(".")[0] == "nnet" and cls.__repr__ is not object.__repr__
+    if isinstance(value, PLAIN) or is_own:
         return repr(value)
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"

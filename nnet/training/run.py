@@ -12,13 +12,16 @@ from nnet._atomic import AtWork, Shared, Transaction, Work, all_writable, quietl
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import Totals, totals
+from nnet.layers.program import lay_open
+from nnet.layers.standardize import Standardize
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect, frozen_in, layers_in, numbered, trained_arrays
+from nnet.layers.tree import collect, describe, frozen_in, layers_in, numbered, trained_arrays, walk
 from nnet.training import batches, resuming
+from nnet.training.augmenting import Augmenter, listed
 from nnet.training.callbacks import Callback, Checkpoint
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer
-from nnet.training.progress import DivergedError, Progress, StopTraining, describe
+from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
 from nnet.training.setup import check_layers, go_on, publish, set_up
 from nnet.training.weights import as_fraction, split
 
@@ -63,6 +66,7 @@ class TrainingRun:
         optimizer,
         warm_start,
         resume=None,
+        augment=None,
         keep_optimizer=False,
     ):
         self.network = network
@@ -77,6 +81,7 @@ class TrainingRun:
         self.learning_rate = learning_rate
         self.callbacks = callbacks
         self.metrics = Metrics(metrics)
+        self.augmentations = [] if augment is None else listed(augment)
         self.is_warm = as_bool(warm_start, "warm_start")
         self.checkpoint = None if resume is None else resuming.read(resume)
         self.keep_optimizer = keep_optimizer  # whether it goes on where the last training left it
@@ -130,6 +135,7 @@ class TrainingRun:
             self.batch_size = self.batch_size or BATCH_SIZE
         elif self.batch_size is not None:
             raise ValueError("batch_size is given beside batches, expected None")
+        self.augment = Augmenter(self.augmentations, encoding.image_shape)
         self.validation = None
         if validation_data is not None and validation_fraction is not None:
             raise ValueError("validation_data and validation_fraction are given, expected one")
@@ -163,6 +169,8 @@ class TrainingRun:
         self.transaction.model = self.model
         if self.fraction is not None:
             self._hold_images_back()
+        if self.warm_model is None and self.checkpoint is None:
+            self._adapt()
         self.loans = []
         self._lend()
         self.params = collect(self.trained, "params")
@@ -187,6 +195,23 @@ class TrainingRun:
         rows, held = split(data.target, self.fraction, self.encoding.classes, rng)
         self.data, self.validation = data.part(rows), data.part(held)
 
+    def _adapt(self):
+        """Let a first Standardize find out what the images are like."""
+        row = lay_open(numbered(self.model.layers), "")
+        first = next(layer for _, layer in row)
+        for name, layer in walk(numbered(self.model.layers)):
+            if isinstance(layer, Standardize) and layer.adapts():
+                if layer is not first:
+                    raise ValueError(
+                        f"{describe(name, layer)} has no mean and scale, expected some for "
+                        "any but the first layer"
+                    )
+                shape = self.model.image_shape
+                layer.adapt(
+                    (images.reshape(len(images), *shape), weights)
+                    for images, _, weights in self.data.in_turn(VALIDATION_BATCH)
+                )
+
     def _lend(self):
         """What the layers are lent for each step, by the plan of the model."""
         self.trace = self.model.trace
@@ -206,6 +231,7 @@ class TrainingRun:
             self.optimizer.learning_rate = self._learning_rate(epoch)
             number = self.n_before + epoch
             self._start_streams(number)
+            self.augment.restart(self.streams, number, self.data.n_rows)
             order = None
             if self.shuffle:
                 order = self.streams.named("shuffle", number).permutation(len(self.data))
@@ -213,7 +239,7 @@ class TrainingRun:
                 if progress.epoch_done:
                     progress = self._end_epoch(progress)
                     if self.verbose:
-                        print(describe(progress), flush=True)
+                        print(line_of(progress), flush=True)
                 self.is_stopped = bool(self.callbacks) and self._is_stopped_by(progress)
                 if progress.epoch_done:
                     self._keep()
@@ -248,9 +274,9 @@ class TrainingRun:
         is_classifier = self.model.is_classifier
         sums, n_seen = Totals(0.0, 0.0, 0.0), 0
         self.metrics.restart()
-        for images, target, weights in self.data.batches(order, self.batch_size, self._convert):
+        for images, *others in self.data.batches(order, self.batch_size, self._convert):
             # A diverging loss is reported as such, not as a warning about some overflow.
-            found = quietly(partial(self._step, images, target, weights))
+            found = quietly(partial(self._step, images, *others))
             if not isfinite(found.loss):
                 self._diverge(
                     f"the loss became {found.loss / found.weight} in epoch {epoch}: try a smaller "
@@ -277,11 +303,12 @@ class TrainingRun:
         shape = len(rows), *values.item_shape
         return values.batch(rows, self.memory.array(values.name, shape, values.dtype))
 
-    def _step(self, images, target, weights):
+    def _step(self, images, target, weights, rows):
         """Train on a batch: the Totals before the step."""
         model = self.model
         if weights is not None and not weights.any():
             return Totals(0.0, 0.0, 0.0)
+        images = self.augment(images, rows, self.memory.array)
         at_work = AtWork(model)
         try:
             at_work.begin()

@@ -350,11 +350,11 @@ def test_nothing_is_kept_while_predicting(layer, input_shape, rng):
         (lambda: Pool(2, mode="min"), ValueError, "mode is 'min', expected 'max' or 'avg'"),
         (lambda: Pool(2, count_include_pad=2), TypeError, "count_include_pad is 2"),
         (lambda: Activation("swish"), ValueError, "type is 'swish', expected one of"),
-        (lambda: Standardize(np.nan), ValueError, "mean is nan, expected a finite number"),
+        (lambda: Standardize(np.nan), ValueError, "mean is nan, expected None or a finite"),
         (
             lambda: Standardize(0, 0),
             ValueError,
-            "scale is 0, expected a finite number greater than 0",
+            "scale is 0, expected None or a finite number greater than 0",
         ),
         (lambda: Standardize("0"), TypeError, "mean is '0'"),
         (lambda: Layer(), TypeError, "abstract"),

@@ -10,11 +10,13 @@ import pytest
 import nnet.layers
 from nnet import (
     Activation,
+    BatchNorm,
     Conv,
     ConvTranspose,
     DepthwiseConv,
     Dropout,
     Flatten,
+    GroupNorm,
     Layer,
     Linear,
     LogRegression,
@@ -62,6 +64,7 @@ REAL = (
     [0, 0.5, 3, np.float32(0.25), np.array(0.5)],
     [-1, np.nan, np.inf, "x", None, 1j, [0.1], 10**400],
 )
+ABOVE_0 = [1, 0.5], [0, -1, np.nan, np.inf, "1", None, False, [1]]
 BOOL = [True, False, 0, 1, np.bool_(True)], [2, 1.0, "True", None, []]
 ROW = (
     [[], [Flatten()], (Flatten(), Activation("tanh"))],
@@ -111,8 +114,12 @@ OPTIONS = {
     (Dropout, "channels"): BOOL,
     (Linear, "n_out"): COUNT,
     (Activation, "type"): words(*FUNCTIONS),
-    (Standardize, "mean"): ([0, -2.5, np.float64(3)], [np.nan, np.inf, "0", None, 1j, True, [1]]),
-    (Standardize, "scale"): ([1, 0.5], [0, -1, np.nan, np.inf, "1", None, False, [1]]),
+    (Standardize, "mean"): ([0, -2.5, np.float64(3)], [np.nan, np.inf, "0", 1j, True, [1]]),
+    (Standardize, "scale"): ([1, 0.5], [0, -1, np.nan, np.inf, "1", False, [1]]),
+    (BatchNorm, "momentum"): ([0, 1, 0.5], [*REAL[1], 1.5]),
+    (BatchNorm, "eps"): ABOVE_0,
+    (GroupNorm, "n_groups"): COUNT,
+    (GroupNorm, "eps"): ABOVE_0,
     (Sequential, "layers"): ROW,
     (Residual, "layers"): ROW,
     (Residual, "shortcut"): ([None, *ROW[0]], ROW[1][1:]),
@@ -154,6 +161,7 @@ def make(cls, **options):
         Upsample: {"factor": 2},
         Linear: {"n_out": 3},
         Activation: {"type": "relu"},
+        GroupNorm: {"n_groups": 2},
         Residual: {"layers": []},
         Parallel: {"branches": [[]]},
     }.get(cls, {})

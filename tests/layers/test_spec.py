@@ -4,6 +4,7 @@ import pytest
 
 from nnet import (
     Activation,
+    BatchNorm,
     Conv,
     ConvTranspose,
     DepthwiseConv,
@@ -55,6 +56,7 @@ from nnet.layers.spec import complete, parse_layers
         ("pool3-s2-p1-ceil", Pool(3, 2, padding_mode=1, ceil_mode=True)),
         ("avgpool2-p0-ceil", Pool(2, 2, "avg", 0, ceil_mode=True)),
         ("gap", GlobalAveragePool()),
+        ("bn", BatchNorm()),
         ("gmp", GlobalMaxPool()),
         ("pad1", Pad(1)),
         ("pad1x0-reflect", Pad((1, 0), "reflect")),
@@ -76,7 +78,7 @@ def test_pieces(piece, layer):
 @pytest.mark.parametrize(
     "piece, message",
     [
-        ("", "expected conv16-3x3, pool2, avgpool2, gap, gmp, linear64, dw3x3, "),
+        ("", "expected conv16-3x3, pool2, avgpool2, gap, gmp, bn, linear64, dw3x3, "),
         ("ReLU", "expected conv16-3x3, pool2"),
         ("dropout", "expected a rate, as in dropout0.5"),
         ("dropout0.5.5", "expected a rate, as in dropout0.5"),
@@ -138,6 +140,8 @@ def test_complete_adds_what_is_missing():
     layers, n_params = complete(parse_layers("conv4-3,pool2,linear5,relu"), (3, 8, 6), 7, 0.25)
     assert _kinds(layers) == [Conv, Pool, Flatten, Linear, Activation, Linear, LogRegression]
     assert n_params == (3 * 9 * 4 + 4) + (4 * 4 * 3 * 5 + 5) + (5 * 7 + 7)
+    _, with_bn = complete(parse_layers("conv4-3,bn,pool2,linear5,bn,relu"), (3, 8, 6), 7)
+    assert with_bn == n_params + 2 * 4 + 2 * 5
     assert layers[-2].n_out == 7 and layers[-2].weight_decay == 0.25
     assert _kinds(complete(parse_layers("relu"), (1, 4, 4), 2)[0]) == [
         Activation,
