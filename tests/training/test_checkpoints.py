@@ -225,10 +225,10 @@ REFUSED = {
     "batch_size": ({"batch_size": 31}, "batch_size is 31, expected 32"),
     "shuffle": ({"shuffle": False}, "shuffle is False, expected True"),
     "momentum": ({"momentum": 0.8}, r"optimizer is SGD\(.*0.8.*\), expected SGD\(.*0.9"),
-    "rate": ({"learning_rate": 0.1}, r"optimizer is SGD\(learning_rate=0.1"),
+    "rate": ({"learning_rate": 0.1}, "learning_rate is 0.1, expected 0.05"),
     "schedule": ({"learning_rate": falling}, r"optimizer is|learning_rate is"),
     "optimizer": (
-        {"optimizer": SGD(learning_rate=0.05, momentum=0.9, nesterov=True), "momentum": 0},
+        {"optimizer": SGD(momentum=0.9, nesterov=True), "momentum": 0},
         r"optimizer is SGD\(.*nesterov=True\)",
     ),
     "metrics": ({"metrics": [n_right, lambda y, p: 1.0]}, r"metrics is \["),
