@@ -9,6 +9,7 @@ from nnet.training.data import (
     Images,
     as_labels,
     as_values,
+    check_kind,
     check_lengths,
     encode,
     pandas_kind,
@@ -204,6 +205,7 @@ class IterableData:
             )
         self._batches, self.encoding, self._name = batches, encoding, name
         self._class_weights, self._n_imgs = None, 0
+        self._label_dtype = None
         self._counts: dict[object, int] = {}
         self._samples, self._weighs_nothing = [], True
         self.must_repeat = False  # whether other batches than those it was looked at are refused
@@ -245,6 +247,8 @@ class IterableData:
             images = self.encoding.images(batch[0], names[0])
             check_lengths(images, batch[1], *names[:2])
             labels = self.encoding.labels_or_values(batch[1], names[1])
+            if self.encoding.is_classifier:
+                self._label_dtype = check_kind(labels, self._label_dtype, names[1])
             weights = as_weights(batch[2], len(images), names[2]) if len(batch) == 3 else None
             if len(images):
                 yield images, labels, weights
