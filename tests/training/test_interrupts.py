@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from interrupts import METHODS, Case, interrupt_a_thread, interrupt_by_signals
+from interrupts import METHODS, NEED_A_FILE, Case, interrupt_a_thread, interrupt_by_signals
 from trouble import Interrupt, bits, cnn, images
 
 from nnet._atomic import (
@@ -28,7 +28,7 @@ needs_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="need
 
 @pytest.fixture(params=METHODS)
 def case(request, tmp_path):
-    return Case(request.param, tmp_path / "network" if request.param == "save" else None)
+    return Case(request.param, tmp_path / "network" if request.param in NEED_A_FILE else None)
 
 
 @needs_alarms
