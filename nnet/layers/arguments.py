@@ -42,6 +42,24 @@ def as_float(value, name, alternatives=""):
     return number
 
 
+def as_share(value, name):
+    """A float from 0 to 1."""
+    expected = "expected a number from 0 to 1"
+    number = as_real(value, name, expected)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    return number
+
+
+def as_positive(value, name):
+    """A finite float greater than 0."""
+    expected = "expected a finite number greater than 0"
+    number = as_real(value, name, expected)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    return number
+
+
 def as_real(value, name, expected):
     """A float from one real number of any type, or from an array without axes of one."""
     array = value if np.isscalar(value) else np.asarray(value)

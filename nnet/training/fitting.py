@@ -48,8 +48,10 @@ class Fitting(Fitted):
             in each epoch, such as a PyTorch DataLoader: in its own order. Once before the first
             epoch it is only looked at.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
-            Regression targets may have more axes: those of the last layer's output. They
-            are converted to the dtype of X batch by batch.
+            Labels of pixels, (n_imgs, img_h, img_w), for a last layer with scores
+            (n_imgs, n_classes, img_h, img_w); of signals (n_imgs, length). Regression targets
+            may have more axes: those of the last layer's output, for signals without the
+            height. They are converted to the dtype of X batch by batch.
         learning_rate : float, or callable epoch -> float with epochs counted from 0
             Called once for each epoch. Default: 0.1, or that of the optimizer.
         max_iter : int
