@@ -5,7 +5,7 @@ from libc.math cimport log1p
 
 cdef enum:
     ENTRIES = 256           # that are computed together
-    SUMS = 16               # of entries: as many as a vector has lanes
+    LOSS_SUMS = 16          # of entries: as many as a vector has lanes
 
 
 cdef struct BinaryJob:
@@ -33,21 +33,21 @@ cdef void sigmoids(const real *scores, real *probs, real *powers, Py_ssize_t n) 
 cdef double losses_of_entries(const real *scores, const real *target, const real *powers,
                               Py_ssize_t n, double smoothing) noexcept nogil:
     """The sum over n entries of max(x, 0) - x y + log(1 + e^-|x|)."""
-    cdef double products[SUMS]  # of 1 + e^-|x|, less 1: so the smallest are not lost
-    cdef double linear[SUMS]
+    cdef double products[LOSS_SUMS]  # of 1 + e^-|x|, less 1: so the smallest are not lost
+    cdef double linear[LOSS_SUMS]
     cdef double x, y, power, loss = 0
     cdef Py_ssize_t j, end, i = 0
-    for j in range(SUMS):
+    for j in range(LOSS_SUMS):
         products[j], linear[j] = 0, 0
     while i < n:
-        end = min(SUMS, n - i)
+        end = min(LOSS_SUMS, n - i)
         for j in range(end):
             x, y, power = scores[i + j], target[i + j], powers[i + j]
             y += smoothing * (0.5 - y)
             linear[j] += (x if x > 0 else 0) - x * y
             products[j] += power + products[j] * power
-        i += SUMS
-    for j in range(min(SUMS, n)):
+        i += LOSS_SUMS
+    for j in range(min(LOSS_SUMS, n)):
         loss += linear[j] + log1p(products[j])
     return loss
 

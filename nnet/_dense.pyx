@@ -1,14 +1,16 @@
 """What the layers besides convolution and pooling compute, compiled.
 
-matmul is the work of a dense layer (its inner loops are in _matmul.pxi); the losses are in
-_cross_entropy.pxi and _binary_cross_entropy.pxi. All but matmul take one pass over memory, and
-one call, where NumPy would take several.
+matmul is the work of a dense layer (its inner loops are in _matmul.pxi); the
+others take one pass over memory, and one call, where NumPy would take several:
+normalisation is in _norm_passes.pxi, _norm.pxi and _group_norm.pxi, gelu and its
+gradient are in _gelu.pxi, losses in _cross_entropy.pxi and _binary_cross_entropy.pxi.
 """
 
 from nnet import kernels
 from nnet._cpu cimport parallel_for
 
 include "_arrays.pxi"
+include "_reuse.pxi"
 include "_vectors.pxi"
 include "_matmul.pxi"
 include "_cross_entropy.pxi"
@@ -196,6 +198,9 @@ def bprop_relu(
     return out
 
 
+include "_gelu.pxi"
+
+
 cdef bint are_finite(const real *values, Py_ssize_t n) noexcept nogil:
     """The difference of any of them from itself is 0, but of NaN and infinity it is NaN."""
     cdef int wrong = 0      # no early exit: the loop takes a vector at a time
@@ -216,11 +221,16 @@ def all_finite(
     return are_finite[double](<const double *>cnp.PyArray_DATA(values), size)
 
 
-KERNELS = (  # of this very target
-    matmul, bprop_relu, softmax, cross_entropy, all_finite, sigmoid, binary_cross_entropy,
+include "_norm.pxi"
+include "_group_norm.pxi"
+
+KERNELS = (     # of this very target
+    matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, batch_norm,
+    bprop_batch_norm, group_norm, bprop_group_norm, add_arrays, sigmoid, binary_cross_entropy,
 )
 if __name__ == "nnet._dense" and kernels.TARGET != "baseline":
     # The public door leads to the chosen target.
     (
-        matmul, bprop_relu, softmax, cross_entropy, all_finite, sigmoid, binary_cross_entropy,
+        matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, batch_norm,
+        bprop_batch_norm, group_norm, bprop_group_norm, add_arrays, sigmoid, binary_cross_entropy,
     ) = kernels.load("_dense")

@@ -23,8 +23,8 @@ def kernels(request):
         pytest.skip(f"the {target} target is not built")
     if not _cpu.supports(target):
         pytest.skip(f"this CPU lacks what the {target} target needs")
-    functions = [f for module in ("_conv", "_pool", "_dense") for f in load(module, target)]
-    return SimpleNamespace(target=target, **{f.__name__: f for f in functions})
+    functions = [each for module in ("_conv", "_pool", "_dense") for each in load(module, target)]
+    return SimpleNamespace(target=target, **{each.__name__: each for each in functions})
 
 
 @pytest.fixture(scope="session", params=[np.float32, np.float64], ids=["float32", "float64"])

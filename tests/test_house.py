@@ -19,7 +19,7 @@ ROOMS = (
     ("nnet", "_api"),
     ("training", "files"),
     ("layers",),
-    ("reference", "_conv", "_pool", "_dense", "_atomic"),
+    ("reference", "_conv", "_pool", "_dense", "_atomic", "_augment"),
     ("kernels", "geometry"),
     ("_cpu",),
 )

@@ -112,10 +112,15 @@ def _refuse_constant(name):
     raise ValueError(f"it has the number {name}")
 
 
-def _replace(path, data):
-    """Write a file whole or not at all."""
+def check_name(path):
+    """Refuse to replace a folder, or a device."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path} is not a regular file, expected one to replace, or a new name")
+
+
+def _replace(path, data):
+    """Write a file whole or not at all."""
+    check_name(path)
     partial = f"{path}.{os.urandom(4).hex()}.partial"
     try:
         with open(partial, "xb") as file:

@@ -7,13 +7,16 @@ run.py         TrainingRun: one call of fit
 batches.py     where its batches come from: arrays or iterables
 weights.py     weights of images and classes; images held back
 resuming.py    checkpoints: what a training keeps, and how it goes on
-callbacks.py   EarlyStopping, Checkpoint
+callbacks.py   EarlyStopping, Checkpoint, ProgressBar
 metrics.py     what is reported beside the loss
+augment.py     Shift, Rotate and other augmentations
+augmenting.py  how they are put together, and drawn
 setup.py       how layers are set up, and put back where that fails
 model.py       Model: layers that are set up, and what they compute
 layouts.py     which axes of X are what
 data.py        the checks of X and y
-optimizers.py  SGD
+optimizers.py  SGD, Adam, AdamW, RMSprop
+schedules.py   learning rates that change
 progress.py    what callbacks are told; histories
 gradients.py   gradients by central differences
 """

@@ -28,6 +28,7 @@ class Fitting(Fitted):
         validation_fraction=None,
         metrics=(),
         callbacks=(),
+        augment=None,
         warm_start=False,
         resume=None,
     ):
@@ -52,8 +53,9 @@ class Fitting(Fitted):
             (n_imgs, n_classes, img_h, img_w); of signals (n_imgs, length). Regression targets
             may have more axes: those of the last layer's output, for signals without the
             height. They are converted to the dtype of X batch by batch.
-        learning_rate : float, or callable epoch -> float with epochs counted from 0
-            Called once for each epoch. Default: 0.1, or that of the optimizer.
+        learning_rate : float, Schedule, or callable epoch -> float with epochs counted from 0
+            Default: that of the optimizer, 0.1 for SGD; refused if it was given one itself.
+            A function is called once for each epoch.
         max_iter : int
             Number of epochs. Each one uses every image once.
         batch_size : int
@@ -69,8 +71,8 @@ class Fitting(Fitted):
         callback : None or callable
             Called with a `Progress` after each batch. Training stops if it returns True or
             raises `StopTraining`, and goes on if it returns None or False.
-        optimizer : None, 'sgd' or Optimizer
-            None is SGD with the momentum given. An instance is copied, and starts afresh.
+        optimizer : None, 'sgd', 'adam', 'adamw', 'rmsprop' or Optimizer
+            None is SGD. An instance is copied, and starts afresh.
         sample_weight : None or array (n_imgs,)
             At least 0. The loss, its gradient and the accuracy are weighted means over a batch:
             an image of weight 2 counts as two. A batch of zeros changes nothing.
@@ -84,6 +86,12 @@ class Fitting(Fitted):
             images of each epoch, stand in `history_`.
         callbacks : list of callables
             Like `callback`, and `Callback` objects such as `EarlyStopping` and `Checkpoint`.
+        augment : None, augmentation, callable, or list of these
+            What is done at random to the training images, anew in each epoch, such as
+            [Shift(2), Rotate(10)]. It follows from the seed, the epoch and which image of X it is:
+            neither the order nor the batches matter. Or a function of a batch of images that
+            returns changed ones; a parameter `rng` of it gets the epoch's random numbers.
+            Validation images stay as they are.
         warm_start : bool
             Go on from the parameters there are, and add to the histories. A network that is not
             fitted starts afresh.
@@ -124,6 +132,7 @@ class Fitting(Fitted):
             metrics=metrics,
             optimizer=optimizer,
             warm_start=warm_start,
+            augment=augment,
             resume=resume,
         ).run(
             X,

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import prod
+from math import nan, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ from nnet.layers.tree import (
 from nnet.training.data import as_array, bc01_shape
 from nnet.training.progress import DivergedError, History
 from nnet.training.targets import check_targets
+from nnet.training.weights import that_weigh
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
 CACHE_BYTES = 2**20  # with more, 256 images through the MNIST network took twice as long
@@ -112,7 +113,7 @@ class Model:
         self.classes, self.target_shape = classes, target_shape
         self.signals = signals
         self.history = history or History()
-        self.optimizer = None  # of the last training
+        self.optimizer = None  # of the last training, and the names of what it steps
         self.lock = threading.RLock()
         self.at_work = None  # whoever holds the lock
         self.plan(layers, visit, n_imgs)
@@ -329,13 +330,13 @@ class Model:
                     sums = Totals(0.0, float(np.add.reduce(errors)), float(len(errors)))
                 found = Totals(*map(sum, zip(found, sums)))
                 if keep_decisions:
-                    kept.append((np.array(target), np.array(self.loss.decide(predictions))))
+                    kept.append(that_weigh(weights, target, self.loss.decide(predictions)))
         except (TypeError, ValueError):
             self.check()
             raise
         finally:
             at_work.end()
-        weight = found.weight or 1.0
+        weight = found.weight or nan
         accuracy = (weight - found.error) / weight
         return Evaluation(
             found.loss / weight, found.error / weight, accuracy, *map(list, zip(*kept))

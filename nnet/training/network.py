@@ -2,12 +2,14 @@
 
 import copy
 
+import numpy as np
+
 from nnet._atomic import write_all
 from nnet.layers.arguments import as_count, as_float
 from nnet.layers.streams import as_generator
 from nnet.layers.tree import numbered
 from nnet.training.batches import read_known
-from nnet.training.data import Images, as_values
+from nnet.training.data import Images
 from nnet.training.fitted import NOT_FITTED
 from nnet.training.fitting import Fitting
 from nnet.training.layouts import check_layout
@@ -218,12 +220,14 @@ class NeuralNetwork(Fitting):
         """
         return self._evaluation(X, y, batch_size)[1].error
 
-    def _evaluation(self, X, y, batch_size):
+    def _evaluation(self, X, y, batch_size, keep_decisions=False):
         batch_size = as_count(batch_size, "batch_size")
         while True:
             model = self._fitted()
             data = read_known(X, y, model)
-            found = model.evaluate(data, batch_size, self._is_current)
+            found = model.evaluate(
+                data, batch_size, self._is_current, keep_decisions=keep_decisions
+            )
             if found is not None:
                 return model, found
 
@@ -233,10 +237,10 @@ class NeuralNetwork(Fitting):
         Parameters and errors as for `error`. R^2 is the mean over the targets of an image, 1
         for perfect predictions, 0 for the mean of y, as scikit-learn's `r2_score`.
         """
-        model, found = self._evaluation(X, y, batch_size)
+        model, found = self._evaluation(X, y, batch_size, keep_decisions=True)
         if model.loss.has_probabilities:
             return found.accuracy
-        return r_squared(as_values(y, model.dtype)[:], self.predict(X, batch_size))
+        return r_squared(np.concatenate(found.targets), np.concatenate(found.decisions))
 
     # --- parameters -----------------------------------------------------------
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from nnet._atomic import quietly
 from nnet.layers.arguments import as_real
 from nnet.training.data import as_reals
 
@@ -16,6 +17,8 @@ def as_weights(weights, n_imgs, name="sample_weight"):
         raise ValueError(f"{name} has shape {weights.shape}, expected ({n_imgs},)")
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(f"{name} has negative, NaN or infinite values, expected none")
+    if not np.isfinite(quietly(weights.sum)):
+        raise ValueError(f"{name} has too large values, expected a sum that is finite")
     return weights
 
 
@@ -45,6 +48,12 @@ def as_class_weights(class_weight, classes, counts):
         if not 0 <= weights[labels.index(label)] < np.inf:
             raise ValueError(f"{name} is {weight!r}, {expected}")
     return weights
+
+
+def that_weigh(weights, *arrays):
+    """Copies of what these arrays have for images whose weight is not 0."""
+    rows = slice(None) if weights is None else weights > 0
+    return [np.array(array[rows]) for array in arrays]
 
 
 def as_fraction(value):

@@ -18,6 +18,7 @@ from nnet import (
     Residual,
     Sequential,
 )
+from nnet.files.tensors import digest
 from nnet.layers.tree import MAX_DEPTH
 
 pytest.importorskip("safetensors")
@@ -32,7 +33,7 @@ def forge(path, change):
         content = json.loads(file.metadata()["nnet"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(content["network"], tensors)
-    content["sha256"] = tensors.digest(content["network"], tensors)
+    content["sha256"] = digest(content["network"], tensors)
     metadata = {"nnet": json.dumps(content)}
     path.write_bytes(safetensors.numpy.save(tensors, metadata))
 
