@@ -38,14 +38,34 @@ def bprop_gelu(
     *,
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...
-def softmax(scores: NDArray[_Real], probs: NDArray[_Real] | None = None) -> NDArray[_Real]: ...
+def softmax(
+    scores: NDArray[_Real], probs: NDArray[_Real] | None = None, *, n_threads: int | None = None
+) -> NDArray[_Real]: ...
 def cross_entropy(
     scores: NDArray[_Real],
     target: NDArray[np.intp],
     probs: NDArray[_Real],
     losses: NDArray[np.float64],
     scores_grad: NDArray[_Real],
-) -> tuple[float, int]: ...
+    errors: NDArray[np.float64] | None = None,
+    *,
+    smoothing: float = 0.0,
+    n_threads: int | None = None,
+) -> tuple[float, int | None]: ...
+def sigmoid(
+    scores: NDArray[_Real], probs: NDArray[_Real] | None = None, *, n_threads: int | None = None
+) -> NDArray[_Real]: ...
+def binary_cross_entropy(
+    scores: NDArray[_Real],
+    target: NDArray[_Real],
+    probs: NDArray[_Real],
+    losses: NDArray[np.float64],
+    scores_grad: NDArray[_Real],
+    errors: NDArray[np.float64],
+    *,
+    smoothing: float = 0.0,
+    n_threads: int | None = None,
+) -> None: ...
 def all_finite(array: NDArray[Any]) -> bool: ...
 def batch_norm(
     imgs: NDArray[_Real],

@@ -5,45 +5,9 @@
 # branch: so compilers take a vector of values at a time, which no erf or exp of theirs allows.
 
 from libc.math cimport fabs
-from libc.stdint cimport uint64_t
 
 cdef enum:
     FAR = 40                # beyond it the normal density is 0 in double
-
-
-cdef inline double power_of_half(uint64_t n) noexcept nogil:
-    """2**-n, for n up to 1022."""
-    cdef uint64_t bits = (1023 - n) << 52
-    cdef double power
-    memcpy(&power, &bits, sizeof(double))
-    return power
-
-
-cdef inline double exp_of_minus(double u) noexcept nogil:
-    """e**-u, for u from 0 to 1400: 2**-n * e**r, with r of at most log(2) / 2 either way."""
-    # 1.5 * 2**52, added to a number, leaves its nearest integer, in the last bits.
-    cdef double shift = 6755399441055744.0, shifted = u * 1.4426950408889634 + shift
-    cdef double n = shifted - shift, r = (n * 0.693147180369123816490 - u) + (
-        n * 1.90821492927058770002e-10)     # log(2) in two parts: the first times n is exact
-    cdef double p = 1.6059043836821613e-10
-    cdef uint64_t bits, zero
-    memcpy(&bits, &shifted, sizeof(double))
-    memcpy(&zero, &shift, sizeof(double))
-    bits -= zero
-    p = p * r + 2.08767569878681e-09
-    p = p * r + 2.505210838544172e-08
-    p = p * r + 2.755731922398589e-07
-    p = p * r + 2.7557319223985893e-06
-    p = p * r + 2.48015873015873e-05
-    p = p * r + 0.0001984126984126984
-    p = p * r + 0.001388888888888889
-    p = p * r + 0.008333333333333333
-    p = p * r + 0.041666666666666664
-    p = p * r + 0.16666666666666666
-    p = p * r + 0.5
-    p = p * r + 1
-    p = p * r + 1
-    return p * power_of_half(bits >> 1) * power_of_half(bits - (bits >> 1))  # either is normal
 
 
 cdef inline double tail_over_density(double x) noexcept nogil:
@@ -86,7 +50,7 @@ cdef void gelu_values(const real *x, real *y, Py_ssize_t n) noexcept nogil:
     for i in range(n):
         value = x[i]
         near = FAR if fabs(value) > FAR else fabs(value)    # NaN is not
-        tail = exp_of_minus(near * near * 0.5) * tail_over_density(near)
+        tail = exponential(-near * near * 0.5) * tail_over_density(near)
         tail = tail if value < 0 else 1 - tail
         value = -FAR if value < -FAR else value
         y[i] = <real>(value * tail)
@@ -98,7 +62,7 @@ cdef void gelu_slopes(const real *x, const real *y_grad, real *x_grad, Py_ssize_
     for i in range(n):
         value = x[i]
         near = FAR if fabs(value) > FAR else fabs(value)
-        density = exp_of_minus(near * near * 0.5)
+        density = exponential(-near * near * 0.5)
         tail = density * tail_over_density(near)
         tail = tail if value < 0 else 1 - tail
         near = -near if value < 0 else near

@@ -82,7 +82,7 @@ cdef extern from *:
 
 cdef enum:
     CHUNK = 8               # images whose deviations are from one value
-    RUN = 1024              # pixels whose sum is taken in one precision: an L1 cache holds them
+    PIXEL_RUN = 1024        # pixels whose sum is taken in one precision: an L1 cache holds them
     COLUMNS = 256           # channels of one pixel that are summed side by side
     UNIT_SIZE = 32768       # values that one thread takes at a time
 
@@ -158,7 +158,7 @@ cdef void run_moments(Moments *total, const real *x, Py_ssize_t n_pixels, Py_ssi
     cdef double deviations, squares, sum_of_run, squares_of_run, weight, weights
     cdef real center
     while start < n_pixels:
-        length = min(<Py_ssize_t>RUN, n_pixels - start)
+        length = min(<Py_ssize_t>PIXEL_RUN, n_pixels - start)
         # The mean of one image: the others make a variance no smaller than a chunk's share of
         # their distance from it, so that no more than that is lost.
         center = mean_of(x + heaviest * image + start, length)
@@ -343,7 +343,7 @@ cdef void add_products(const Norm *job, double *sums, Py_ssize_t n, Py_ssize_t c
     cdef double total, products
     imgs += at
     while start < job.n_pixels:
-        length = min(<Py_ssize_t>RUN, job.n_pixels - start)
+        length = min(<Py_ssize_t>PIXEL_RUN, job.n_pixels - start)
         if real is float:
             if job.with_relu:
                 products32(imgs + start, grad + start, length, center, scale, shift, True, &total,

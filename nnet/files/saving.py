@@ -82,8 +82,6 @@ def _read(content, file):
         raise ValueError(
             f"its images have the shape {input_shape}, expected signals to have 2 axes"
         )
-    if classes is not None and target_shape:
-        raise ValueError(f"its targets have the shape {target_shape}, expected (), of labels")
     layers = check_layers(map(_layer_from_json, _as_list(description["layers"])))
     expected = {}
 

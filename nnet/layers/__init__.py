@@ -14,7 +14,9 @@ activation.py   Activation
 dropout.py      Dropout
 standardize.py  Standardize
 norm.py         BatchNorm, GroupNorm
-loss.py         LossMixin, LogRegression, MeanSquaredError
+loss.py         LossMixin: what a loss is
+classification.py  LogRegression, BinaryCrossEntropy
+regression.py   MeanSquaredError, MeanAbsoluteError, Huber
 containers.py   Sequential, Residual, Parallel
 program.py      Program: the passes through layers in a row; custom layers
 fusion.py       which neighbours are computed as one
@@ -25,14 +27,16 @@ spec.py         layers as one line of text
 
 from nnet.layers.activation import Activation
 from nnet.layers.base import Layer, ParamMixin
+from nnet.layers.classification import BinaryCrossEntropy, LogRegression
 from nnet.layers.containers import Parallel, Residual, Sequential
 from nnet.layers.conv import Conv, DepthwiseConv
 from nnet.layers.conv_transpose import ConvTranspose
 from nnet.layers.dropout import Dropout
 from nnet.layers.linear import Flatten, Linear
-from nnet.layers.loss import Compared, LogRegression, LossMixin, MeanSquaredError
+from nnet.layers.loss import Compared, LossMixin
 from nnet.layers.norm import BatchNorm, GroupNorm
 from nnet.layers.pool import GlobalAveragePool, GlobalMaxPool, Pool
+from nnet.layers.regression import Huber, MeanAbsoluteError, MeanSquaredError
 from nnet.layers.resampling import Pad, Upsample
 from nnet.layers.separable import SeparableConv
 from nnet.layers.standardize import Standardize
@@ -40,6 +44,7 @@ from nnet.layers.standardize import Standardize
 __all__ = [
     "Activation",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "Compared",
     "Conv",
     "ConvTranspose",
@@ -49,10 +54,12 @@ __all__ = [
     "GlobalAveragePool",
     "GlobalMaxPool",
     "GroupNorm",
+    "Huber",
     "Layer",
     "Linear",
     "LogRegression",
     "LossMixin",
+    "MeanAbsoluteError",
     "MeanSquaredError",
     "Pad",
     "Parallel",

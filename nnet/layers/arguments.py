@@ -44,6 +44,15 @@ def as_float(value, name, alternatives=""):
     return number
 
 
+def as_share(value, name):
+    """A float from 0 to 1."""
+    expected = "expected a number from 0 to 1"
+    number = as_real(value, name, expected)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    return number
+
+
 def as_positive(value, name):
     """A finite float greater than 0."""
     number = as_float(value, name)

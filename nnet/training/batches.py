@@ -25,7 +25,7 @@ class Encoding:
 
     Parameters
     ----------
-    is_classifier : bool
+    loss : LossMixin
     dtype, image_shape, target_shape : optional
         Those of the network, if it has some already; else the first X and y tell.
     classes : None or array
@@ -36,19 +36,15 @@ class Encoding:
     dtype, image_shape, target_shape, classes
     """
 
-    def __init__(
-        self, is_classifier, dtype=None, image_shape=None, target_shape=None, classes=None
-    ):
-        self.is_classifier = is_classifier
+    def __init__(self, loss, dtype=None, image_shape=None, target_shape=None, classes=None):
+        self.is_classifier, self._target_range = loss.is_classifier, loss.target_range
         self.dtype, self.image_shape, self.target_shape = dtype, image_shape, target_shape
         self.classes = classes
 
     @classmethod
     def of(cls, model):
         """That of a network that is set up."""
-        return cls(
-            model.is_classifier, model.dtype, model.input_shape, model.target_shape, model.classes
-        )
+        return cls(model.loss, model.dtype, model.input_shape, model.target_shape, model.classes)
 
     def images(self, X, name="X"):
         """X as Images, unchecked."""
@@ -59,10 +55,10 @@ class Encoding:
     def labels_or_values(self, y, name="y"):
         """y as an array of labels, or as Values that are finite."""
         if self.is_classifier:
-            labels = as_labels(y, name)
+            labels = as_labels(y, name, self.target_shape)
             self.target_shape = labels.shape[1:]
             return labels
-        values = as_values(y, self.dtype, self.target_shape, name)
+        values = as_values(y, self.dtype, self.target_shape, name, self._target_range)
         self.target_shape = values.item_shape
         return values
 
@@ -165,8 +161,7 @@ class ArrayData:
         rows = order if self._rows is None else self._rows[order]
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            is_array = isinstance(self.target, np.ndarray)
-            target = self.target[batch] if is_array else convert(self.target, batch)
+            target = convert(self.target, batch)
             yield convert(self.images, batch), target, self._weights_of(batch), batch
 
     def in_turn(self, batch_size):

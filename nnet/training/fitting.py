@@ -51,8 +51,10 @@ class Fitting(Fitted):
             images anew in each epoch, such as a PyTorch DataLoader: it shuffles as it likes.
             Once before the first epoch it is only looked at.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
-            Regression targets may have more axes: those of the last layer's output. They
-            are converted to the dtype of X batch by batch.
+            Labels of pixels, (n_imgs, img_h, img_w), for a last layer with scores
+            (n_imgs, n_classes, img_h, img_w); of signals (n_imgs, length). Regression targets
+            may have more axes: those of the last layer's output, for signals without the
+            height. They are converted to the dtype of X batch by batch.
         learning_rate : float, Schedule, or callable epoch -> float with epochs counted from 0
             Default: that of the optimizer, 0.1 for SGD; refused if it was given one itself.
             A function is called once for each epoch.

@@ -9,7 +9,8 @@ from nnet._atomic import AtWork
 from nnet.layers import ParamMixin
 from nnet.layers.streams import as_generator, as_streams, saved_state
 from nnet.layers.tree import collect, describe, frozen_in, named_arrays, numbered, walk
-from nnet.training.data import as_images, as_labels, as_values, check_lengths, encode
+from nnet.training.batches import Encoding
+from nnet.training.data import as_images, check_lengths
 from nnet.training.setup import set_up
 
 
@@ -67,14 +68,14 @@ def check(network, X, y, eps, max_checks):
 
 def _set_up(twin, X, y, fitted):
     """A Model in float64, and what its loss compares with."""
-    if not twin.layers[-1].is_classifier:
-        classes, target = None, as_values(y, np.float64)
-    else:
-        labels = as_labels(y)
-        classes = np.unique(labels) if fitted is None else fitted.classes
-        target = encode(labels, classes, "y")
+    encoding = Encoding(twin.layers[-1], np.float64) if fitted is None else Encoding.of(fitted)
+    encoding.dtype = X.dtype
+    labels = encoding.labels_or_values(y)
+    if encoding.is_classifier and encoding.classes is None:
+        encoding.classes = np.unique(labels)
+    target = encoding.target(labels)
     streams, signals = as_streams(twin.rng), fitted and fitted.signals
-    shapes = X.shape[1:], X.dtype, classes, target.shape[1:], len(X)
+    shapes = X.shape[1:], X.dtype, encoding.classes, encoding.target_shape, len(X)
     model = set_up(twin, streams, *shapes, known_shape=twin._built_shape, signals=signals)
     return model, model.as_target(target[:])
 

@@ -45,9 +45,9 @@ class Metrics:
     def __bool__(self):
         return bool(self._functions)
 
-    def monitors(self, is_classifier, has_validation):
+    def monitors(self, has_accuracy, has_validation):
         """The names of an epoch's values."""
-        names = ["loss", *["accuracy"] * is_classifier, *self.names]
+        names = ["loss", *["accuracy"] * has_accuracy, *self.names]
         return names + [f"val_{name}" for name in names] * has_validation
 
     def restart(self):
@@ -65,12 +65,12 @@ class Metrics:
     def of_epoch(self, model, progress, found=None):
         """{name: value} of an epoch: its training, and the `Evaluation` found for validation."""
         values = {"loss": progress.loss}
-        if model.is_classifier:
+        if model.loss.has_probabilities:
             values["accuracy"] = progress.accuracy
         values |= self._values(model, "", self._targets, self._decisions)
         if found is not None:
             values["val_loss"] = found.loss
-            if model.is_classifier:
+            if model.loss.has_probabilities:
                 values["val_accuracy"] = found.accuracy
             values |= self._values(model, "val_", found.targets, found.decisions)
         return values

@@ -162,47 +162,49 @@ class NeuralNetwork(Fitting):
         Returns
         -------
         array (n_imgs,) with the dtype of `classes_`
-            For regression (n_imgs, ...) as y in `fit`, with the dtype of X there.
+            Or (n_imgs, ...) as y in `fit`: for regression with the dtype of X there, for
+            `BinaryCrossEntropy` 0 and 1 as int64.
 
         Raises
         ------
         ValueError
             Before `fit`, and for images of another shape, or not finite.
         """
-        model, predictions = self._predictions(X, batch_size)
-        if model.is_classifier:
-            return model.classes[predictions]
-        return predictions.reshape(len(predictions), *model.target_shape)
+        model, decisions = self._predictions(X, batch_size)
+        return model.as_y(decisions)
 
     def predict_proba(self, X, batch_size=256):
-        """Class probabilities, array (n_imgs, n_classes), columns in the order of `classes_`.
+        """Probabilities: of classes (n_imgs, n_classes), columns in the order of `classes_`.
 
-        Parameters and errors as for `predict`; TypeError for a regression network.
+        For labels of pixels (n_imgs, n_classes, img_h, img_w); for `BinaryCrossEntropy` those
+        of 1, in the shape of y. Parameters and errors as for `predict`; TypeError for a
+        regression network.
         """
-        return self._predictions(X, batch_size, as_probabilities=True)[1]
+        model, predictions = self._predictions(X, batch_size, as_probabilities=True)
+        return model.as_probabilities(predictions)
 
     def _predictions(self, X, batch_size, as_probabilities=False):
         batch_size = as_count(batch_size, "batch_size")
         while True:
             model = self._fitted()
-            if as_probabilities and not model.is_classifier:
+            if as_probabilities and not model.loss.has_probabilities:
                 raise TypeError(
                     f"{model.loss_name()} predicts values, expected a classifier as last layer"
                 )
             images = Images(X, model.dtype, model.input_shape)
-            of_classes = model.is_classifier and not as_probabilities
-            predictions = model.predictions(images, batch_size, self._is_current, of_classes)
+            decided = not as_probabilities
+            predictions = model.predictions(images, batch_size, self._is_current, decided)
             if predictions is not None:
                 return model, predictions
 
     def error(self, X, y, batch_size=256):
-        """Fraction of wrong labels; for regression, the mean squared error.
+        """Fraction of wrong labels; for regression, the mean squared error, whatever the loss.
 
         Parameters
         ----------
         X : array (n_imgs, ...), each image of the shape that `fit` saw
             At least one image.
-        y : array (n_imgs,) of labels, or for regression (n_imgs, ...) as y in `fit`
+        y : array (n_imgs, ...) of labels or values, as y in `fit`
             Labels that `fit` did not see count as wrong. Values are converted to
             the dtype of X in `fit`, batch by batch as X is.
 
@@ -230,13 +232,13 @@ class NeuralNetwork(Fitting):
                 return model, found
 
     def score(self, X, y, batch_size=256):
-        """Accuracy; for regression R^2, the part of the variance of y that is predicted.
+        """Accuracy, 1 - `error`; for regression R^2, the part of y's variance that is predicted.
 
         Parameters and errors as for `error`. R^2 is the mean over the targets of an image, 1
         for perfect predictions, 0 for the mean of y, as scikit-learn's `r2_score`.
         """
         model, found = self._evaluation(X, y, batch_size, keep_decisions=True)
-        if model.is_classifier:
+        if model.loss.has_probabilities:
             return found.accuracy
         return r_squared(np.concatenate(found.targets), np.concatenate(found.decisions))
 

@@ -134,9 +134,8 @@ class TrainingRun:
         """Check the data, and find out what they are like."""
         network = self.network
         model = network._fitted() if self.is_warm and network._model is not None else None
-        is_classifier = network.layers[-1].is_classifier
         self.encoding = encoding = (
-            batches.Encoding(is_classifier) if model is None else batches.Encoding.of(model)
+            batches.Encoding(network.layers[-1]) if model is None else batches.Encoding.of(model)
         )
         if classes is not None:
             encoding.take_classes(classes)
@@ -196,7 +195,8 @@ class TrainingRun:
                 if isinstance(data, batches.IterableData):
                     data.must_repeat = True
             self.call = resuming.call_of(self)
-        monitors = self.metrics.monitors(self.model.is_classifier, self.validation is not None)
+        has_accuracy = self.model.loss.has_probabilities
+        monitors = self.metrics.monitors(has_accuracy, self.validation is not None)
         self.schedule.start(self.n_epochs, monitors)
         for callback in self.callbacks:
             if isinstance(callback, Callback):
@@ -283,7 +283,7 @@ class TrainingRun:
     def _epoch(self, epoch, order):
         """Train for one epoch, and yield a Progress after each batch."""
         start = time.perf_counter()
-        is_classifier = self.model.is_classifier
+        has_accuracy = self.model.loss.has_probabilities
         sums, n_seen = Totals(0.0, 0.0, 0.0), 0
         self.metrics.restart()
         of_epoch = self.data.batches(order, self.batch_size, self._convert)
@@ -310,7 +310,7 @@ class TrainingRun:
                 n_seen,
                 len(self.data),
                 sums.loss / weight,
-                (weight - sums.error) / weight if is_classifier else None,
+                (weight - sums.error) / weight if has_accuracy else None,
                 time.perf_counter() - start,
             )
         if n_seen < len(self.data):
@@ -332,6 +332,9 @@ class TrainingRun:
 
     def _convert(self, values, rows):
         """A batch, in memory that the next one takes again."""
+        if isinstance(values, np.ndarray):  # class indices
+            shape = len(rows), *values.shape[1:]
+            return values.take(rows, 0, self.memory.array("labels", shape, values.dtype), "clip")
         shape = len(rows), *values.item_shape
         return values.batch(rows, self.memory.array(values.name, shape, values.dtype))
 
@@ -349,9 +352,8 @@ class TrainingRun:
             target = model.as_target(target)
             scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
             compared = model.loss.compare(scores, target)
-            found = totals(
-                model.loss, compared, scores, target, weights, with_error=model.is_classifier
-            )
+            with_error = model.loss.has_probabilities
+            found = totals(model.loss, compared, scores, target, weights, with_error)
             if isfinite(found.loss):
                 self.metrics.add(model, compared.predictions, target, weights)
                 model.program.bprop(self._output_grad(compared.grad, scores.shape, weights))

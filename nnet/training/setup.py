@@ -27,6 +27,7 @@ from nnet.layers.tree import (
 )
 from nnet.training.layouts import check_layout
 from nnet.training.model import Model
+from nnet.training.targets import target_shapes
 
 ADAPTED = 256  # images at once
 
@@ -73,7 +74,7 @@ def check_layers(layers):
         if isinstance(layer, LossMixin) != (layer is layers[-1]):
             raise ValueError(
                 f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
-                "other, to be a loss: LogRegression() or MeanSquaredError()"
+                "other, to be a loss such as LogRegression() or MeanSquaredError()"
             )
     seen: dict[int, str] = {}
     for name, layer in numbered(layers).items():
@@ -174,9 +175,10 @@ def build(network, input_shape, n_outputs, dtype):
     is_classifier = check_layers(network.layers)[-1].is_classifier
     classes = target_shape = None
     if n_outputs is not None and is_classifier:
-        classes, target_shape = np.arange(as_int(n_outputs, "n_outputs", 2)), ()
+        classes = np.arange(as_int(n_outputs, "n_outputs", 2))
     elif n_outputs is not None:
-        target_shape = as_target_shape(as_shape(n_outputs, "n_outputs"))
+        target_shape = as_shape(n_outputs, "n_outputs")
+        target_shape = () if target_shape == (1,) else target_shape
     transaction = Transaction(network)
     try:
         transaction.begin()
@@ -188,7 +190,8 @@ def build(network, input_shape, n_outputs, dtype):
         if is_classifier:
             n_classes = as_int(model.scores_shape[0], f"n_outputs of {model.loss_name()}", 2)
             model.classes = np.arange(n_classes)
-        model.target_shape = () if is_classifier else as_target_shape(model.scores_shape)
+        if target_shape is None:
+            model.target_shape = target_shapes(model.loss, model.scores_shape, model.signals)[0]
         network._built_shape = input_shape
         transaction.model, transaction.keep = model, True
     finally:
@@ -208,11 +211,6 @@ def as_dtype(value, name):
         if dtype in (np.float32, np.float64):
             return dtype
     raise TypeError(f"{name} is {value!r}, expected float32 or float64")
-
-
-def as_target_shape(scores_shape):
-    """Of one target, for scores of this shape: a single one has no axis."""
-    return () if scores_shape == (1,) else scores_shape
 
 
 def check_params(children):

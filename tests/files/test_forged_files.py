@@ -79,7 +79,7 @@ FORGERIES = {
     "huge image": (set_key(input_shape=[2, 10**9, 10**9]), "its tensor 7.W"),
     "negative image": (set_key(input_shape=[2, -6, 7]), "a length is -6"),
     "too many axes": (set_key(input_shape=[2, 6, 7, 1]), "a shape"),
-    "target shape": (set_key(target_shape=[3]), r"its targets have the shape \(3,\)"),
+    "target shape": (set_key(target_shape=[3]), r"expected one label per image: \(n_imgs,\)"),
     "other loss": (
         set_layer(8, **{"class": "MeanSquaredError"}),
         r"layer 8 \(MeanSquaredError\) does not fit y, expected a loss for labels",

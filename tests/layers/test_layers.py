@@ -383,7 +383,8 @@ def test_constructor_errors(make, error, message):
             (5, 3, 8, 8),
             r"expected 2 axes .*, got shape \(5, 3, 8, 8\): put a Flatten\(\)",
         ),
-        (LogRegression(), (5, 3, 8, 8), "put a Flatten and a Linear layer before it"),
+        (LogRegression(), (5, 3, 8, 8, 8), r"expected 2 axes \(n_imgs, n_classes\)"),
+        (LogRegression(), (5, 3, 0, 8), "expected no empty axis"),
     ],
     ids=name,
 )
