@@ -67,3 +67,29 @@ def sgd_step(
     momentum: float,
     nesterov: bool,
 ) -> None: ...
+def adam_step(
+    params: list[NDArray[Any]],
+    incs: list[NDArray[Any]],
+    means: list[NDArray[Any]],
+    squares: list[NDArray[Any]],
+    n_steps: NDArray[np.int64],
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    shrinks: list[float],
+) -> None: ...
+def rmsprop_step(
+    params: list[NDArray[Any]],
+    incs: list[NDArray[Any]],
+    squares: list[NDArray[Any]],
+    means: list[NDArray[Any]],
+    velocities: list[NDArray[Any]],
+    learning_rate: float,
+    alpha: float,
+    eps: float,
+    momentum: float,
+) -> None: ...
+def norm_of(arrays: list[NDArray[Any]]) -> float: ...
+def scale_all(arrays: list[NDArray[Any]], factor: float) -> None: ...
+def clamp_all(arrays: list[NDArray[Any]], limit: float) -> None: ...

@@ -247,64 +247,7 @@ def _without_warnings(function):
         return function()
 
 
-ctypedef fused real:
-    float
-    double
-
-
-cdef void sgd_values(real *param, const real *inc, real *velocity, Py_ssize_t size,
-                     real learning_rate, real momentum, bint nesterov) noexcept nogil:
-    """The step of one array; velocity is NULL without momentum."""
-    cdef Py_ssize_t i
-    if velocity == NULL:
-        for i in range(size):
-            param[i] -= learning_rate * inc[i]
-    elif nesterov:
-        for i in range(size):
-            velocity[i] = momentum * velocity[i] + inc[i]
-            param[i] -= learning_rate * (momentum * velocity[i] + inc[i])
-    else:
-        for i in range(size):
-            velocity[i] = momentum * velocity[i] + inc[i]
-            param[i] -= learning_rate * velocity[i]
-
-
-cdef int plain_type(object array) noexcept:
-    """The type number of a C-contiguous array; -1 for anything else."""
-    if isinstance(array, np.ndarray) and cnp.PyArray_IS_C_CONTIGUOUS(array) and (
-            cnp.PyArray_ISBEHAVED(array)):
-        return cnp.PyArray_TYPE(array)
-    return -1
-
-
-cdef void *data_of(object array) noexcept:
-    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
-
-
-def sgd_step(list params, list incs, list velocities, double learning_rate, double momentum,
-             bint nesterov):
-    """One step of `SGD` for all parameters; there are velocities if there is momentum."""
-    cdef Py_ssize_t i, size
-    cdef int kind
-    for i in range(len(params)):
-        param, inc, velocity = params[i], incs[i], velocities[i] if momentum else None
-        kind = plain_type(param)
-        if kind != plain_type(inc) or (velocity is not None and kind != plain_type(velocity)):
-            kind = -1
-        if kind == cnp.NPY_FLOAT:
-            sgd_values[float](
-                <float *>data_of(param), <float *>data_of(inc), <float *>data_of(velocity),
-                param.size, learning_rate, momentum, nesterov)
-        elif kind == cnp.NPY_DOUBLE:
-            sgd_values[double](
-                <double *>data_of(param), <double *>data_of(inc), <double *>data_of(velocity),
-                param.size, learning_rate, momentum, nesterov)
-        else:       # arrays of the user's own, in any layout
-            if velocity is not None:
-                np.multiply(velocity, momentum, velocity)
-                np.add(velocity, inc, velocity)
-                inc = np.add(np.multiply(velocity, momentum), inc) if nesterov else velocity
-            np.subtract(param, np.multiply(inc, learning_rate), param, casting="same_kind")
+include "_steps.pxi"
 
 
 cdef class Transaction:

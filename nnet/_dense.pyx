@@ -1,23 +1,24 @@
 """What the layers besides convolution and pooling compute, compiled.
 
 matmul is the work of a dense layer (its inner loops are in _matmul.pxi); the
-others take one pass over memory, and one call, where NumPy would take several.
+others take one pass over memory, and one call, where NumPy would take several:
+normalisation is in _norm_passes.pxi, _norm.pxi and _group_norm.pxi, gelu and its
+gradient are in _gelu.pxi, losses in _cross_entropy.pxi and _binary_cross_entropy.pxi.
 """
-
-from libc.math cimport exp, expf, log
 
 from nnet import kernels
 from nnet._cpu cimport parallel_for
 
 include "_arrays.pxi"
+include "_reuse.pxi"
 include "_vectors.pxi"
 include "_matmul.pxi"
-
-cdef object FLOAT64 = np.dtype(np.float64)
+include "_cross_entropy.pxi"
+include "_binary_cross_entropy.pxi"
 
 cdef enum:
-    SOFTMAX_RUN = 64        # classes whose probabilities add up one by one
     SMALL_SIZE = 200_000    # values below which a second thread saves no time in one pass
+    SMALL_LOSS = 20_000     # the same where each has an exponential
 
 
 cdef cnp.ndarray readable(cnp.ndarray array):
@@ -197,180 +198,7 @@ def bprop_relu(
     return out
 
 
-cdef real softmax_row(const real *scores, real *probs, Py_ssize_t n_classes,
-                      real *highest) noexcept nogil:
-    """The probabilities of one image, the largest score, and the sum they were divided by."""
-    cdef Py_ssize_t k, end
-    cdef double total = 0
-    cdef real run, score
-    highest[0] = scores[0]
-    for k in range(1, n_classes):
-        highest[0] = max(highest[0], scores[k])
-    k = 0
-    while k < n_classes:    # runs of one type, which add up in double
-        end, run = min(k + SOFTMAX_RUN, n_classes), 0
-        while k < end:
-            # Without the maximum, no exponent is positive.
-            score = scores[k] - highest[0]
-            probs[k] = expf(score) if real is float else exp(score)
-            run += probs[k]
-            k += 1
-        total += run
-    for k in range(n_classes):
-        probs[k] /= <real>total
-    return <real>total
-
-
-cdef void softmax_rows(const real *scores, real *probs, Py_ssize_t n_imgs,
-                       Py_ssize_t n_classes) noexcept nogil:
-    cdef real highest
-    cdef Py_ssize_t n
-    for n in range(n_imgs):
-        softmax_row(scores + n * n_classes, probs + n * n_classes, n_classes, &highest)
-
-
-def softmax(
-    scores,         # (n_imgs, n_classes)                                   IN
-    probs=None,     # (n_imgs, n_classes)                                   OUT
-):
-    """Probabilities: exp(scores), divided by their sum over the classes.
-
-    Parameters
-    ----------
-    scores : ndarray (n_imgs, n_classes), float32 or float64
-    probs : ndarray (n_imgs, n_classes), same dtype, optional
-        Filled and returned; None allocates it. It may not share memory with scores.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Before any work, for shapes and types that do not fit.
-    """
-    cdef cnp.ndarray scores_ = check_array(scores, "scores", "n_imgs, n_classes", None, "")
-    cdef cnp.ndarray out = check_output(probs, "probs", shape_of(scores_), scores_.dtype)
-    refuse_overlap(out, "probs", scores_, "scores")
-    cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(scores_, 0), n_classes = cnp.PyArray_DIM(scores_, 1)
-    scores_ = contiguous(scores_)
-    cdef cnp.ndarray work = work_array(out)
-    if cnp.PyArray_TYPE(scores_) == cnp.NPY_FLOAT:
-        softmax_rows[float](<const float *>cnp.PyArray_DATA(scores_),
-                            <float *>cnp.PyArray_DATA(work), n_imgs, n_classes)
-    else:
-        softmax_rows[double](<const double *>cnp.PyArray_DATA(scores_),
-                             <double *>cnp.PyArray_DATA(work), n_imgs, n_classes)
-    deliver(out, work)
-    return out
-
-
-cdef Py_ssize_t entropies(
-    const real *scores, const cnp.npy_intp *target, real *probs, double *losses, real *grad,
-    Py_ssize_t n_imgs, Py_ssize_t n_classes,
-) noexcept nogil:
-    """For each image the loss, and its gradient: the probabilities minus one at the target.
-
-    Returns for how many the target has the largest probability, the first of equals.
-    """
-    cdef real highest, total
-    cdef Py_ssize_t n, k, best, n_right = 0
-    for n in range(n_imgs):
-        total = softmax_row(scores, probs, n_classes, &highest)
-        losses[n] = log(total) - (scores[target[n]] - highest)
-        best = 0
-        for k in range(n_classes):
-            if probs[k] > probs[best]:
-                best = k
-        n_right += best == target[n]
-        memcpy(grad, probs, n_classes * sizeof(real))
-        grad[target[n]] -= 1
-        scores, probs, grad = scores + n_classes, probs + n_classes, grad + n_classes
-    return n_right
-
-
-cdef double sum_of(const double *values, Py_ssize_t n) noexcept nogil:
-    cdef double total = 0
-    cdef Py_ssize_t i
-    for i in range(n):
-        total += values[i]
-    return total
-
-
-def cross_entropy(
-    scores,         # (n_imgs, n_classes)                                   IN
-    target,         # (n_imgs,)                                             IN
-    probs,          # (n_imgs, n_classes)                                   OUT
-    losses,         # (n_imgs,)                                             OUT
-    scores_grad,    # (n_imgs, n_classes)                                   OUT
-):
-    """The cross-entropy of softmax(scores), and what else a training step needs of it.
-
-    Parameters
-    ----------
-    scores : ndarray (n_imgs, n_classes), float32 or float64
-    target : ndarray (n_imgs,), intp
-        The right class of each image.
-    probs : ndarray (n_imgs, n_classes), same dtype
-        Filled with softmax(scores).
-    losses : ndarray (n_imgs,), float64
-        Filled with the loss of each image.
-    scores_grad : ndarray (n_imgs, n_classes), same dtype
-        Filled with the gradient of each image's loss.
-
-    Returns
-    -------
-    loss_sum : float
-        Over the images.
-    n_right : int
-        For how many images the right class has the largest probability, as numpy.argmax sees it.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Before any work, for shapes and values, and for types, that do not fit.
-    """
-    cdef cnp.ndarray scores_ = check_array(scores, "scores", "n_imgs, n_classes", None, "")
-    cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(scores_, 0), n_classes = cnp.PyArray_DIM(scores_, 1)
-    check_ndarray(target, "target", "a NumPy array")
-    if target.dtype != np.intp:
-        raise TypeError(f"target has dtype {target.dtype}, expected {np.dtype(np.intp)}")
-    check_shape(target, "target", (n_imgs,))
-    cdef cnp.ndarray target_ = contiguous(target)
-    cdef const cnp.npy_intp *classes = <const cnp.npy_intp *>cnp.PyArray_DATA(target_)
-    cdef Py_ssize_t n, n_right
-    for n in range(n_imgs):
-        if not 0 <= classes[n] < n_classes:
-            raise ValueError(f"target[{n}] is {classes[n]}, expected one of {n_classes} classes")
-    cdef tuple shape = shape_of(scores_)
-    cdef list outputs = [
-        (probs, "probs", shape, scores_.dtype), (losses, "losses", (n_imgs,), FLOAT64),
-        (scores_grad, "scores_grad", shape, scores_.dtype),
-    ]
-    cdef list others = [(scores_, "scores"), (target, "target")]
-    for out, name, out_shape, dtype in outputs:
-        if out is None:
-            raise TypeError(f"{name} is None, expected a NumPy array")
-        out = check_output(out, name, out_shape, dtype)
-        for other, other_name in others:
-            refuse_overlap(out, name, other, other_name)
-        others.append((out, name))
-    scores_ = contiguous(scores_)
-    cdef cnp.ndarray probs_ = work_array(probs), losses_ = work_array(losses)
-    cdef cnp.ndarray grad_ = work_array(scores_grad)
-    if cnp.PyArray_TYPE(scores_) == cnp.NPY_FLOAT:
-        n_right = entropies[float](
-            <const float *>cnp.PyArray_DATA(scores_), classes, <float *>cnp.PyArray_DATA(probs_),
-            <double *>cnp.PyArray_DATA(losses_), <float *>cnp.PyArray_DATA(grad_), n_imgs,
-            n_classes,
-        )
-    else:
-        n_right = entropies[double](
-            <const double *>cnp.PyArray_DATA(scores_), classes,
-            <double *>cnp.PyArray_DATA(probs_), <double *>cnp.PyArray_DATA(losses_),
-            <double *>cnp.PyArray_DATA(grad_), n_imgs, n_classes,
-        )
-    deliver(probs, probs_)
-    deliver(losses, losses_)
-    deliver(scores_grad, grad_)
-    return sum_of(<const double *>cnp.PyArray_DATA(losses_), n_imgs), n_right
+include "_gelu.pxi"
 
 
 cdef bint are_finite(const real *values, Py_ssize_t n) noexcept nogil:
@@ -393,7 +221,16 @@ def all_finite(
     return are_finite[double](<const double *>cnp.PyArray_DATA(values), size)
 
 
-KERNELS = (matmul, bprop_relu, softmax, cross_entropy, all_finite)  # of this very target
+include "_norm.pxi"
+include "_group_norm.pxi"
+
+KERNELS = (     # of this very target
+    matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, batch_norm,
+    bprop_batch_norm, group_norm, bprop_group_norm, add_arrays, sigmoid, binary_cross_entropy,
+)
 if __name__ == "nnet._dense" and kernels.TARGET != "baseline":
     # The public door leads to the chosen target.
-    matmul, bprop_relu, softmax, cross_entropy, all_finite = kernels.load("_dense")
+    (
+        matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, batch_norm,
+        bprop_batch_norm, group_norm, bprop_group_norm, add_arrays, sigmoid, binary_cross_entropy,
+    ) = kernels.load("_dense")

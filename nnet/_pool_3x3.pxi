@@ -159,7 +159,8 @@ cdef inline void pool_3x3_plane(
                     fill_run(buffer + plan.room + (y - top) * plan.cells, padding, plan.cells)
             else:
                 read_row(img + y * job.width.size, 1, buffer + (y - top) * plan.cells,
-                         <real *>nans if is_max else NULL, padding, job, plan, end, stride, edge)
+                         <real *>nans if is_max else NULL, padding, job, plan, end, stride, edge,
+                         False)
         for y in range(height.size, bottom):
             fill_run(buffer + (y - top) * plan.cells, padding, plan.cells)
             if stride == 2:

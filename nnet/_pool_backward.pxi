@@ -14,6 +14,10 @@
 cdef enum:
     NO_PLACE = 255            # of the padding around switches
 
+ctypedef fused summed:        # what gradients of one type add up in
+    float
+    double
+
 cdef struct Reach:            # outputs that reach pixels, and the buffer for them
     bint by_windows           # along rows, not by vectors
     Py_ssize_t phases         # 2 for stride 2
@@ -99,16 +103,25 @@ cdef inline void read_outputs(
         memset(where + out_w, NO_PLACE, plan.cells + lanes - out_w)
 
 
+cdef bint are_shared(const Pooling *job) noexcept nogil:
+    """Whether a pixel may get more gradients than add up well in their own type."""
+    return windows_of_pixel(&job.height) * windows_of_pixel(&job.width) > MAX_RUN
+
+
+cdef inline Py_ssize_t windows_of_pixel(const Axis *axis) noexcept nogil:
+    return min(axis.out, (axis.pool - 1) // axis.stride + 1)
+
+
 cdef inline void scatter_places(
     const real *poolout_grad,     # (out_h, out_w)  IN
     const uint8_t *places,        # (out_h, out_w)  IN
     const Py_ssize_t *offsets,    # (256,)          IN  of each place in a window
-    real *img,                    # (img_h, img_w)  OUT
+    summed *img,                  # (img_h, img_w)  OUT
     const Pooling *job,
 ) noexcept nogil:
     cdef const Axis *width = &job.width
     cdef Py_ssize_t x, y, start, o
-    memset(img, 0, job.height.size * width.size * sizeof(real))
+    memset(img, 0, job.height.size * width.size * sizeof(summed))
     for y in range(job.height.out):
         start = (job.height.start + y * job.height.stride) * width.size + width.start
         for x in range(width.out):
@@ -119,34 +132,46 @@ cdef inline void scatter_places(
 cdef inline void scatter_pairs(
     const real *poolout_grad,     # (out_size,)     IN
     const cnp.npy_intp *pairs,    # (out_size, 2)   IN
-    real *img,                    # (img_h, img_w)  OUT
+    summed *img,                  # (img_h, img_w)  OUT
     Py_ssize_t out_size, Py_ssize_t img_h, Py_ssize_t img_w,
 ) noexcept nogil:
     cdef Py_ssize_t i
-    memset(img, 0, img_h * img_w * sizeof(real))
+    memset(img, 0, img_h * img_w * sizeof(summed))
     for i in range(out_size):
         img[pairs[2 * i] * img_w + pairs[2 * i + 1]] += poolout_grad[i]
+
+
+cdef inline void scatter_plane(
+    const real *poolout_grad, const Switches *switches, Py_ssize_t i, const Py_ssize_t *offsets,
+    summed *img, const Pooling *job,
+) noexcept nogil:
+    """Plane i."""
+    cdef Py_ssize_t size = job.height.out * job.width.out
+    if switches.pairs != NULL:
+        scatter_pairs(poolout_grad + i * size, switches.pairs + 2 * i * size, img, size,
+                      job.height.size, job.width.size)
+    else:
+        scatter_places(poolout_grad + i * size, switches.places + i * size, offsets, img, job)
 
 
 cdef void scatter_planes(
     const real *poolout_grad,     # (n_planes, out_h, out_w)  IN
     const Switches *switches,     # IN
     real *imgs_grad,              # (n_planes, img_h, img_w)  OUT
+    double *sums,                 # (img_h, img_w)            for sums in double, or NULL
     Py_ssize_t first, Py_ssize_t last, const Pooling *job,
 ) noexcept nogil:
-    cdef Py_ssize_t img_w = job.width.size, img_size = job.height.size * img_w
-    cdef Py_ssize_t out_size = job.height.out * job.width.out
+    cdef Py_ssize_t img_w = job.width.size, img_size = job.height.size * img_w, i, x
     cdef Py_ssize_t offsets[256]
-    cdef Py_ssize_t i
     for i in range(256):
         offsets[i] = i // job.width.pool * img_w + i % job.width.pool
     for i in range(first, last):
-        if switches.pairs != NULL:
-            scatter_pairs(poolout_grad + i * out_size, switches.pairs + 2 * i * out_size,
-                          imgs_grad + i * img_size, out_size, job.height.size, img_w)
-        else:
-            scatter_places(poolout_grad + i * out_size, switches.places + i * out_size,
-                           offsets, imgs_grad + i * img_size, job)
+        if sums == NULL:
+            scatter_plane(poolout_grad, switches, i, offsets, imgs_grad + i * img_size, job)
+            continue
+        scatter_plane(poolout_grad, switches, i, offsets, sums, job)
+        for x in range(img_size):
+            imgs_grad[i * img_size + x] = <real>sums[x]
 
 
 # --- averages ------------------------------------------------------------------------------
@@ -177,15 +202,16 @@ cdef inline void read_parts(
 
 
 cdef inline void sum_rows(const real *parts, Py_ssize_t n_rows, real *sums,
-                          Py_ssize_t cells) noexcept nogil:
+                          Py_ssize_t cells, bint in_runs) noexcept nogil:
     cdef Py_ssize_t x = 0, i
     cdef real total[LANES]
     while x < cells:
-        fill(total, <real>0)
-        if n_rows > MAX_RUN:
+        if in_runs:
             sum_vectors(total, parts + x, cells, n_rows, <const real *>NULL, False)
-        for i in range(n_rows if n_rows <= MAX_RUN else 0):
-            add(total, parts + i * cells + x)
+        else:
+            fill(total, <real>0)
+            for i in range(n_rows):
+                add(total, parts + i * cells + x)
         copy(sums + x, total)
         x += VECTOR_BYTES // sizeof(real)
 
@@ -254,8 +280,12 @@ cdef inline void spread_plane(
                        n_out - o * out_w, buffer + (o - top) * plan.cells, job, plan, edge)
         for y in range(first, done):
             o = first_output(height, y)
-            sum_rows(buffer + (o - top) * plan.cells, end_output(height, y) - o,
-                     sums + (y - first) * plan.cells, plan.cells)
+            if end_output(height, y) - o > MAX_RUN:
+                sum_rows(buffer + (o - top) * plan.cells, end_output(height, y) - o,
+                         sums + (y - first) * plan.cells, plan.cells, True)
+            else:
+                sum_rows(buffer + (o - top) * plan.cells, end_output(height, y) - o,
+                         sums + (y - first) * plan.cells, plan.cells, False)
         for y in range(first, done):
             if plan.by_windows:
                 spread_windows(sums + (y - first) * plan.cells, img + y * img_w, &job.width)

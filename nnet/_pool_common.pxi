@@ -172,17 +172,11 @@ cdef void unpool_2x2_planes(
 
 # --- the whole image ----------------------------------------------------------------
 
-cdef inline real sum_plane(const real *pixels, Py_ssize_t n) noexcept nogil:
-    """The sum of n pixels; those of many blocks add up in double."""
-    cdef Py_ssize_t block = 4 * MAX_RUN * (VECTOR_BYTES // <Py_ssize_t>sizeof(real))
-    cdef double total = 0
-    while n > block:
-        total += sum_run(pixels, block)
-        pixels, n = pixels + block, n - block
-    return <real>(total + sum_run(pixels, n))
+cdef enum:
+    MAX_BYTES = 4 * MAX_RUN * VECTOR_BYTES    # of a plane whose sums of vectors are short
 
 
-cdef real sum_run(const real *pixels, Py_ssize_t n) noexcept nogil:
+cdef inline real sum_run(const real *pixels, Py_ssize_t n) noexcept nogil:
     """Four sums of vectors, then the rest."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t i = 0, k
@@ -279,6 +273,20 @@ cdef inline Py_ssize_t find_max(const real *pixels, Py_ssize_t n) noexcept nogil
     return i
 
 
+cdef void average_large_planes(
+    const real *imgs, real *poolout, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, real count,
+) noexcept nogil:
+    """Blocks of n pixels add up in double."""
+    cdef Py_ssize_t block = MAX_BYTES // sizeof(real), i, k
+    cdef double total
+    for i in range(first, last):
+        total, k = 0, 0
+        while k < n:
+            total += sum_run(imgs + i * n + k, min(n - k, block))
+            k += block
+        poolout[i] = <real>total / count
+
+
 cdef void pool_whole_planes(
     const real *imgs,             # (n_planes, img_h, img_w)  IN
     real *poolout,                # (n_planes,)               OUT
@@ -291,9 +299,12 @@ cdef void pool_whole_planes(
         * <real>divisor(&job.width, 0, job.include_pad)
     )
     cdef Py_ssize_t i, at, row, col
+    if switches == NULL and n * <Py_ssize_t>sizeof(real) > MAX_BYTES:
+        average_large_planes(imgs, poolout, first, last, n, count)
+        return
     for i in range(first, last):
         if switches == NULL:
-            poolout[i] = sum_plane(imgs + i * n, n) / count
+            poolout[i] = sum_run(imgs + i * n, n) / count
             continue
         at = find_max(imgs + i * n, n)
         poolout[i] = imgs[i * n + at]

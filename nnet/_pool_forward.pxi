@@ -67,11 +67,11 @@ cdef inline void read_row(
     real *cells,                  # (phases, cells)   OUT
     real *nans,                   # (lanes,)          INOUT  not zero where any was seen, or NULL
     real padding, const Pooling *job, const Plan *plan, const real *end,
-    Py_ssize_t phases, bint edge,
+    Py_ssize_t phases, bint edge, bint in_runs,
 ) noexcept nogil:
-    """The sum of some rows. The padding on the left is there already.
+    """The sum of some rows; of many `in_runs`. The padding on the left is there already.
 
-    `phases` may be a constant.
+    `phases` and `in_runs` may be constants.
     """
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t n = min(job.width.size, plan.cells * phases - plan.lead)
@@ -89,7 +89,7 @@ cdef inline void read_row(
         even, odd = odd, even + 1
     fill(high, <real>0)
     while x < whole:
-        if n_rows > MAX_RUN:
+        if in_runs:
             sum_vectors(low, img + x, job.width.size, n_rows, end, edge)
             if phases == 2:
                 sum_vectors(high, img + x + lanes, job.width.size, n_rows, end, edge)
@@ -98,11 +98,11 @@ cdef inline void read_row(
             copy(low, pixels)
             if phases == 2:
                 copy(high, pixels + lanes)
-        for i in range(1, n_rows if n_rows <= MAX_RUN else 1):
-            pixels = readable(img + i * job.width.size + x, step, end, spare, edge)
-            add(low, pixels)
-            if phases == 2:
-                add(high, pixels + lanes)
+            for i in range(1, n_rows):
+                pixels = readable(img + i * job.width.size + x, step, end, spare, edge)
+                add(low, pixels)
+                if phases == 2:
+                    add(high, pixels + lanes)
         if nans != NULL:
             note_nans(nans, low)
             note_nans(nans, high)
@@ -226,7 +226,7 @@ cdef inline void max_plane(
                                cols + (y - top) * plan.cells, &job.width)
             else:
                 read_row(img + y * img_w, 1, buffer + (y - top) * plan.cells,
-                         <real *>NULL, <real>-INFINITY, job, plan, end, plan.phases, edge)
+                         <real *>NULL, <real>-INFINITY, job, plan, end, plan.phases, edge, False)
         if not plan.by_windows:
             max_along_rows(buffer, best, cols, (bottom - top) * plan.cells, plan)
         for y in range(first, done):
@@ -248,19 +248,20 @@ cdef inline void write_averages(
     const real *counts,           # (out_w,)         IN   of columns in a window
     real rows,                    # in a window
     real *poolout,                # (out_w,)         OUT
-    Py_ssize_t room, const Pooling *job, const Plan *plan, bint edge,
+    Py_ssize_t room, const Pooling *job, const Plan *plan, bint edge, bint in_runs,
 ) noexcept nogil:
-    """A row of outputs."""
+    """A row of outputs; of many taps `in_runs`."""
     cdef const Axis *width = &job.width
     cdef Py_ssize_t x = 0, i
     cdef real total[LANES]
     cdef real divisors[LANES]
     while x < width.out:
         copy(total, sums + x)
-        if plan.taps > MAX_RUN:
+        if in_runs:
             sum_taps(total, sums + x, plan)
-        for i in range(1, plan.taps if plan.taps <= MAX_RUN else 1):
-            add(total, sums + tap_place(i, plan) + x)
+        else:
+            for i in range(1, plan.taps):
+                add(total, sums + tap_place(i, plan) + x)
         fill(divisors, rows)
         multiply(divisors, counts + x)
         divide(total, divisors)
@@ -280,10 +281,24 @@ cdef void sum_taps(real *total, const real *sums, const Plan *plan) noexcept nog
 
 cdef inline void average_windows(const real *sums, const real *counts, real rows, real *poolout,
                                  const Axis *width) noexcept nogil:
-    cdef Py_ssize_t x, start
+    cdef Py_ssize_t x, i
+    cdef real total
+    if width.pool > MAX_RUN:
+        average_wide_windows(sums, counts, rows, poolout, width)
+        return
     for x in range(width.out):
-        start = first_pixel(width, x)
-        poolout[x] = sum_cells(sums + start, end_pixel(width, x) - start) / (rows * counts[x])
+        total = 0
+        for i in range(first_pixel(width, x), end_pixel(width, x)):
+            total += sums[i]
+        poolout[x] = total / (rows * counts[x])
+
+
+cdef void average_wide_windows(const real *sums, const real *counts, real rows, real *poolout,
+                               const Axis *width) noexcept nogil:
+    cdef Py_ssize_t x, first
+    for x in range(width.out):
+        first = first_pixel(width, x)
+        poolout[x] = sum_cells(sums + first, end_pixel(width, x) - first) / (rows * counts[x])
 
 
 cdef inline void average_plane(
@@ -300,17 +315,24 @@ cdef inline void average_plane(
         done = min(first + plan.block, height.out)
         for y in range(first, done):
             row = first_pixel(height, y)
-            read_row(img + row * img_w, end_pixel(height, y) - row,
-                     buffer + (y - first) * plan.cells, <real *>NULL, <real>0, job, plan, end,
-                     plan.phases, edge)
+            cells = buffer + (y - first) * plan.cells
+            if end_pixel(height, y) - row > MAX_RUN:    # usual windows pay nothing for tall ones
+                read_row(img + row * img_w, end_pixel(height, y) - row, cells, <real *>NULL,
+                         <real>0, job, plan, end, plan.phases, edge, True)
+            else:
+                read_row(img + row * img_w, end_pixel(height, y) - row, cells, <real *>NULL,
+                         <real>0, job, plan, end, plan.phases, edge, False)
         for y in range(first, done):
             rows = <real>divisor(height, y, job.include_pad)
             cells = buffer + (y - first) * plan.cells
             if plan.by_windows:
                 average_windows(cells, counts, rows, poolout + y * out_w, &job.width)
+            elif plan.taps > MAX_RUN:
+                write_averages(cells, counts, rows, poolout + y * out_w, room - y * out_w,
+                               job, plan, edge, True)
             else:
                 write_averages(cells, counts, rows, poolout + y * out_w, room - y * out_w,
-                               job, plan, edge)
+                               job, plan, edge, False)
         first = done
 
 

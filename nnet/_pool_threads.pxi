@@ -6,6 +6,7 @@ cdef struct PoolWork:
     const void *source            # imgs, or poolout_grad
     void *out                     # poolout, or imgs_grad
     bint is_max, is_float
+    bint shared                   # gradients of maxima add up in double
     Switches switches
     uint8_t *places               # room for the places of pairs, or NULL
     Pooling job
@@ -86,11 +87,12 @@ cdef bint run_backward(PoolWork *work, int n_threads) except -1:
             if work.wrong:
                 return True
     work.reach = plan_backward(&work.job, size)
-    share(
-        work, backward_float if work.is_float else backward_double,
-        0 if are_twos(&work.job) or (work.is_max and not threes) else work.reach.total * size,
-        n_threads,
-    )
+    cdef Py_ssize_t buffer_size = work.reach.total * size
+    if work.shared:
+        buffer_size = work.job.height.size * work.job.width.size * sizeof(double)
+    elif are_twos(&work.job) or (work.is_max and not threes):
+        buffer_size = 0
+    share(work, backward_float if work.is_float else backward_double, buffer_size, n_threads)
     return False
 
 
@@ -123,7 +125,8 @@ cdef void backward_unit(const PoolWork *work, Py_ssize_t unit, const real *poolo
     if are_twos(&work.job) and (in_places or not work.is_max):
         unpool_2x2_planes(poolout_grad, switches.places, imgs_grad, first, last, work.job)
     elif work.is_max and not (in_places and are_threes(&work.job)):
-        scatter_planes(poolout_grad, switches, imgs_grad, first, last, &work.job)
+        scatter_planes(poolout_grad, switches, imgs_grad,
+                       <double *>buffer if work.shared else NULL, first, last, &work.job)
     elif is_global(&work.job):
         spread_whole_planes(poolout_grad, imgs_grad, first, last, &work.job)
     else:

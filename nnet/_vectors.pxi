@@ -119,6 +119,8 @@ cdef extern from *:
             for (Py_ssize_t x = 0; x < n; x++) dst[x] = src[x]; } }                         \\
     INLINE void add##bits(real *out, const real *a, const real *b) {                        \\
         *(vec##bits *)out = *(const vec##bits *)a + *(const vec##bits *)b; }                \\
+    INLINE void divide##bits(real *a, const real *b) {                                      \\
+        *(vec##bits *)a /= *(const vec##bits *)b; }                                         \\
     INLINE void add_exactly##bits(real *sum, real *error, const real *a) {                  \\
         vec##bits s = *(vec##bits *)sum, b = *(const vec##bits *)a, t = s + b, part = t - s; \\
         vec##bits lost = (s - (t - part)) + (b - part);                                     \\
@@ -173,6 +175,8 @@ cdef extern from *:
     void copy64(double *dst, const double *src, Py_ssize_t n) noexcept nogil
     void add32(float *out, const float *a, const float *b) noexcept nogil
     void add64(double *out, const double *a, const double *b) noexcept nogil
+    void divide32(float *a, const float *b) noexcept nogil
+    void divide64(double *a, const double *b) noexcept nogil
     void add_exactly32(float *sum, float *error, const float *a) noexcept nogil
     void add_exactly64(double *sum, double *error, const double *a) noexcept nogil
     void subtract32(float *out, const float *a, const float *b) noexcept nogil
@@ -246,6 +250,13 @@ cdef inline void add(real *out, const real *a, const real *b) noexcept nogil:
         add32(out, a, b)
     else:
         add64(out, a, b)
+
+
+cdef inline void divide(real *a, const real *b) noexcept nogil:
+    if real is float:
+        divide32(a, b)
+    else:
+        divide64(a, b)
 
 
 cdef inline void add_exactly(real *total, real *error, const real *a) noexcept nogil:

@@ -23,21 +23,8 @@ def kernels(request):
         pytest.skip(f"the {target} target is not built")
     if not _cpu.supports(target):
         pytest.skip(f"this CPU lacks what the {target} target needs")
-    conv_bc01, bprop_conv_bc01 = load("_conv", target)
-    pool_bc01, bprop_pool_bc01 = load("_pool", target)
-    matmul, bprop_relu, softmax, cross_entropy, all_finite = load("_dense", target)
-    return SimpleNamespace(
-        target=target,
-        conv_bc01=conv_bc01,
-        bprop_conv_bc01=bprop_conv_bc01,
-        pool_bc01=pool_bc01,
-        bprop_pool_bc01=bprop_pool_bc01,
-        matmul=matmul,
-        bprop_relu=bprop_relu,
-        softmax=softmax,
-        cross_entropy=cross_entropy,
-        all_finite=all_finite,
-    )
+    functions = [each for module in ("_conv", "_pool", "_dense") for each in load(module, target)]
+    return SimpleNamespace(target=target, **{each.__name__: each for each in functions})
 
 
 @pytest.fixture(scope="session", params=[np.float32, np.float64], ids=["float32", "float64"])

@@ -52,8 +52,7 @@ assert nnet._conv.conv_bc01 is nnet.conv_bc01 is load("_conv")[0] is load("_conv
 assert nnet._conv.bprop_conv_bc01 is nnet.bprop_conv_bc01 is load("_conv", TARGET)[1]
 assert nnet._pool.pool_bc01 is nnet.pool_bc01 is load("_pool", TARGET)[0]
 assert nnet._pool.bprop_pool_bc01 is nnet.bprop_pool_bc01 is load("_pool", TARGET)[1]
-names = "matmul", "bprop_relu", "softmax", "cross_entropy", "all_finite"
-dense = tuple(getattr(nnet._dense, name) for name in names)
+dense = tuple(getattr(nnet._dense, each.__name__) for each in load("_dense"))
 assert dense == load("_dense") == load("_dense", TARGET)
 """,
         NNET_TARGET=kernels.target,

@@ -8,9 +8,20 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from nnet import Activation, Conv, Flatten, Linear, LogRegression, NeuralNetwork, Pool
+from nnet import (
+    Activation,
+    Conv,
+    Flatten,
+    Layer,
+    Linear,
+    LogRegression,
+    NeuralNetwork,
+    ParamMixin,
+    Pool,
+)
 
 PATIENCE = 60  # seconds; what takes longer hangs
+RNGS = [lambda: 7, lambda: np.random.default_rng(7), lambda: np.random.RandomState(7)]
 
 
 def images(n_imgs=96, n_classes=3, side=8, dtype=np.float32):
@@ -23,6 +34,54 @@ def images(n_imgs=96, n_classes=3, side=8, dtype=np.float32):
 def cnn(n_classes=3, rng=0):
     layers = [Conv(8, (3, 3)), Activation("relu"), Pool((2, 2), (2, 2)), Flatten()]
     return NeuralNetwork([*layers, Linear(n_classes), LogRegression()], rng=rng)
+
+
+class Moody(Layer, ParamMixin):
+    """Writes to its arrays in place at each setup, and may then raise."""
+
+    def __init__(self):
+        self.scale, self.scale_grad = np.ones(1), np.zeros(1)
+        self.inside = {"list": [np.zeros(3)]}
+        self.error = self.error_in_fprop = None
+
+    def _setup(self, input_shape, rng):
+        self.scale[...] = 1 + rng.normal(scale=0.1)
+        self.inside["list"][0] += 1
+        self.inside["list"].append(None)
+        self.extra = "half-way"
+        if self.error is not None:
+            raise self.error
+
+    def fprop(self, input):
+        if self.error_in_fprop is not None:
+            raise self.error_in_fprop
+        self.input = input
+        return input * self.scale.astype(input.dtype)
+
+    def bprop(self, output_grad):
+        self.scale_grad[...] = np.mean(output_grad * self.input)
+        return output_grad * self.scale.astype(output_grad.dtype)
+
+    def params(self):
+        return [self.scale]
+
+    def param_grads(self):
+        return [self.scale_grad]
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+
+def raising(error):
+    def raise_it(*args):
+        raise error
+
+    return raise_it
+
+
+def moody(make_rng):
+    network = cnn()
+    return NeuralNetwork([*network.layers[:3], Moody(), *network.layers[3:]], make_rng())
 
 
 def bits(network):
@@ -50,6 +109,7 @@ def everything(network, X):
         list(network.loss_history_),
         list(network.val_loss_history_),
         list(network.val_error_history_),
+        network.history_,
         rng_bits(network.rng),
     )
 

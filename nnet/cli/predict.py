@@ -40,6 +40,8 @@ def run_predict(args):
         (X,) = datasets.load_arrays(args.data, "X")
     if network.classes_ is None:
         raise CliError(f"{args.model} predicts values, expected a model that predicts classes")
+    if network.target_shape_:
+        raise CliError(f"{args.model} labels pixels, expected a model with one label per image")
     with refusals(f"{args.data}: "), limit_threads(args):
         X = as_model_images(X, network.input_shape_, args.layout)
         probabilities = network.predict_proba(X)

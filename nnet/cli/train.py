@@ -113,7 +113,7 @@ def run_train(args):
     with refusals(), limit_threads(args):
         if not args.quiet:
             _introduce(X, test, n_classes, n_params)
-        watch = Watch(args.epochs * len(X), args.quiet)
+        watch = Watch(args.quiet)
         best, interrupted = _fit(network, X, y, test, watch, args)
     network.save(args.output)
     if test:
@@ -154,25 +154,24 @@ def _fit(network, X, y, test, watch, args):
     Returns the progress at that epoch, and whether Ctrl-C ended the training.
     """
     interrupted = False
-    with watch:
-        try:
-            network.build(X.shape[1:])  # X has its channels where they belong: no more guesses
-            network.fit(
-                X,
-                y,
-                learning_rate=lambda epoch: args.learning_rate * (1 - epoch / args.epochs),
-                max_iter=args.epochs,
-                batch_size=args.batch_size,
-                momentum=args.momentum,
-                validation_data=test,
-                callback=watch,
-            )
-        except KeyboardInterrupt:
-            if watch.best is None:
-                raise KeyboardInterrupt("in the first epoch: no model was written") from None
-            # A second Ctrl-C must not stop the writing.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            interrupted = True
+    try:
+        network.build(X.shape[1:])  # X has its channels where they belong: no more guesses
+        network.fit(
+            X,
+            y,
+            learning_rate=lambda epoch: args.learning_rate * (1 - epoch / args.epochs),
+            max_iter=args.epochs,
+            batch_size=args.batch_size,
+            momentum=args.momentum,
+            validation_data=test,
+            callback=watch,
+        )
+    except KeyboardInterrupt:
+        if watch.best is None:
+            raise KeyboardInterrupt("in the first epoch: no model was written") from None
+        # A second Ctrl-C must not stop the writing.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupted = True
     if interrupted:
         print(f"nnet: interrupted: keeping epoch {watch.best.epoch}", file=sys.stderr)
     for param, value in zip(network.params(), watch.best_params):

@@ -2,14 +2,21 @@
 
 base.py         Layer, ParamMixin: what a layer is
 arguments.py    checks of options
-weighted.py     WeightedLayer, the ancestor of Conv and Linear
-windows.py      WindowMixin, what Conv and Pool share
-conv.py         Conv
-pool.py         Pool, GlobalAveragePool
+weighted.py     WeightedLayer, the ancestor of convolutions and Linear
+windows.py      WindowMixin, what convolutions and Pool share
+conv.py         Conv, DepthwiseConv
+conv_transpose.py  ConvTranspose
+separable.py    SeparableConv
+pool.py         Pool, GlobalAveragePool, GlobalMaxPool
+resampling.py   Pad, Upsample
 linear.py       Linear, Flatten
 activation.py   Activation
+dropout.py      Dropout
 standardize.py  Standardize
-loss.py         LossMixin, LogRegression, MeanSquaredError
+norm.py         BatchNorm, GroupNorm
+loss.py         LossMixin: what a loss is
+classification.py  LogRegression, BinaryCrossEntropy
+regression.py   MeanSquaredError, MeanAbsoluteError, Huber
 containers.py   Sequential, Residual, Parallel
 program.py      Program: the passes through layers in a row; custom layers
 fusion.py       which neighbours are computed as one
@@ -20,28 +27,47 @@ spec.py         layers as one line of text
 
 from nnet.layers.activation import Activation
 from nnet.layers.base import Layer, ParamMixin
+from nnet.layers.classification import BinaryCrossEntropy, LogRegression
 from nnet.layers.containers import Parallel, Residual, Sequential
-from nnet.layers.conv import Conv
+from nnet.layers.conv import Conv, DepthwiseConv
+from nnet.layers.conv_transpose import ConvTranspose
+from nnet.layers.dropout import Dropout
 from nnet.layers.linear import Flatten, Linear
-from nnet.layers.loss import Compared, LogRegression, LossMixin, MeanSquaredError
-from nnet.layers.pool import GlobalAveragePool, Pool
+from nnet.layers.loss import Compared, LossMixin
+from nnet.layers.norm import BatchNorm, GroupNorm
+from nnet.layers.pool import GlobalAveragePool, GlobalMaxPool, Pool
+from nnet.layers.regression import Huber, MeanAbsoluteError, MeanSquaredError
+from nnet.layers.resampling import Pad, Upsample
+from nnet.layers.separable import SeparableConv
 from nnet.layers.standardize import Standardize
 
 __all__ = [
     "Activation",
+    "BatchNorm",
+    "BinaryCrossEntropy",
     "Compared",
     "Conv",
+    "ConvTranspose",
+    "DepthwiseConv",
+    "Dropout",
     "Flatten",
     "GlobalAveragePool",
+    "GlobalMaxPool",
+    "GroupNorm",
+    "Huber",
     "Layer",
     "Linear",
     "LogRegression",
     "LossMixin",
+    "MeanAbsoluteError",
     "MeanSquaredError",
+    "Pad",
     "Parallel",
     "ParamMixin",
     "Pool",
     "Residual",
+    "SeparableConv",
     "Sequential",
     "Standardize",
+    "Upsample",
 ]

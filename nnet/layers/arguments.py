@@ -1,8 +1,10 @@
 """Checks of arguments: each returns the value in its one form, or says what was expected."""
 
+import inspect
 import math
 import os
 from contextlib import suppress
+from functools import wraps
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,23 @@ def as_float(value, name, alternatives=""):
     return number
 
 
+def as_share(value, name):
+    """A float from 0 to 1."""
+    expected = "expected a number from 0 to 1"
+    number = as_real(value, name, expected)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    return number
+
+
+def as_positive(value, name):
+    """A finite float greater than 0."""
+    number = as_float(value, name)
+    if number == 0:
+        raise ValueError(f"{name} is {value!r}, expected more than 0")
+    return number
+
+
 def as_real(value, name, expected):
     """A float from one real number of any type, or from an array without axes of one."""
     array = value if np.isscalar(value) else np.asarray(value)
@@ -53,6 +72,16 @@ def as_real(value, name, expected):
         raise TypeError(f"{name} is {value!r}, {expected}") from None
     except (ValueError, OverflowError):  # text in an array; an int larger than any float
         raise ValueError(f"{name} is {value!r}, {expected}") from None
+
+
+def as_finite(value, name, above, expected):
+    """A float between `above` and infinity, both excluded."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}, {expected}")
+    number = as_real(value, name, expected)
+    if not above < number < math.inf:
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    return number
 
 
 def as_word(value, name, words):
@@ -85,6 +114,30 @@ def check_axes(input_shape, axes, advice=""):
         raise ValueError(f"expected no empty axis in ({axes}), got shape {tuple(input_shape)}")
 
 
+def with_hints(**hints):
+    """Decorates an `__init__`: names that other libraries have for its arguments are refused.
+
+    Parameters
+    ----------
+    hints : str
+        What is expected in place of an argument of this name.
+    """
+
+    def decorate(init):
+        @wraps(init)
+        def checked(self, *args, **options):
+            for name in options:
+                if name in hints:
+                    raise TypeError(
+                        f"{type(self).__name__} has no argument {name!r}, expected {hints[name]}"
+                    )
+            init(self, *args, **options)
+
+        return checked
+
+    return decorate
+
+
 class Option:
     """A constructor's argument: checked when it is set, also later.
 
@@ -114,8 +167,8 @@ class Option:
 class PairOption(Option):
     """A pair (y, x) of ints, or one int for both; for signals, which have no y, for x alone."""
 
-    def __init__(self):
-        super().__init__(as_pair)
+    def __init__(self, minimum=1):
+        super().__init__(as_pair, minimum)
 
     def __set__(self, layer, value):
         super().__set__(layer, value)
@@ -123,3 +176,40 @@ class PairOption(Option):
         numbers.pop(self.name, None)
         with suppress(TypeError):
             numbers[self.name] = index(value)
+
+
+class PassedOption:
+    """An option that layers inside of one have by the same name: it is theirs.
+
+    Parameters
+    ----------
+    keys : str
+        The attributes that hold these layers.
+    """
+
+    def __init__(self, *keys):
+        self.keys = keys
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, layer, owner):
+        return self if layer is None else getattr(vars(layer)[self.keys[0]], self.name)
+
+    def __set__(self, layer, value):
+        for key in self.keys:
+            setattr(vars(layer)[key], self.name, value)
+
+    def given(self, layer):
+        """The value as a constructor takes it."""
+        return vars(layer)[self.keys[0]].config()[self.name]
+
+
+def as_call(instance, leave_out=()):
+    """The call that makes an object whose constructor's arguments are its attributes."""
+    arguments = [
+        f"{name}={getattr(instance, name)!r}"
+        for name in inspect.signature(type(instance)).parameters
+        if name not in leave_out
+    ]
+    return f"{type(instance).__name__}({', '.join(arguments)})"

@@ -97,6 +97,10 @@ class Layer(ABC):
         """Attributes that hold arrays which follow from the images that training has seen."""
         return []
 
+    def decaying_names(self):
+        """Which of the trained arrays weight decay is for: None is those of two axes or more."""
+        return None
+
     def array_shapes(self, input_shape):
         """The shape of each of these arrays, by name, for this input."""
         return {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nnet._dense import add_arrays
 from nnet.layers.arguments import Option, as_word
 from nnet.layers.base import Layer
 from nnet.layers.loss import LossMixin
@@ -168,6 +169,7 @@ class Residual(Container):
         convolution of 1x1 with strides.
     """
 
+    _COMPUTES_RELU = True
     layers = Option(as_layers)
 
     def __init__(self, layers, shortcut=None):
@@ -201,17 +203,18 @@ class Residual(Container):
             )
         return f_shape
 
-    def fprop(self, input):
+    def fprop(self, input, activation=None):
         f, shortcut = self._start(input)
         f_output, x = f.fprop(input), shortcut.fprop(input)
-        return np.add(f_output, x, out=self._joined(f_output.shape, input.dtype))
+        output = self._joined(f_output.shape, input.dtype)
+        return add_arrays(f_output, x, output, activation=activation)
 
     def bprop(self, output_grad):
         f, shortcut = self._running
         f_grad, x_grad = f.bprop(output_grad), shortcut.bprop(output_grad)
         if f_grad is None:
             return None
-        return np.add(f_grad, x_grad, out=self._scratch(f_grad.shape, f_grad.dtype))
+        return add_arrays(f_grad, x_grad, self._scratch(f_grad.shape, f_grad.dtype))
 
 
 class Parallel(Container):

@@ -5,13 +5,17 @@ class derived from one may do something else.
 """
 
 from nnet.layers.activation import Activation
-from nnet.layers.conv import Conv
-from nnet.layers.linear import Linear
+from nnet.layers.norm import BatchNorm, GroupNorm
 from nnet.layers.pool import Pool
 
 
-def is_weighted(layer):
-    return type(layer) in (Conv, Linear)
+def computes_relu(layer):
+    """Whether its class says so of itself: a container may, which cannot be imported here."""
+    return "_COMPUTES_RELU" in vars(type(layer))
+
+
+def is_norm(layer):
+    return type(layer) in (BatchNorm, GroupNorm)
 
 
 def is_relu(layer):
@@ -22,9 +26,14 @@ def is_max_pool(layer):
     return type(layer) is Pool and layer.mode == "max"
 
 
-def weighted_relu(layer, relu):
+def with_relu(layer, relu):
     """The layer computes the ReLU while it has its own output in registers."""
     return lambda input: relu.keep(layer.fprop(input, "relu"))
+
+
+def norm_relu(norm, relu):
+    """The normalisation computes the gradient of the ReLU in the passes that it takes anyway."""
+    return lambda output_grad: norm.bprop(output_grad, "relu")
 
 
 def relu_max_pool(relu, pool):
@@ -33,8 +42,11 @@ def relu_max_pool(relu, pool):
 
 
 # (what the layers are, the function that stands for them), the first that fits counts
-FORWARD = (((is_weighted, is_relu), weighted_relu),)
-BACKWARD = (((is_relu, is_max_pool), relu_max_pool),)
+FORWARD = (((computes_relu, is_relu), with_relu),)
+BACKWARD = (
+    ((is_norm, is_relu), norm_relu),
+    ((is_relu, is_max_pool), relu_max_pool),
+)
 
 
 def fuse(layers, rules):

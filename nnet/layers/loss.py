@@ -1,13 +1,13 @@
-"""The last layers: LogRegression for classification, MeanSquaredError for regression."""
+"""What a loss is: the last layer, which compares scores with targets."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnet._dense import cross_entropy, softmax
-from nnet.layers.arguments import check_axes
 from nnet.layers.base import Layer
+
+FLOAT64 = np.dtype(np.float64)
 
 
 class Compared(NamedTuple):
@@ -18,6 +18,7 @@ class Compared(NamedTuple):
     grad: np.ndarray  # of each image's loss by its scores: per image, undivided
     loss_sum: float | None = None  # over the images, where it is known already
     n_right: int | None = None  # for how many the largest prediction is that of the target
+    errors: np.ndarray | None = None  # (n_imgs,) float64, as `errors` gives them, if known already
 
 
 class Totals(NamedTuple):
@@ -30,14 +31,17 @@ class Totals(NamedTuple):
 
 def totals(loss, compared, input, target, weights=None, with_error=True):
     """The Totals of what a loss found in one pass."""
-    if weights is None and compared.loss_sum is not None:
+    if weights is None and compared.loss_sum is not None and not loss._recounts:
         n_imgs = len(target)
         return Totals(compared.loss_sum, float(n_imgs - compared.n_right), float(n_imgs))
     losses, error = compared.losses, 0.0
     if weights is not None and type(loss).compare is LossMixin.compare:
         losses = loss.image_losses(input, target)
     if with_error:
-        error = weighted_sum(loss.errors(compared.predictions, target), weights)
+        errors = compared.errors
+        if errors is None or loss._recounts:
+            errors = loss.errors(compared.predictions, target)
+        error = weighted_sum(errors, weights)
     weight = float(len(target) if weights is None else np.add.reduce(weights))
     return Totals(weighted_sum(losses, weights), error, weight)
 
@@ -51,26 +55,46 @@ class LossMixin(ABC):
 
     `fprop` turns the scores into what the network predicts. If `is_classifier`,
     that is one value per class, the largest wins, and the target is an array
-    (n_imgs,) of class indices. Otherwise the target is an array of the scores'
+    (n_imgs,) of class indices; scores (n_imgs, n_classes, ...) have a class in each
+    place, and the target is (n_imgs, ...). Otherwise the target is an array of the scores'
     shape and dtype.
 
     A loss of your own derives from `Layer` and `LossMixin`: it needs `fprop`, `loss`,
     `input_grad` and `output_shape`, and a `bprop`, which training does not call. For values
     in place of classes it sets `is_classifier = False`.
+
+    Attributes
+    ----------
+    is_classifier : bool
+        Whether targets are labels of any kind, which become class indices.
+    target_range : None or (float, float)
+        From where to where values may be that are targets.
     """
 
     is_classifier = True
+    target_range: tuple[float, float] | None = None
     fprop: Any  # of the Layer
     _one_pass: Any  # the `compare` of the nearest class that has one of its own
+    _recounts = False  # whether errors are not those that `compare` counts
 
     def __init_subclass__(cls, **options):
         """A class that redefines a part of what `compare` computes is asked for all parts."""
         super().__init_subclass__(**options)
         own = vars(cls)
+        if own.keys() & {"compare", "decide", "errors"}:
+            cls._recounts = "compare" not in own
         if "compare" in own:
             cls._one_pass = own["compare"]
         elif own.keys() & {"fprop", "loss", "input_grad"}:
             cls.compare = LossMixin.compare  # type: ignore[method-assign]
+
+    @property
+    def has_probabilities(self):
+        """Whether `decide` makes labels of what is predicted, of which `errors` counts the wrong.
+
+        Then `predict_proba` returns what is predicted, and the accuracy is 1 - the error.
+        """
+        return self.is_classifier
 
     @abstractmethod
     def loss(self, input, target):
@@ -80,7 +104,7 @@ class LossMixin(ABC):
         ----------
         input : array (n_imgs, ...) of the network's dtype
             The scores.
-        target : intp array (n_imgs,) of class indices, or array like `input` of values
+        target : intp array (n_imgs, ...) of class indices, or array like `input` of values
             Its memory may serve the next batch again.
 
         Returns
@@ -157,61 +181,3 @@ class Loss(Layer, LossMixin):
 
     def input_grad(self, input, target):
         return self._one_pass(input, target).grad
-
-
-class LogRegression(Loss):
-    """Softmax with cross-entropy: (n_imgs, n_classes) scores to probabilities."""
-
-    is_classifier = True
-
-    def _setup(self, input_shape, rng):
-        self.output_shape(input_shape)
-
-    def fprop(self, input):
-        probs = softmax(input)
-        if self.training:
-            self._kept = probs
-        return probs
-
-    def bprop(self, output_grad):
-        """The gradient by the scores from one by the probabilities; training uses `compare`."""
-        probs = self._kept
-        return probs * (output_grad - np.sum(output_grad * probs, axis=1, keepdims=True))
-
-    def compare(self, input, target):
-        probs = self._array("probs", input.shape, input.dtype)
-        grad = self._scratch(input.shape, input.dtype)
-        losses = self._array("losses", (len(input),), FLOAT64)
-        sums = cross_entropy(input, target, probs, losses, grad)
-        return Compared(probs, losses, grad, *sums)
-
-    def output_shape(self, input_shape):
-        advice = "" if len(input_shape) < 3 else ": put a Flatten and a Linear layer before it"
-        check_axes(input_shape, "n_imgs, n_classes", advice)
-        return tuple(input_shape)
-
-
-class MeanSquaredError(Loss):
-    """Predicts its input; the loss is the mean squared difference over images and targets."""
-
-    is_classifier = False
-
-    def fprop(self, input):
-        return input
-
-    def bprop(self, output_grad):
-        return output_grad
-
-    def compare(self, input, target):
-        n_targets = max(input[0].size, 1) if len(input) else 1
-        grad = np.subtract(input, target, out=self._scratch(input.shape, input.dtype))
-        squares = np.square(grad, out=self._scratch(input.shape, input.dtype))
-        losses = np.mean(squares.reshape(len(input), -1), axis=1, dtype=float)
-        grad *= 2 / n_targets
-        return Compared(input, losses, grad)
-
-    def output_shape(self, input_shape):
-        return tuple(input_shape)
-
-
-FLOAT64 = np.dtype(np.float64)

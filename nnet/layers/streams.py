@@ -8,6 +8,7 @@ import numpy as np
 from nnet._atomic import quietly
 
 BELOW = 2**63  # seeds
+GENERATORS = np.random.Generator, np.random.RandomState
 
 
 class Streams:
@@ -52,7 +53,7 @@ class Streams:
 
 def as_generator(rng):
     """The source of random numbers that an `rng` stands for."""
-    if isinstance(rng, (np.random.Generator, np.random.RandomState)):
+    if isinstance(rng, GENERATORS):
         return rng
     try:
         seed = rng if rng is None else index(rng)

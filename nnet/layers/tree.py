@@ -230,6 +230,18 @@ def collect(layers, method):
     return [array for layer in layers for array in getattr(layer, method)()]
 
 
+def decaying(layers):
+    """For each array of these layers' `params()`: whether weight decay is for it."""
+    flags = []
+    for layer in layers:
+        names = layer.decaying_names()
+        weights = None if names is None else {id(getattr(layer, name)) for name in names}
+        flags += [
+            array.ndim >= 2 if weights is None else id(array) in weights for array in layer.params()
+        ]
+    return flags
+
+
 class Trace:
     """Follows the shape of a batch through layers.
 

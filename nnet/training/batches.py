@@ -9,8 +9,10 @@ from nnet.training.data import (
     Images,
     as_labels,
     as_values,
+    check_kind,
     check_lengths,
     encode,
+    pandas_kind,
 )
 from nnet.training.weights import as_class_weights, as_weights
 
@@ -23,7 +25,7 @@ class Encoding:
 
     Parameters
     ----------
-    is_classifier : bool
+    loss : LossMixin
     dtype, image_shape, target_shape : optional
         Those of the network, if it has some already; else the first X and y tell.
     classes : None or array
@@ -34,19 +36,15 @@ class Encoding:
     dtype, image_shape, target_shape, classes
     """
 
-    def __init__(
-        self, is_classifier, dtype=None, image_shape=None, target_shape=None, classes=None
-    ):
-        self.is_classifier = is_classifier
+    def __init__(self, loss, dtype=None, image_shape=None, target_shape=None, classes=None):
+        self.is_classifier, self._target_range = loss.is_classifier, loss.target_range
         self.dtype, self.image_shape, self.target_shape = dtype, image_shape, target_shape
         self.classes = classes
 
     @classmethod
     def of(cls, model):
         """That of a network that is set up."""
-        return cls(
-            model.is_classifier, model.dtype, model.input_shape, model.target_shape, model.classes
-        )
+        return cls(model.loss, model.dtype, model.input_shape, model.target_shape, model.classes)
 
     def images(self, X, name="X"):
         """X as Images, unchecked."""
@@ -57,10 +55,10 @@ class Encoding:
     def labels_or_values(self, y, name="y"):
         """y as an array of labels, or as Values that are finite."""
         if self.is_classifier:
-            labels = as_labels(y, name)
+            labels = as_labels(y, name, self.target_shape)
             self.target_shape = labels.shape[1:]
             return labels
-        values = as_values(y, self.dtype, self.target_shape, name)
+        values = as_values(y, self.dtype, self.target_shape, name, self._target_range)
         self.target_shape = values.item_shape
         return values
 
@@ -76,6 +74,8 @@ class Encoding:
         """Labels that may occur, before any does."""
         if not self.is_classifier:
             raise TypeError("classes is given, expected None for a network that predicts values")
+        if np.ndim(classes) == 0:
+            raise TypeError(f"classes is {classes!r}, expected a list of all labels")
         labels = np.unique(as_labels(classes, "classes"))
         if self.classes is not None and not np.array_equal(labels, self.classes):
             raise ValueError(
@@ -103,17 +103,31 @@ class ArrayData:
     weights : None or float64 array (n_imgs,)
     rows : None or array of intp
         Of the images that take part.
+    class_weights : None or float64 array (n_classes,)
+        What multiplies the weights of the images of each class.
     """
 
-    def __init__(self, images, target, weights=None, rows=None):
+    def __init__(self, images, target, weights=None, rows=None, class_weights=None):
         self.images, self.target, self.weights, self._rows = images, target, weights, rows
+        self._class_weights = class_weights
 
     def __len__(self):
         return len(self.images) if self._rows is None else len(self._rows)
 
-    def part(self, rows):
-        """Some of the images."""
-        return ArrayData(self.images, self.target, self.weights, rows)
+    @property
+    def n_rows(self):
+        """Of X, also those that do not take part."""
+        return len(self.images)
+
+    def n_batches(self, batch_size):
+        return -(-len(self) // batch_size)
+
+    def parts(self, rows, held):
+        """Some of the images to train on, and others to validate: those by their own weights."""
+        return (
+            ArrayData(self.images, self.target, self.weights, rows, self._class_weights),
+            ArrayData(self.images, self.target, self.weights, held),
+        )
 
     def counts(self, classes):
         """How many images each class has."""
@@ -121,8 +135,14 @@ class ArrayData:
 
     def weigh(self, class_weights):
         """Multiply the weight of each image by that of its class."""
-        weights = class_weights[self.target]
-        self.weights = weights if self.weights is None else self.weights * weights
+        self._class_weights = class_weights
+
+    def weighs_nothing(self):
+        """Whether the weights of all images, but for those of classes, are 0."""
+        return self.weights is not None and not self.weights[self._every()].any()
+
+    def _every(self):
+        return slice(None) if self._rows is None else self._rows
 
     def batches(self, order, batch_size, convert):
         """(images, target, weights, rows) for each batch, unchecked.
@@ -136,13 +156,12 @@ class ArrayData:
         batch_size : int
         convert : callable (Batches, rows) -> array
         """
-        rows = np.arange(len(self.images)) if self._rows is None else self._rows
-        if order is not None:
-            rows = rows[order]
+        if order is None:
+            order = np.arange(len(self))
+        rows = order if self._rows is None else self._rows[order]
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            is_array = isinstance(self.target, np.ndarray)
-            target = self.target[batch] if is_array else convert(self.target, batch)
+            target = convert(self.target, batch)
             yield convert(self.images, batch), target, self._weights_of(batch), batch
 
     def in_turn(self, batch_size):
@@ -154,16 +173,19 @@ class ArrayData:
             yield self.images.checked_batch(rows), self.target[rows], self._weights_of(rows)
 
     def _weights_of(self, rows):
-        return None if self.weights is None else self.weights[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        return times_class_weights(weights, self._class_weights, self.target, rows)
 
-    def digest(self):
-        """A checksum of shapes and of sampled images, which tells other data from these."""
+    def digests(self):
+        """What tells other data from these: their shape, and checksums of sampled images."""
         sample = np.unique(np.linspace(0, len(self) - 1, SAMPLED).astype(np.intp))
         rows = sample if self._rows is None else self._rows[sample]
-        weights = [] if self.weights is None else [self.weights]
-        return digest_of(
-            len(self), self.images.batch(rows), np.asarray(self.target[rows]), *weights
-        )
+        return {
+            "the shape of X": [len(self), *self.images.item_shape],
+            "X": digest_of(self.images.batch(rows)),
+            "y": digest_of(np.asarray(self.target[rows])),
+            "sample_weight or class_weight": digest_of(self._weights_of(self._every())),
+        }
 
 
 class IterableData:
@@ -187,23 +209,34 @@ class IterableData:
                 "array, or what gives them in each epoch, such as a list or a DataLoader"
             )
         self._batches, self.encoding, self._name = batches, encoding, name
-        self._class_weights, self._n_imgs = None, 0
+        self._class_weights, self._n_imgs, self._n_batches = None, 0, 0
+        self._label_dtype = None
         self._counts: dict[object, int] = {}
-        digest = []
+        self._samples, self._weighs_nothing = [], True
+        self.must_repeat = False  # whether other batches than those it was looked at are refused
         for images, labels, weights in self._read():
             images.check_values()
             self._n_imgs += len(images)
+            self._n_batches += 1
             if encoding.is_classifier:
                 for label, count in zip(*np.unique(labels, return_counts=True)):
                     self._counts[label.item()] = self._counts.get(label.item(), 0) + int(count)
-            digest.append(digest_of(len(images), images.batch(slice(0, 1)), weights))
+            self._samples.append(sample_of(images, labels, weights))
+            self._weighs_nothing &= weights is not None and not weights.any()
         if self._n_imgs == 0:
             raise ValueError(f"{name} has no images, expected at least one")
         if encoding.is_classifier:
             encoding.find_classes(np.array(list(self._counts)), f"y of {name}")
-        self._digest = digest_of(digest)
 
     def __len__(self):
+        return self._n_imgs
+
+    def n_batches(self, batch_size):
+        return self._n_batches
+
+    @property
+    def n_rows(self):
+        """Of all batches."""
         return self._n_imgs
 
     def counts(self, classes):
@@ -213,6 +246,10 @@ class IterableData:
     def weigh(self, class_weights):
         """Multiply the weight of each image by that of its class."""
         self._class_weights = class_weights
+
+    def weighs_nothing(self):
+        """Whether the weights of all images, but for those of classes, are 0."""
+        return self._weighs_nothing
 
     def _read(self):
         """(Images, labels or Values, weights or None) for each batch that has images."""
@@ -224,7 +261,11 @@ class IterableData:
             images = self.encoding.images(batch[0], names[0])
             check_lengths(images, batch[1], *names[:2])
             labels = self.encoding.labels_or_values(batch[1], names[1])
-            weights = as_weights(batch[2], len(images), names[2]) if len(batch) == 3 else None
+            if self.encoding.is_classifier:
+                self._label_dtype = check_kind(labels, self._label_dtype, names[1])
+            weights = batch[2] if len(batch) == 3 else None
+            if weights is not None:
+                weights = as_weights(weights, len(images), names[2])
             if len(images):
                 yield images, labels, weights
 
@@ -237,20 +278,46 @@ class IterableData:
 
     def in_turn(self, batch_size):
         """(images, target, weights) for each batch, checked."""
+        samples = []
         for images, labels, weights in self._read():
+            if self.must_repeat:
+                samples.append(sample_of(images, labels, weights))
             target = self.encoding.target(labels, images.name.replace("X", "y", 1))
-            if self._class_weights is not None:
-                class_weights = self._class_weights[target]
-                weights = class_weights if weights is None else weights * class_weights
+            weights = times_class_weights(weights, self._class_weights, target)
             step = batch_size or len(images)
             for start in range(0, len(images), step):
                 rows = slice(start, min(start + step, len(images)))
                 part = None if weights is None else weights[rows]
                 yield images.checked_batch(rows), target[rows], part
+        if samples and samples != self._samples:
+            raise ValueError(
+                f"{self._name} gives other batches in each epoch, expected the same ones for a "
+                "Checkpoint (as from a DataLoader that does not shuffle): a training that is "
+                "resumed could not be given them again"
+            )
 
-    def digest(self):
-        """A checksum of lengths and first images, which tells other batches from these."""
-        return self._digest
+    def digests(self):
+        """What tells other batches from these: lengths, labels, weights and first images."""
+        lengths, *digests = zip(*self._samples)
+        names = "X", "y", "sample_weight or class_weight"
+        return {"the shape of X": [sum(lengths), *self.encoding.image_shape]} | {
+            name: digest_of(lengths, digest) for name, digest in zip(names, digests)
+        }
+
+
+def sample_of(images, labels, weights):
+    """What tells a batch from others: its length, checksums of an image, labels and weights."""
+    if not isinstance(labels, np.ndarray):
+        labels = labels.batch(slice(0, 1))
+    return len(images), *map(digest_of, (images.batch(slice(0, 1)), labels, weights))
+
+
+def times_class_weights(weights, class_weights, target, rows=slice(None)):
+    """The weights of some images, times those of their classes; None is 1."""
+    if class_weights is None:
+        return weights
+    class_weights = class_weights[target[rows]]
+    return class_weights if weights is None else weights * class_weights
 
 
 def digest_of(*items):
@@ -270,6 +337,13 @@ def digest_of(*items):
 def read(X, y, encoding, sample_weight=None, class_weight=None):
     """The data to train on: all of them are checked, and the encoding is complete then."""
     if y is None:
+        if hasattr(X, "__array__") or pandas_kind(X) is not None:
+            raise TypeError(f"y is None and X is a {type(X).__name__}, expected y too, or batches")
+        if not isinstance(X, Iterable):
+            raise TypeError(
+                f"X is a {type(X).__name__}, expected an array with y, or batches such as a "
+                "DataLoader"
+            )
         if sample_weight is not None:
             raise ValueError(f"sample_weight is given beside batches, {PAIRS}")
         data = IterableData(X, encoding)
@@ -309,8 +383,7 @@ def read_known(X, y, model):
 
 def read_validation(validation_data, encoding):
     """The data of fit's `validation_data`: (X, y), (X, y, weights) or an iterable of batches."""
-    is_pair = isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3)
-    if is_pair and not any(isinstance(item, tuple) for item in validation_data):
+    if _is_pair(validation_data):
         names = "validation X", "validation y", "weights of validation_data"
         X, y, *weights = validation_data
         whole = "validation_data"
@@ -322,3 +395,15 @@ def read_validation(validation_data, encoding):
             "validation_data is not a pair, expected None, (X, y), (X, y, weights) or batches"
         )
     return data
+
+
+def _is_pair(validation_data):
+    """Whether it is (X, y) or the like, not a few batches, such as list(loader) gives."""
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+        return False
+    if isinstance(validation_data, tuple):
+        return not all(isinstance(item, tuple) for item in validation_data)
+    return not all(
+        isinstance(item, (tuple, list)) and all(getattr(part, "ndim", 0) for part in item)
+        for item in validation_data
+    )

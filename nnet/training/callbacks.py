@@ -1,11 +1,14 @@
-"""Callbacks: what watches a training, ends it in time, and keeps it on disk."""
+"""Callbacks: what watches a training, shows it, ends it in time, and keeps it on disk."""
 
+import errno
 import os
+import sys
 from math import inf
 
 import numpy as np
 
-from nnet.layers.arguments import as_bool, as_count, as_float, as_int, as_word
+from nnet.layers.arguments import as_bool, as_count, as_float, as_int, as_path, as_word
+from nnet.training.progress import headline
 
 
 class Callback:
@@ -22,6 +25,9 @@ class Callback:
 
     def on_fit_end(self, network):
         """After the last step, also where an exception ends the training; not if it diverges."""
+
+    def close(self):
+        """After all that, however it went: also if the training was refused, or diverged."""
 
     def state(self):
         """What the next calls depend on: arrays and numbers by name, for a `Checkpoint`."""
@@ -146,18 +152,94 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, path, every=1):
-        try:
-            self.path = os.fsdecode(path)
-        except TypeError:
-            raise TypeError(f"path is {path!r}, expected a string or a path") from None
+        self.path = as_path(path, "path")
         self.every = as_int(every, "every", 1)
 
     def __repr__(self):
         return f"Checkpoint({self.path!r}, every={self.every})"
 
+    def on_fit_begin(self, network, monitors):
+        from nnet.files import tensors  # only now: fit can do without
+
+        tensors.import_safetensors()
+        tensors.check_name(self.path)
+        folder = os.path.dirname(os.path.realpath(self.path))
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(errno.ENOENT, "There is no such folder", folder)
+
+
+class ProgressBar(Callback):
+    """A bar that shows how far a training is: in terminals and notebooks, nowhere else.
+
+    Needs the extra nnet[train].
+
+    Parameters
+    ----------
+    file : None or text stream
+        Where it is shown, if that is a terminal. None: sys.stderr, or the notebook.
+    leave : bool
+        Whether it stays there at the end.
+    """
+
+    def __init__(self, file=None, leave=True):
+        if file is not None and not hasattr(file, "write"):
+            raise TypeError(f"file is {file!r}, expected None or a text stream")
+        self.file, self.leave = file, as_bool(leave, "leave")
+        self._bar, self._validated = None, ""
+
+    def on_fit_begin(self, network, monitors):
+        _import_tqdm()
+        self._validated = ""
+
+    def __call__(self, progress):
+        if progress.val_loss is not None:
+            self._validated = f", val_loss {progress.val_loss:.4f}"
+        line = headline(progress) + self._validated
+        n_before = (progress.epoch - 1) * progress.n_imgs
+        if self._bar is None:
+            self._bar = self._open(line, progress, n_before)
+        self._bar.set_description_str(line, refresh=False)
+        self._bar.update(n_before + progress.n_seen - self._bar.n)
+
+    def _open(self, line, progress, n_before):
+        return _import_tqdm()(
+            desc=line,
+            total=progress.n_epochs * progress.n_imgs,
+            initial=n_before,
+            unit=" images",
+            unit_scale=True,
+            leave=self.leave,
+            dynamic_ncols=True,
+            file=self.file,
+            disable=None,  # unless it is a terminal
+            bar_format="{desc}, {rate_noinv_fmt} |{bar}| {remaining} left",
+        )
+
+    def write(self, line):
+        """Print a line above the bar."""
+        if self._bar is None or self._bar.disable:
+            print(line, file=self.file or sys.stderr, flush=True)
+        else:
+            self._bar.write(line, file=self.file or sys.stderr)
+
+    def close(self):
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
+
+
+def _import_tqdm():
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError(
+            "a progress bar needs the package tqdm: pip install 'nnet[train]'"
+        ) from error
+    return tqdm
+
 
 def as_callbacks(callbacks, callback=None):
-    """A list of callables, those last that keep what the others have made of an epoch."""
+    """A list of callables."""
     if callable(callbacks):
         callbacks = [callbacks]
     if not isinstance(callbacks, (list, tuple)):
@@ -166,4 +248,7 @@ def as_callbacks(callbacks, callback=None):
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected None or a callable")
-    return sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
+        if isinstance(callback, type) and issubclass(callback, Callback):
+            name = callback.__name__
+            raise TypeError(f"callback is the class {name}, expected an object such as {name}()")
+    return callbacks

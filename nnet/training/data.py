@@ -13,6 +13,7 @@ import numpy as np
 
 from nnet._atomic import quietly
 from nnet._dense import all_finite
+from nnet.training.targets import batch_of, check_label_shape
 
 CHECK_BYTES = 2**17  # of values that are checked at once: they stay in the L2 cache
 PLAIN_TYPES = {bool, int, float, str}  # nothing can be inside
@@ -21,6 +22,7 @@ PANDAS_KINDS = "DataFrame", "Series", "MultiIndex", "Index", "ExtensionArray"
 NO_SEQUENCES = str, bytes, UserString, memoryview, dict, MappingProxyType
 ARRAY_PROTOCOLS = "__array__", "__array_interface__", "__array_struct__"
 LABEL_TYPES = (bool, np.bool_), (int, float, np.integer, np.floating), (str,), (bytes,)
+LEAVES = sum(LABEL_TYPES, ())
 
 
 class Batches:
@@ -38,6 +40,8 @@ class Batches:
         The shape that the item of each image must have.
     name : None or str
         What messages call it. None: what the class does.
+    value_range : None or (float, float)
+        From where to where all values must be.
 
     Attributes
     ----------
@@ -58,8 +62,9 @@ class Batches:
     N_AXES: Container[int]
     AXES: str  # as errors show them
 
-    def __init__(self, values, dtype=None, item_shape=None, name=None):
+    def __init__(self, values, dtype=None, item_shape=None, name=None, value_range=None):
         self.name = name = name or self.NAME
+        self._range = value_range
         self._array = array = as_reals(values, name)
         self._columns = None
         if array is not values and pandas_kind(values) == "DataFrame":
@@ -120,14 +125,27 @@ class Batches:
         items = self.batch(rows, out)
         if self._may_be_bad and not all_finite(items):
             raise ValueError(self._complaint(items, rows))
+        if self._range is not None:
+            self._check_range(items, rows)
         return items
+
+    def _check_range(self, items, rows):
+        """ValueError that names the first image with a value outside of the range."""
+        low, high = self._range
+        if items.size == 0 or (items.min() >= low and items.max() <= high):
+            return
+        first = int(np.argmax((items < low) | (items > high)))
+        raise ValueError(
+            f"{self.name}[{self._row(first, rows)}] has {items.flat[first]:g}, "
+            f"expected values from {low:g} to {high:g}"
+        )
 
     def check_values(self):
         """ValueError that names the first image with a NaN, infinite or too large value.
 
         One pass over all, unless their dtype cannot hold such a value; nothing is kept.
         """
-        if not self._may_be_bad:
+        if not self._may_be_bad and self._range is None:
             return
         item_bytes = prod(self.item_shape) * self.dtype.itemsize
         n_rows = min(max(CHECK_BYTES // max(item_bytes, 1), 1), max(len(self), 1))
@@ -146,13 +164,17 @@ class Batches:
 
     def _complaint(self, items, rows):
         first = int(np.argmin(np.isfinite(items)))  # of all values
-        bad, column = divmod(first, prod(self.item_shape))
-        row = range(len(self))[rows][bad] if isinstance(rows, slice) else rows[bad]
+        column = first % prod(self.item_shape)
         where = "" if self._columns is None else f" in column {self._columns[column]!r}"
         return (
-            f"{self.name}[{row}] has NaN, infinite or too large values{where}, "
+            f"{self.name}[{self._row(first, rows)}] has NaN, infinite or too large values{where}, "
             f"expected finite {self.dtype}"
         )
+
+    def _row(self, place, rows):
+        """Which image the value at a place in a batch belongs to."""
+        item = place // prod(self.item_shape)
+        return range(len(self))[rows][item] if isinstance(rows, slice) else rows[item]
 
 
 class Images(Batches):
@@ -184,9 +206,9 @@ class Values(Batches):
     AXES = "(n_imgs, ...)"
 
 
-def as_values(y, dtype, target_shape=None, name=None):
-    """y as `Values`, all of them finite."""
-    values = Values(y, dtype, target_shape, name)
+def as_values(y, dtype, target_shape=None, name=None, value_range=None):
+    """y as `Values`, all of them finite and within the range."""
+    values = Values(y, dtype, target_shape, name, value_range)
     values.check_values()
     return values
 
@@ -199,11 +221,6 @@ def as_images(X, dtype=None):
 def bc01_shape(image_shape):
     """The shape of an image as the layers see it: a signal has height 1."""
     return (image_shape[0], 1, image_shape[1]) if len(image_shape) == 2 else image_shape
-
-
-def batch_of(shape):
-    """The shape of any number of images of one shape, as errors show it."""
-    return f"({', '.join(map(str, ('n_imgs', *shape)))}{'' if shape else ','})"
 
 
 def check_lengths(X, y, X_name="X", y_name="y"):
@@ -221,23 +238,35 @@ def check_lengths(X, y, X_name="X", y_name="y"):
 # --- labels -----------------------------------------------------------------------
 
 
-def as_labels(y, name="y"):
-    """y as a 1-D array of bools, numbers or strings."""
+def as_labels(y, name="y", target_shape=()):
+    """y as an array of bools, numbers or strings.
+
+    Parameters
+    ----------
+    y : array (n_imgs, ...), or anything that np.asarray or pandas makes one of labels
+    name : str
+        What messages call it.
+    target_shape : None or tuple
+        The shape that the labels of each image must have; None for any.
+
+    Raises
+    ------
+    TypeError
+        For labels of several kinds, for what is none, and for masked arrays.
+    ValueError
+        For another shape, and for labels that are missing, not finite or fractional.
+    """
     kind = pandas_kind(y)
     if kind == "DataFrame" and y.shape[1] == 1:
         y = y.iloc[:, 0]
     elif kind is None:
         y = listed(y)
     labels = as_array(y, name)
-    if labels.ndim != 1:
-        raise ValueError(
-            f"{name} has shape {labels.shape}, expected one label per image: (n_imgs,)"
-            + _label_remedy(labels)
-        )
-    if isinstance(y, (list, tuple)):
-        labels = _of_one_kind(y, labels, name)
-    elif labels.dtype.kind in "OT":
-        labels = _of_one_kind(labels.tolist(), labels, name)
+    check_label_shape(name, labels, target_shape)
+    if labels.dtype.kind in "OT":
+        labels = _of_one_kind(labels.ravel().tolist(), labels, name)
+    elif isinstance(y, (list, tuple)):
+        labels = _of_one_kind(y if labels.ndim == 1 else list(_leaves(y)), labels, name)
     kind, itemsize = labels.dtype.kind, labels.dtype.itemsize
     if kind not in "biufUS" or kind == "f" and itemsize > 8:
         raise TypeError(f"{name} has dtype {labels.dtype}, expected bools, numbers or strings")
@@ -252,10 +281,16 @@ def as_labels(y, name="y"):
     return labels
 
 
-def _label_remedy(table):
-    if table.ndim != 2 or table.dtype.kind not in "biuf":
-        return ""
-    return ", as y.ravel()" if table.shape[1] == 1 else ", as y.argmax(axis=1) of one-hot rows"
+def _leaves(values):
+    """The labels in lists of lists; of an array of one kind, its first stands for all."""
+    for value in map(listed, values):
+        if isinstance(value, LEAVES):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _leaves(value)
+        else:
+            array = np.asarray(value)
+            yield from array.ravel().tolist() if array.dtype.kind in "OT" else array.flat[:1]
 
 
 def _of_one_kind(values, labels, name):
@@ -275,7 +310,7 @@ def _of_one_kind(values, labels, name):
     if any(value[-1:] in ("\0", b"\0") for value in set(values) if isinstance(value, (str, bytes))):
         raise ValueError(f"{name} has labels that end in a null character, which NumPy drops")
     if labels.dtype.kind in "OT":
-        labels = np.array(values)
+        labels = np.array(values).reshape(labels.shape)
     has_integers = any(issubclass(kind, (int, np.integer)) for kind in kinds)
     if labels.dtype.kind == "f" and has_integers and np.abs(labels).max() >= EXACT_INTEGERS:
         raise ValueError(
@@ -284,14 +319,21 @@ def _of_one_kind(values, labels, name):
     return labels
 
 
+def check_kind(labels, dtype, name):
+    """Refuse texts beside numbers. None is any dtype; the labels' own is returned."""
+    if dtype is not None:
+        kinds = labels.dtype.kind, dtype.kind
+        if kinds[0] != kinds[1] and ("U" in kinds or "S" in kinds):
+            raise TypeError(f"{name} has dtype {labels.dtype}, expected labels like {dtype}")
+    return labels.dtype
+
+
 def encode(labels, classes, strict_name=None, name="y"):
     """The index of each label in the sorted classes.
 
     A label that is not there gives -1, or with a `strict_name` an error.
     """
-    kinds = labels.dtype.kind, classes.dtype.kind
-    if kinds[0] != kinds[1] and ("U" in kinds or "S" in kinds):
-        raise TypeError(f"{name} has dtype {labels.dtype}, expected labels like {classes.dtype}")
+    check_kind(labels, classes.dtype, name)
     indices = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     indices[classes[indices] != labels] = -1
     if strict_name is not None and (indices < 0).any():

@@ -7,9 +7,10 @@ import numpy as np
 
 from nnet._atomic import AtWork
 from nnet.layers import ParamMixin
-from nnet.layers.streams import as_generator, as_streams
+from nnet.layers.streams import as_generator, as_streams, saved_state
 from nnet.layers.tree import collect, describe, frozen_in, named_arrays, numbered, walk
-from nnet.training.data import as_images, as_labels, as_values, check_lengths, encode
+from nnet.training.batches import Encoding
+from nnet.training.data import as_images, check_lengths
 from nnet.training.setup import set_up
 
 
@@ -42,18 +43,21 @@ def check(network, X, y, eps, max_checks):
     names = [f"{name}.params()[{j}]" for name, layer in layers for j in range(len(layer.params()))]
     images = X.reshape(len(X), *model.image_shape)
 
+    loans = model.loans(training=True, streams=as_streams(0))
+    rewinds = [saved_state(work.rng) for _, work in loans]
+
     def compare():
+        for rewind in rewinds:  # layers draw the same numbers every time
+            rewind()
         return model.loss.compare(model.program.fprop(images), target)
 
     at_work = AtWork(model)
     try:
         at_work.begin()
-        at_work.lend(model.loans(training=True, streams=as_streams(0)))
+        at_work.lend(loans)
         model.program.bprop(np.asarray(compare().grad))
-        params, grads = (
-            collect([layer for _, layer in layers], method) for method in ("params", "param_grads")
-        )
-        grads = [np.array(grad) for grad in grads]
+        params = collect([layer for _, layer in layers], "params")
+        grads = [np.array(grad) for grad in collect([layer for _, layer in layers], "param_grads")]
         return [
             _compare(name, param, grad, lambda: compare().losses.mean(), eps, max_checks)
             for name, param, grad in zip(names, params, grads, strict=True)
@@ -64,14 +68,14 @@ def check(network, X, y, eps, max_checks):
 
 def _set_up(twin, X, y, fitted):
     """A Model in float64, and what its loss compares with."""
-    if not twin.layers[-1].is_classifier:
-        classes, target = None, as_values(y, np.float64)
-    else:
-        labels = as_labels(y)
-        classes = np.unique(labels) if fitted is None else fitted.classes
-        target = encode(labels, classes, "y")
+    encoding = Encoding(twin.layers[-1], np.float64) if fitted is None else Encoding.of(fitted)
+    encoding.dtype = X.dtype
+    labels = encoding.labels_or_values(y)
+    if encoding.is_classifier and encoding.classes is None:
+        encoding.classes = np.unique(labels)
+    target = encoding.target(labels)
     streams, signals = as_streams(twin.rng), fitted and fitted.signals
-    shapes = X.shape[1:], X.dtype, classes, target.shape[1:], len(X)
+    shapes = X.shape[1:], X.dtype, encoding.classes, encoding.target_shape, len(X)
     model = set_up(
         twin,
         streams,

@@ -3,7 +3,9 @@
 from math import isqrt
 
 from nnet.layers.activation import Activation
-from nnet.layers.pool import GlobalAveragePool
+from nnet.layers.dropout import Dropout
+from nnet.layers.pool import GlobalPool
+from nnet.layers.resampling import Pad, Upsample
 from nnet.layers.standardize import Standardize
 from nnet.layers.tree import describe, held, is_own, walk
 from nnet.layers.windows import WindowMixin
@@ -54,7 +56,7 @@ def check_layout(children, input_shape, known_shape=None):
 
 def sees_images(layer):
     """Whether the layer takes images, not rows of features."""
-    return isinstance(layer, WindowMixin | GlobalAveragePool)
+    return isinstance(layer, WindowMixin | GlobalPool | Pad | Upsample)
 
 
 def _check_rows(layers, n_features):
@@ -70,7 +72,7 @@ def _check_rows(layers, n_features):
                 f"X has shape (n_imgs, {n_features}), expected (n_imgs, n_channels, img_h, img_w) "
                 f"for {describe(name, layer)}: X.reshape(-1, {shape})"
             )
-        if not (layer._is_container or isinstance(layer, Activation | Standardize)):
+        if not (layer._is_container or isinstance(layer, Activation | Dropout | Standardize)):
             return
 
 

@@ -1,11 +1,13 @@
 """Metrics: what is reported of an epoch beside the loss."""
 
 from collections.abc import Iterable
+from math import nan
 from typing import Any
 
 import numpy as np
 
 from nnet.layers.arguments import as_real
+from nnet.training.weights import that_weigh
 
 TAKEN = "loss", "accuracy", "error"
 
@@ -17,16 +19,19 @@ class Metrics:
     ----------
     functions : callable, or list of callables
         Each is given all targets of an epoch as in y, and what the network predicted for them,
-        as `predict` returns it; it returns a number.
+        as `predict` returns it, but for images of weight 0; it returns a number.
     """
 
     def __init__(self, functions):
-        if callable(functions) or not isinstance(functions, Iterable):
+        if callable(functions) or not isinstance(functions, Iterable) or isinstance(functions, str):
             functions = [functions]
         self._functions: dict[str, Any] = {}
         for function in functions:
             if not callable(function):
-                raise TypeError(f"metrics has {function!r}, expected functions of (y, predictions)")
+                advice = ": it is in history_ without" if function == "accuracy" else ""
+                raise TypeError(
+                    f"metrics has {function!r}, expected functions of (y, predictions){advice}"
+                )
             name = getattr(function, "__name__", type(function).__name__)
             if name in (*TAKEN, *self._functions) or name.startswith("val_"):
                 raise ValueError(
@@ -40,37 +45,41 @@ class Metrics:
     def __bool__(self):
         return bool(self._functions)
 
-    def monitors(self, is_classifier, has_validation):
+    def monitors(self, has_accuracy, has_validation):
         """The names of an epoch's values."""
-        names = ["loss", *["accuracy"] * is_classifier, *self.names]
+        names = ["loss", *["accuracy"] * has_accuracy, *self.names]
         return names + [f"val_{name}" for name in names] * has_validation
 
     def restart(self):
         """Begin an epoch."""
         self._targets, self._decisions = [], []
 
-    def add(self, model, predictions, target):
+    def add(self, model, predictions, target, weights=None):
         """Keep what a batch of the epoch had predicted, before its step."""
         if self._functions:
-            self._targets.append(np.array(target))
-            self._decisions.append(np.array(model.loss.decide(predictions)))
+            decisions = model.loss.decide(predictions)
+            targets, decisions = that_weigh(weights, target, decisions)
+            self._targets.append(targets)
+            self._decisions.append(decisions)
 
     def of_epoch(self, model, progress, found=None):
         """{name: value} of an epoch: its training, and the `Evaluation` found for validation."""
         values = {"loss": progress.loss}
-        if model.is_classifier:
+        if model.loss.has_probabilities:
             values["accuracy"] = progress.accuracy
         values |= self._values(model, "", self._targets, self._decisions)
         if found is not None:
             values["val_loss"] = found.loss
-            if model.is_classifier:
-                values["val_accuracy"] = 1 - found.error
+            if model.loss.has_probabilities:
+                values["val_accuracy"] = found.accuracy
             values |= self._values(model, "val_", found.targets, found.decisions)
         return values
 
     def _values(self, model, prefix, targets, decisions):
         if not self._functions:
             return {}
+        if not sum(map(len, targets)):  # all images have the weight 0
+            return dict.fromkeys((prefix + name for name in self._functions), nan)
         y, predictions = (model.as_y(np.concatenate(parts)) for parts in (targets, decisions))
         return {
             prefix + name: as_real(

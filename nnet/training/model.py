@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import prod
+from math import nan, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy as np
 from nnet._atomic import AtWork, Shared, Work
 from nnet._dense import all_finite
 from nnet.layers.base import Layer
-from nnet.layers.loss import LogRegression, Totals, totals
+from nnet.layers.classification import BinaryCrossEntropy, LogRegression
+from nnet.layers.loss import Totals, totals
 from nnet.layers.program import Program
 from nnet.layers.tree import (
     Trace,
@@ -32,6 +33,8 @@ from nnet.layers.tree import (
 )
 from nnet.training.data import as_array, bc01_shape
 from nnet.training.progress import DivergedError, History
+from nnet.training.targets import check_targets
+from nnet.training.weights import that_weigh
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
 CACHE_BYTES = 2**20  # with more, 256 images through the MNIST network took twice as long
@@ -44,6 +47,7 @@ class Evaluation(NamedTuple):
 
     loss: float
     error: float
+    accuracy: float
     targets: Sequence[np.ndarray] = ()  # batch by batch, if they were asked for
     decisions: Sequence[np.ndarray] = ()
 
@@ -79,6 +83,8 @@ class Model:
         The passes through all layers but the loss.
     trace : Trace
         The shapes: another one after each change of the plan.
+    kept : set of int
+        The ids of the frozen layers that had arrays before they were set up, and have them still.
     """
 
     layers: list[Any]
@@ -109,8 +115,10 @@ class Model:
         self.classes, self.target_shape = classes, target_shape
         self.signals = signals
         self.history = history or History()
+        self.optimizer = None  # of the last training, and the names of what it steps
         self.lock = threading.RLock()
         self.at_work = None  # whoever holds the lock
+        self.kept = set()
         self.plan(layers, visit, n_imgs)
         remember(MODELS, self)
 
@@ -129,7 +137,8 @@ class Model:
             for layer in filter(is_own, every):
                 layer._make_grads()
         loss, scores_shape = layers[-1], trace.shapes[id(layers[-1])][0]
-        self._check_targets(describe(len(layers) - 1, loss), loss, scores_shape)
+        name = describe(len(layers) - 1, loss)
+        check_targets(name, loss, scores_shape, self.signals, self.classes, self.target_shape)
         largest = max(prod(shape) for shapes in trace.shapes.values() for shape in shapes)
         plan = {
             "layers": layers,
@@ -141,30 +150,13 @@ class Model:
                 for layer in every
                 if type(layer).children is not Layer.children
             ],
-            "_predicts_new_arrays": type(loss) is LogRegression,
+            "_predicts_new_arrays": type(loss) in (LogRegression, BinaryCrossEntropy),
             "program": Program(numbered(layers[:-1]), "", trace, need_input_grad=False),
             "trace": trace,
             "_loans_of_predictions": None,
             "_image_bytes": self.dtype.itemsize * max(largest, prod(self.image_shape)),
         }
         vars(self).update(plan)  # all at once: an interrupt leaves the old plan, or the new one
-
-    def _check_targets(self, name, loss, scores_shape):
-        """Refuse scores that the loss cannot compare with the targets there are."""
-        if self.target_shape is None:
-            return
-        if loss.is_classifier != (self.classes is not None):
-            kind = "labels" if self.classes is not None else "values"
-            raise ValueError(f"{name} does not fit y, expected a loss for {kind}, as in fit")
-        expected, what = self.target_shape or (1,), "the targets"
-        if self.classes is not None:
-            expected = (len(self.classes),)
-            what = f"the {len(self.classes)} classes"
-        if scores_shape != expected:
-            raise ValueError(
-                f"{name} gets {scores_shape} values for each image, "
-                f"expected {expected} for {what} of y"
-            )
 
     def is_of(self, layers):
         """Whether these are the layers, outside and inside, that it was planned for."""
@@ -199,14 +191,21 @@ class Model:
         return describe(len(self.layers) - 1, self.loss)
 
     def as_target(self, target):
-        """A batch of class indices as it is, one of values in the shape of what is predicted."""
-        return target if self.is_classifier else target.reshape(len(target), *self.output_shape)
+        """A batch of targets in the shape that the loss compares with its scores."""
+        shape = self.scores_shape[1:] if self.is_classifier else self.output_shape
+        return target.reshape(len(target), *shape)
 
     def as_y(self, decisions):
         """What the loss decides, or is to decide, as the user gives and gets it."""
-        if self.is_classifier:
-            return self.classes[decisions]
-        return decisions.reshape(len(decisions), *self.target_shape)
+        y = self.classes[decisions] if self.is_classifier else decisions
+        return y.reshape(len(y), *self.target_shape)
+
+    def as_probabilities(self, predictions):
+        """What the loss predicts, in the shape that y has, and with the axis of the classes."""
+        if self.is_classifier and not self.target_shape:
+            return predictions
+        n_classes = predictions.shape[1:2] if self.is_classifier else ()
+        return predictions.reshape(len(predictions), *n_classes, *self.target_shape)
 
     def params(self):
         """All trained arrays, first layer first."""
@@ -273,10 +272,10 @@ class Model:
             self._loans_of_predictions = self.loans(training=False)
         return self._loans_of_predictions
 
-    def predictions(self, images, batch_size, is_current, of_classes=False):
+    def predictions(self, images, batch_size, is_current, decided=False):
         """What the loss predicts from images, or None if the model `is_current` no more.
 
-        The indices of classes are found batch by batch, which takes less memory.
+        What it decides is found batch by batch, which takes less memory.
         """
         results = None
         at_work = AtWork(self)
@@ -294,10 +293,11 @@ class Model:
                         "is far larger than in training"
                     )
                 predicted = self.loss.fprop(scores)
-                if of_classes:
+                if decided:
                     predicted = self.loss.decide(predicted)
                 if results is None:
-                    if len(scores) == n_imgs and (of_classes or self._predicts_new_arrays):
+                    is_new = self._predicts_new_arrays or (decided and self.is_classifier)
+                    if len(scores) == n_imgs and is_new:
                         return predicted
                     results = np.empty((n_imgs, *predicted.shape[1:]), predicted.dtype)
                 results[rows] = predicted
@@ -333,14 +333,17 @@ class Model:
                     sums = Totals(0.0, float(np.add.reduce(errors)), float(len(errors)))
                 found = Totals(*map(sum, zip(found, sums)))
                 if keep_decisions:
-                    kept.append((np.array(target), np.array(self.loss.decide(predictions))))
+                    kept.append(that_weigh(weights, target, self.loss.decide(predictions)))
         except (TypeError, ValueError):
             self.check()
             raise
         finally:
             at_work.end()
-        weight = found.weight or 1.0
-        return Evaluation(found.loss / weight, found.error / weight, *map(list, zip(*kept)))
+        weight = found.weight or nan
+        accuracy = (weight - found.error) / weight
+        return Evaluation(
+            found.loss / weight, found.error / weight, accuracy, *map(list, zip(*kept))
+        )
 
     def batches(self, n_imgs, batch_size):
         """The rows of one batch after the other; of none there is one, which is empty."""

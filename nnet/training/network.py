@@ -2,20 +2,22 @@
 
 import copy
 
+import numpy as np
+
 from nnet._atomic import write_all
 from nnet.layers.arguments import as_count, as_float
 from nnet.layers.streams import as_generator
 from nnet.layers.tree import numbered
 from nnet.training.batches import read_known
-from nnet.training.callbacks import as_callbacks
 from nnet.training.data import Images
+from nnet.training.fitting import Fitting
 from nnet.training.inside import Inside
 from nnet.training.model import NETWORKS, Model, remember
-from nnet.training.run import TrainingRun
 from nnet.training.setup import build, check_layers, claim
+from nnet.training.weights import r_squared
 
 
-class NeuralNetwork(Inside):
+class NeuralNetwork(Fitting, Inside):
     """A feed-forward network.
 
     Parameters
@@ -80,140 +82,7 @@ class NeuralNetwork(Inside):
     def layers(self, layers):
         self._layers = check_layers(layers)
 
-    # --- training -------------------------------------------------------------
-
-    def fit(
-        self,
-        X,
-        y=None,
-        learning_rate=None,
-        max_iter=10,
-        batch_size=None,
-        momentum=0.0,
-        nesterov=False,
-        shuffle=True,
-        validation_data=None,
-        verbose=False,
-        callback=None,
-        optimizer=None,
-        *,
-        sample_weight=None,
-        class_weight=None,
-        validation_fraction=None,
-        metrics=(),
-        callbacks=(),
-        warm_start=False,
-        resume=None,
-        augment=None,
-    ):
-        """Train on images X and targets y: afresh, unless `warm_start` or `resume` says else.
-
-        Parameters
-        ----------
-        X : array (n_imgs, n_channels, img_h, img_w)
-            Or (n_imgs, n_channels, length): signals, which train as images of
-            height 1; all windows must have that height, or be given as one number, and
-            n_channels and length differ: else they look like images without channels.
-            A last axis of 1, 3 or 4 beside two of at least 8 looks like one of channels and is
-            refused, unless `build` was given that shape; columns (n_channels, length, 1) pass
-            where windows are so too, as (5, 1) is, and n_channels and length differ.
-            Or (n_imgs, n_features), for networks without Conv and Pool.
-            Converted to floats batch by batch; it may be a memory-mapped file.
-            Or, without y, an iterable of batches (X, y) or (X, y, weights) that gives them anew
-            in each epoch, such as a PyTorch DataLoader: in its own order. Once before the first
-            epoch it is only looked at.
-        y : array (n_imgs,) of labels of any one kind, or of floats for regression
-            Regression targets may have more axes: those of the last layer's output. They
-            are converted to the dtype of X batch by batch.
-        learning_rate : float, or callable epoch -> float with epochs counted from 0
-            Called once for each epoch. Default: 0.1, or that of the optimizer.
-        max_iter : int
-            Number of epochs. Each one uses every image once.
-        batch_size : int
-            Default: 64. The last batch of an epoch may be smaller.
-        momentum, nesterov : float, bool
-            See `SGD`.
-        shuffle : bool
-            Draw a new order of the images for each epoch.
-        validation_data : None, (X, y), (X, y, weights) or an iterable of batches
-            Evaluated after each epoch.
-        verbose : bool
-            Print one line after each epoch.
-        callback : None or callable
-            Called with a `Progress` after each batch. Training stops if it returns True or
-            raises `StopTraining`, and goes on if it returns None or False.
-        optimizer : None, 'sgd' or Optimizer
-            None is SGD with the momentum given. An instance is copied, and starts afresh.
-        sample_weight : None or array (n_imgs,)
-            At least 0. The loss, its gradient and the accuracy are weighted means over a batch:
-            an image of weight 2 counts as two. A batch of zeros changes nothing.
-        class_weight : None, 'balanced' or dict of float by label
-            Multiplies the weights of the images of each class; classes that are not named weigh
-            1. 'balanced' is n_imgs / (n_classes * count).
-        validation_fraction : None or float
-            This part of the images is held back for validation, of each class the same.
-        metrics : callables of (y, predictions)
-            Such as those of sklearn.metrics: their values, for the training and the validation
-            images of each epoch, stand in `history_`.
-        callbacks : list of callables
-            Like `callback`, and `Callback` objects such as `EarlyStopping` and `Checkpoint`.
-        warm_start : bool
-            Go on from the parameters there are, and add to the histories. A network that is not
-            fitted starts afresh.
-        resume : None or path
-            A file that a `Checkpoint` of the same call has written: the training goes on from
-            there, and ends with the bits of one that was never stopped. Only `max_iter` may be
-            larger.
-        augment : None, augmentation, callable, or list of these
-            What is done at random to the training images, anew in each epoch, such as
-            [Shift(2), Rotate(10)]. It follows from the seed, the epoch and which image of X it is:
-            neither the order nor the batches matter. Or a function of a batch of images that
-            returns changed ones; a parameter `rng` of it gets the epoch's random numbers.
-            Validation images stay as they are.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            For arrays, options or layers that do not fit together.
-        DivergedError
-            If the loss of a batch, or a parameter after an epoch, is not finite.
-        RuntimeError
-            While another `fit` of the network runs.
-
-        Notes
-        -----
-        After a DivergedError, or any exception before the first step, the network, its
-        parameters and its rng are what they were before the call. Any other exception,
-        from a callback or by Ctrl-C, keeps the parameters of the last step.
-        """
-        TrainingRun(
-            self,
-            learning_rate=learning_rate,
-            max_iter=max_iter,
-            batch_size=batch_size,
-            momentum=momentum,
-            nesterov=nesterov,
-            shuffle=shuffle,
-            verbose=verbose,
-            callbacks=as_callbacks(callbacks, callback),
-            metrics=metrics,
-            optimizer=optimizer,
-            warm_start=warm_start,
-            resume=resume,
-            augment=augment,
-        ).run(
-            X,
-            y,
-            sample_weight=sample_weight,
-            class_weight=class_weight,
-            validation_data=validation_data,
-            validation_fraction=validation_fraction,
-        )
-        return self
+    # --- setting up -----------------------------------------------------------
 
     def build(self, input_shape, n_outputs=None, dtype="float32"):
         """Set the layers up without data: parameters are drawn, and the network predicts.
@@ -249,47 +118,49 @@ class NeuralNetwork(Inside):
         Returns
         -------
         array (n_imgs,) with the dtype of `classes_`
-            For regression (n_imgs, ...) as y in `fit`, with the dtype of X there.
+            Or (n_imgs, ...) as y in `fit`: for regression with the dtype of X there, for
+            `BinaryCrossEntropy` 0 and 1 as int64.
 
         Raises
         ------
         ValueError
             Before `fit`, and for images of another shape, or not finite.
         """
-        model, predictions = self._predictions(X, batch_size)
-        if model.is_classifier:
-            return model.classes[predictions]
-        return predictions.reshape(len(predictions), *model.target_shape)
+        model, decisions = self._predictions(X, batch_size)
+        return model.as_y(decisions)
 
     def predict_proba(self, X, batch_size=256):
-        """Class probabilities, array (n_imgs, n_classes), columns in the order of `classes_`.
+        """Probabilities: of classes (n_imgs, n_classes), columns in the order of `classes_`.
 
-        Parameters and errors as for `predict`; TypeError for a regression network.
+        For labels of pixels (n_imgs, n_classes, img_h, img_w); for `BinaryCrossEntropy` those
+        of 1, in the shape of y. Parameters and errors as for `predict`; TypeError for a
+        regression network.
         """
-        return self._predictions(X, batch_size, as_probabilities=True)[1]
+        model, predictions = self._predictions(X, batch_size, as_probabilities=True)
+        return model.as_probabilities(predictions)
 
     def _predictions(self, X, batch_size, as_probabilities=False):
         batch_size = as_count(batch_size, "batch_size")
         while True:
             model = self._fitted()
-            if as_probabilities and not model.is_classifier:
+            if as_probabilities and not model.loss.has_probabilities:
                 raise TypeError(
                     f"{model.loss_name()} predicts values, expected a classifier as last layer"
                 )
             images = Images(X, model.dtype, model.input_shape)
-            of_classes = model.is_classifier and not as_probabilities
-            predictions = model.predictions(images, batch_size, self._is_current, of_classes)
+            decided = not as_probabilities
+            predictions = model.predictions(images, batch_size, self._is_current, decided)
             if predictions is not None:
                 return model, predictions
 
     def error(self, X, y, batch_size=256):
-        """Fraction of wrong labels; for regression, the mean squared error.
+        """Fraction of wrong labels; for regression, the mean squared error, whatever the loss.
 
         Parameters
         ----------
         X : array (n_imgs, ...), each image of the shape that `fit` saw
             At least one image.
-        y : array (n_imgs,) of labels, or for regression (n_imgs, ...) as y in `fit`
+        y : array (n_imgs, ...) of labels or values, as y in `fit`
             Labels that `fit` did not see count as wrong. Values are converted to
             the dtype of X in `fit`, batch by batch as X is.
 
@@ -303,13 +174,29 @@ class NeuralNetwork(Inside):
             As `predict` does, and for y of another shape or kind than in `fit`, or
             not finite.
         """
+        return self._evaluation(X, y, batch_size)[1].error
+
+    def _evaluation(self, X, y, batch_size, keep_decisions=False):
         batch_size = as_count(batch_size, "batch_size")
         while True:
             model = self._fitted()
             data = read_known(X, y, model)
-            found = model.evaluate(data, batch_size, self._is_current)
+            found = model.evaluate(
+                data, batch_size, self._is_current, keep_decisions=keep_decisions
+            )
             if found is not None:
-                return found.error
+                return model, found
+
+    def score(self, X, y, batch_size=256):
+        """Accuracy, 1 - `error`; for regression R^2, the part of y's variance that is predicted.
+
+        Parameters and errors as for `error`. R^2 is the mean over the targets of an image, 1
+        for perfect predictions, 0 for the mean of y, as scikit-learn's `r2_score`.
+        """
+        model, found = self._evaluation(X, y, batch_size, keep_decisions=True)
+        if model.loss.has_probabilities:
+            return found.accuracy
+        return r_squared(np.concatenate(found.targets), np.concatenate(found.decisions))
 
     # --- parameters -----------------------------------------------------------
 

@@ -53,6 +53,9 @@ class History:
     def __len__(self):
         return len(self["loss"])
 
+    def __deepcopy__(self, memo):
+        return self
+
     def __getitem__(self, name):
         return list(self.values.get(name, ()))
 
@@ -63,11 +66,18 @@ class History:
         return History(self.values | values, self.val_error + errors)
 
 
-def describe(progress):
-    """An epoch in one line."""
-    line = f"epoch {progress.epoch}/{progress.n_epochs}: loss {progress.loss:.4f}"
+def headline(progress):
+    """How far a training is, and how well it does."""
+    width = len(str(progress.n_epochs))
+    line = f"epoch {progress.epoch:{width}}/{progress.n_epochs}: loss {progress.loss:.4f}"
     if progress.accuracy is not None:
         line += f", accuracy {progress.accuracy:.2%}"
+    return line
+
+
+def line_of(progress):
+    """An epoch in one line."""
+    line = headline(progress)
     if progress.val_loss is not None:
         line += f", validation loss {progress.val_loss:.4f}, error {progress.val_error:.4g}"
     return f"{line}, {progress.n_imgs / progress.seconds:.0f} images/s"

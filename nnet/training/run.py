@@ -1,8 +1,10 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
+from contextlib import ExitStack
+from copy import copy
 from functools import partial
-from math import isfinite
+from math import isfinite, nan
 from operator import is_
 from typing import Any
 
@@ -13,17 +15,25 @@ from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import Totals, totals
 from nnet.layers.streams import as_streams
-from nnet.layers.tree import collect, frozen_in, layers_in, numbered, trained_arrays
-from nnet.training import batches
+from nnet.layers.tree import (
+    collect,
+    decaying,
+    frozen_in,
+    layers_in,
+    numbered,
+    trained_arrays,
+)
+from nnet.training import batches, resuming
 from nnet.training.augmenting import Augmenter, listed
-from nnet.training.callbacks import Callback
+from nnet.training.callbacks import Callback, Checkpoint
+from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
-from nnet.training.optimizers import as_optimizer
-from nnet.training.progress import DivergedError, Progress, StopTraining, describe
-from nnet.training.setup import check_layers, check_trained, go_on, publish, set_up
+from nnet.training.optimizers import as_optimizer, check_decay
+from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
+from nnet.training.schedules import as_schedule
+from nnet.training.setup import adapt, check_layers, check_trained, go_on, publish, set_up
 from nnet.training.weights import as_fraction, split
 
-LEARNING_RATE = 0.1
 BATCH_SIZE = 64
 VALIDATION_BATCH = 256  # images, at most
 ADVICE = "try a smaller learning_rate, or scale X to values around 1"
@@ -63,24 +73,27 @@ class TrainingRun:
         metrics,
         optimizer,
         warm_start,
-        resume,
+        resume=None,
         augment=None,
+        clip_norm=None,
+        clip_value=None,
+        keep_optimizer=False,
     ):
         self.network = network
         self.n_epochs = as_count(max_iter, "max_iter")
         self.batch_size = None if batch_size is None else as_count(batch_size, "batch_size")
         self.shuffle, self.verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
-        if learning_rate is None:
-            learning_rate = getattr(optimizer, "learning_rate", LEARNING_RATE)
-        if not callable(learning_rate):
-            as_float(learning_rate, "learning_rate", ", or a function of the epoch")
         self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
-        self.learning_rate = learning_rate
+        self.schedule = copy(as_schedule(self.optimizer.learning_rate))
+        self.clipping = Clipping(clip_norm, clip_value)
         self.callbacks = callbacks
         self.metrics = Metrics(metrics)
         self.augmentations = [] if augment is None else listed(augment)
         self.is_warm = as_bool(warm_start, "warm_start")
+        self.checkpoint = None if resume is None else resuming.read(resume)
+        self.keep_optimizer = keep_optimizer  # whether it goes on where the last training left it
         self.n_done = self.n_before = 0
+        self.is_stopped = False
 
     def run(self, X, y, **options):
         """Train; if that fails before the first step, all is as it was.
@@ -98,10 +111,13 @@ class TrainingRun:
             self._train()
         finally:
             try:
-                if transaction.keep:
-                    self._seen_by_all(self._end)
+                try:
+                    if transaction.keep:
+                        self._seen_by_all(self._call_all, "on_fit_end", network)
+                finally:
+                    transaction.end()
             finally:
-                transaction.end()
+                self._call_all("close")
 
     # --- setting up -----------------------------------------------------------------
 
@@ -118,9 +134,8 @@ class TrainingRun:
         """Check the data, and find out what they are like."""
         network = self.network
         model = network._fitted() if self.is_warm and network._model is not None else None
-        is_classifier = network.layers[-1].is_classifier
         self.encoding = encoding = (
-            batches.Encoding(is_classifier) if model is None else batches.Encoding.of(model)
+            batches.Encoding(network.layers[-1]) if model is None else batches.Encoding.of(model)
         )
         if classes is not None:
             encoding.take_classes(classes)
@@ -143,6 +158,8 @@ class TrainingRun:
     def _set_up(self):
         network, encoding = self.network, self.encoding
         self.streams = as_streams(network.rng)
+        if self.checkpoint is not None:
+            self.streams = resuming.streams_of(self.checkpoint)
         if self.warm_model is not None:
             self.model = go_on(network, self.warm_model)
             self.n_before = len(self.model.history)
@@ -160,22 +177,54 @@ class TrainingRun:
         self.transaction.model = self.model
         if self.fraction is not None:
             self._hold_images_back()
+        if self.validation is not None and self.validation.weighs_nothing():
+            raise ValueError("all images to validate have the weight 0, expected some with more")
+        if self.warm_model is None and self.checkpoint is None:
+            adapt(self.model, self.data)
         self.loans = []
         self._lend()
         self.params = collect(self.trained, "params")
-        self.optimizer.bind(self.params)
+        self.optimizer.bind(self.params, decaying(self.trained))
+        if self.keep_optimizer and self.warm_model is not None:
+            self._keep_optimizer(self.warm_model.optimizer)
+        self.model.optimizer = self.optimizer, self._stepped()
         self.memory = Work(None, True, False, Shared())
-        monitors = self.metrics.monitors(self.model.is_classifier, self.validation is not None)
+        self.n_steps = self.data.n_batches(self.batch_size)
+        if self.checkpoint is not None or self._checkpoints():
+            for data in (self.data, self.validation):
+                if isinstance(data, batches.IterableData):
+                    data.must_repeat = True
+            self.call = resuming.call_of(self)
+        has_accuracy = self.model.loss.has_probabilities
+        monitors = self.metrics.monitors(has_accuracy, self.validation is not None)
+        self.schedule.start(self.n_epochs, monitors)
         for callback in self.callbacks:
             if isinstance(callback, Callback):
                 callback.on_fit_begin(network, monitors)
+        if self.checkpoint is not None:
+            self.is_stopped = resuming.load(self, self.checkpoint)
+            self.transaction.keep = True
 
     def _hold_images_back(self):
         data = self.data
         assert isinstance(data, batches.ArrayData)  # see _read
         rng = self.streams.named("validation")
         rows, held = split(data.target, self.fraction, self.encoding.classes, rng)
-        self.data, self.validation = data.part(rows), data.part(held)
+        self.data, self.validation = data.parts(rows, held)
+
+    def _keep_optimizer(self, before):
+        """Take over what the optimizer of the training before knows, if it stepped the same."""
+        if before is not None:
+            optimizer, stepped = before
+            if stepped == self._stepped() and self.optimizer.goes_on(optimizer):
+                self.optimizer.load_state(optimizer.state())
+
+    def _stepped(self):
+        """The names and shapes of what the optimizer steps."""
+        return [(name, param.shape) for name, param in zip(self.names, self.params)]
+
+    def _checkpoints(self):
+        return [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
 
     def _lend(self):
         """What the layers are lent for each step, by the plan of the model."""
@@ -187,16 +236,16 @@ class TrainingRun:
         layers = [layer for layer in layers_in(children) if id(layer) not in frozen]
         self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
         self.names = list(trained_arrays(children, frozen))
+        check_decay(self.optimizer, self.trained)
 
     # --- epochs ---------------------------------------------------------------------
 
     def _train(self):
-        while self.n_done < self.n_epochs:
+        while self.n_done < self.n_epochs and not self.is_stopped:
             epoch = self.n_done + 1
-            self.optimizer.learning_rate = self._learning_rate(epoch)
             number = self.n_before + epoch
             self._start_streams(number)
-            self.augment.restart(self.streams, number, len(self.data))
+            self.augment.restart(self.streams, number, self.data.n_rows)
             order = None
             if self.shuffle:
                 order = self.streams.named("shuffle", number).permutation(len(self.data))
@@ -204,14 +253,25 @@ class TrainingRun:
                 if progress.epoch_done:
                     progress = self._end_epoch(progress)
                     if self.verbose:
-                        print(describe(progress), flush=True)
-                if self.callbacks and self._is_stopped_by(progress):
+                        print(line_of(progress), flush=True)
+                self.is_stopped = bool(self.callbacks) and self._is_stopped_by(progress)
+                if progress.epoch_done:
+                    self._keep()
+                if self.is_stopped:
                     return
 
-    def _learning_rate(self, epoch):
-        if not callable(self.learning_rate):
-            return as_float(self.learning_rate, "learning_rate")
-        return as_float(self.learning_rate(epoch - 1), "learning_rate")
+    def _keep(self):
+        """Write the checkpoints that are due."""
+        is_last = self.is_stopped or self.n_done == self.n_epochs
+        for checkpoint in self._checkpoints():
+            if is_last or self.n_done % checkpoint.every == 0:
+                resuming.save(self, checkpoint.path, self.is_stopped)
+
+    def _learning_rate(self, epoch, step_of_epoch):
+        """Of a step; epochs count from 1."""
+        step = (epoch - 1) * self.n_steps + step_of_epoch
+        rate = self.schedule(step, epoch - 1, self.n_steps, self.n_epochs)
+        return as_float(rate, "learning_rate")
 
     def _start_streams(self, number):
         """Each epoch has streams of its own: to go on there, no state of theirs is needed."""
@@ -223,10 +283,12 @@ class TrainingRun:
     def _epoch(self, epoch, order):
         """Train for one epoch, and yield a Progress after each batch."""
         start = time.perf_counter()
-        is_classifier = self.model.is_classifier
+        has_accuracy = self.model.loss.has_probabilities
         sums, n_seen = Totals(0.0, 0.0, 0.0), 0
         self.metrics.restart()
-        for images, *others in self.data.batches(order, self.batch_size, self._convert):
+        of_epoch = self.data.batches(order, self.batch_size, self._convert)
+        for i, (images, *others) in enumerate(of_epoch):
+            self.optimizer.learning_rate = self._learning_rate(epoch, i)
             # A diverging loss is reported as such, not as a warning about some overflow.
             found = quietly(partial(self._step, images, *others))
             if not isfinite(found.loss):
@@ -238,7 +300,9 @@ class TrainingRun:
             self.transaction.keep = True
             n_seen += len(images)
             sums = Totals(*map(sum, zip(sums, found)))
-            weight = sums.weight or 1.0  # all weights may be 0 so far
+            if n_seen >= len(self.data):
+                self._check_end(epoch, n_seen, of_epoch, sums.weight)
+            weight = sums.weight or nan  # all weights may be 0 so far
             yield Progress(
                 self.network,
                 epoch,
@@ -246,12 +310,31 @@ class TrainingRun:
                 n_seen,
                 len(self.data),
                 sums.loss / weight,
-                1 - sums.error / weight if is_classifier else None,
+                (weight - sums.error) / weight if has_accuracy else None,
                 time.perf_counter() - start,
             )
+        if n_seen < len(self.data):
+            self._refuse_length(epoch, f"only {n_seen}")
+
+    def _check_end(self, epoch, n_seen, of_epoch, weight):
+        """Refuse images beyond the last one, and a fit whose images weigh nothing."""
+        if n_seen > len(self.data) or next(of_epoch, None) is not None:
+            self._refuse_length(epoch, "more")
+        if weight == 0 and self.n_done == 0 and not self.keep_optimizer:
+            self.transaction.keep = False
+            raise ValueError("all images have the weight 0, expected some with more")
+
+    def _refuse_length(self, epoch, how_many):
+        raise ValueError(
+            f"X gave {how_many} images in epoch {epoch}, expected {len(self.data)}, as when it "
+            "was looked at: the same number in each epoch"
+        )
 
     def _convert(self, values, rows):
         """A batch, in memory that the next one takes again."""
+        if isinstance(values, np.ndarray):  # class indices
+            shape = len(rows), *values.shape[1:]
+            return values.take(rows, 0, self.memory.array("labels", shape, values.dtype), "clip")
         shape = len(rows), *values.item_shape
         return values.batch(rows, self.memory.array(values.name, shape, values.dtype))
 
@@ -269,13 +352,12 @@ class TrainingRun:
             target = model.as_target(target)
             scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
             compared = model.loss.compare(scores, target)
-            found = totals(
-                model.loss, compared, scores, target, weights, with_error=model.is_classifier
-            )
+            with_error = model.loss.has_probabilities
+            found = totals(model.loss, compared, scores, target, weights, with_error)
             if isfinite(found.loss):
-                self.metrics.add(model, compared.predictions, target)
+                self.metrics.add(model, compared.predictions, target, weights)
                 model.program.bprop(self._output_grad(compared.grad, scores.shape, weights))
-                self.optimizer.step(collect(self.trained, "param_incs"))
+                self.optimizer.step(self.clipping.incs(self.trained))
         finally:
             at_work.end()
         return found
@@ -289,7 +371,8 @@ class TrainingRun:
             )
         if weights is None:
             return grad
-        factors = (weights * (len(weights) / weights.sum())).astype(grad.dtype)
+        factors = weights / weights.max()  # so that no weights are too small or too large
+        factors = (factors * (len(weights) / factors.sum())).astype(grad.dtype)
         factors = factors.reshape(-1, *[1] * (grad.ndim - 1))
         return np.multiply(grad, factors, out=self.memory.array("grad", shape, grad.dtype))
 
@@ -306,6 +389,7 @@ class TrainingRun:
             progress = progress._replace(val_loss=found.loss, val_error=found.error)
         progress = progress._replace(metrics=self.metrics.of_epoch(self.model, progress, found))
         self.model.history = self.model.history.plus(progress)
+        self.schedule.end_epoch(progress)
         self.n_done = progress.epoch
         return progress
 
@@ -358,10 +442,12 @@ class TrainingRun:
             is_stopped |= bool(answer)
         return is_stopped
 
-    def _end(self):
-        for callback in self.callbacks:
-            if isinstance(callback, Callback):
-                callback.on_fit_end(self.network)
+    def _call_all(self, method, *args):
+        """Call a method of all callbacks that have it, also where one of them raises."""
+        with ExitStack() as stack:
+            for callback in reversed(self.callbacks):  # the stack is emptied from its end
+                if isinstance(callback, Callback):
+                    stack.callback(getattr(callback, method), *args)
 
     def _take_up_changes(self):
         """Go on with what a callback has made of the layers; refuse it for other parameters."""

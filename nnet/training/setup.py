@@ -10,6 +10,8 @@ import numpy as np
 from nnet._atomic import Transaction
 from nnet.layers import Layer, LossMixin, ParamMixin
 from nnet.layers.arguments import as_count, as_int
+from nnet.layers.program import lay_open
+from nnet.layers.standardize import Standardize
 from nnet.layers.streams import as_streams, saved_state
 from nnet.layers.tree import (
     check_array,
@@ -30,6 +32,9 @@ from nnet.layers.tree import (
 )
 from nnet.training.layouts import check_layout
 from nnet.training.model import Model
+from nnet.training.targets import target_shapes
+
+ADAPTED = 256  # images at once
 
 
 def publish(network, transaction):
@@ -74,7 +79,7 @@ def check_layers(layers):
         if isinstance(layer, LossMixin) != (layer is layers[-1]):
             raise ValueError(
                 f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "
-                "other, to be a loss: LogRegression() or MeanSquaredError()"
+                "other, to be a loss such as LogRegression() or MeanSquaredError()"
             )
     seen: dict[int, str] = {}
     for name, layer in numbered(layers).items():
@@ -118,10 +123,12 @@ def set_up(
     if signals is None:
         signals = check_layout(children, input_shape, known_shape)
     make_rngs = dict(zip(map(id, layers), streams.of_layers(layers, "layer")))
-    frozen = frozen_in(children) if keep_frozen else set()
+    frozen, kept = frozen_in(children) if keep_frozen else set(), set()
 
     def visit(name, layer, shape):
-        if id(layer) not in frozen or not is_set_up(name, layer, shape):
+        if id(layer) in frozen and is_set_up(name, layer, shape):
+            kept.add(id(layer))
+        else:
             set_layer_up(name, layer, shape, make_rngs[id(layer)](), frozen)
 
     model = Model(
@@ -134,6 +141,7 @@ def set_up(
         visit=visit,
         n_imgs=n_imgs,
     )
+    model.kept = kept
     check_params(children)
     network._is_changed = False
     return model
@@ -210,6 +218,24 @@ def go_on(network, before):
     return Model(network.layers, **before.attributes())
 
 
+def adapt(model, data):
+    """Let a first Standardize find out what the images are like."""
+    children = numbered(model.layers)
+    _, first = next(lay_open(children, ""))
+    for name, layer in walk(children):
+        if not isinstance(layer, Standardize) or not layer.adapts() or id(layer) in model.kept:
+            continue
+        if layer is not first:
+            raise ValueError(
+                f"{describe(name, layer)} has no mean and scale, expected some for any but the "
+                "first layer"
+            )
+        layer.adapt(
+            (images.reshape(len(images), *model.image_shape), weights)
+            for images, _, weights in data.in_turn(ADAPTED)
+        )
+
+
 def build(network, input_shape, n_outputs, dtype):
     """Set the network up without data: see `NeuralNetwork.build`."""
     input_shape = as_shape(input_shape, "input_shape")
@@ -219,9 +245,10 @@ def build(network, input_shape, n_outputs, dtype):
     is_classifier = check_layers(network.layers)[-1].is_classifier
     classes = target_shape = None
     if n_outputs is not None and is_classifier:
-        classes, target_shape = np.arange(as_int(n_outputs, "n_outputs", 2)), ()
+        classes = np.arange(as_int(n_outputs, "n_outputs", 2))
     elif n_outputs is not None:
-        target_shape = as_target_shape(as_shape(n_outputs, "n_outputs"))
+        target_shape = as_shape(n_outputs, "n_outputs")
+        target_shape = () if target_shape == (1,) else target_shape
     transaction = Transaction(network)
     try:
         transaction.begin()
@@ -233,7 +260,8 @@ def build(network, input_shape, n_outputs, dtype):
         if is_classifier:
             n_classes = as_int(model.scores_shape[0], f"n_outputs of {model.loss_name()}", 2)
             model.classes = np.arange(n_classes)
-        model.target_shape = () if is_classifier else as_target_shape(model.scores_shape)
+        if target_shape is None:
+            model.target_shape = target_shapes(model.loss, model.scores_shape, model.signals)[0]
         network._built_shape = input_shape
         transaction.model, transaction.keep = model, True
     finally:
@@ -253,11 +281,6 @@ def as_dtype(value, name):
         if dtype in (np.float32, np.float64):
             return dtype
     raise TypeError(f"{name} is {value!r}, expected float32 or float64")
-
-
-def as_target_shape(scores_shape):
-    """Of one target, for scores of this shape: a single one has no axis."""
-    return () if scores_shape == (1,) else scores_shape
 
 
 def check_params(children):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from nnet._atomic import quietly
 from nnet.layers.arguments import as_real
 from nnet.training.data import as_reals
 
@@ -16,6 +17,8 @@ def as_weights(weights, n_imgs, name="sample_weight"):
         raise ValueError(f"{name} has shape {weights.shape}, expected ({n_imgs},)")
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(f"{name} has negative, NaN or infinite values, expected none")
+    if not np.isfinite(quietly(weights.sum)):
+        raise ValueError(f"{name} has too large values, expected a sum that is finite")
     return weights
 
 
@@ -45,6 +48,12 @@ def as_class_weights(class_weight, classes, counts):
         if not 0 <= weights[labels.index(label)] < np.inf:
             raise ValueError(f"{name} is {weight!r}, {expected}")
     return weights
+
+
+def that_weigh(weights, *arrays):
+    """Copies of what these arrays have for images whose weight is not 0."""
+    rows = slice(None) if weights is None else weights > 0
+    return [np.array(array[rows]) for array in arrays]
 
 
 def as_fraction(value):
@@ -94,3 +103,17 @@ def split(target, fraction, classes, rng):
     held = np.zeros(n_imgs, bool)
     held[np.concatenate(parts)] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def r_squared(y, predictions):
+    """1 - sum of (y - predictions)^2 / sum of (y - mean of y)^2, a mean over the targets.
+
+    Where all y are equal it is 1 if they are predicted exactly, else 0.
+    """
+    y, predictions = (np.asarray(a, float).reshape(len(a), -1) for a in (y, predictions))
+    left = np.square(y - predictions).sum(axis=0)
+    total = np.square(y - y.mean(axis=0)).sum(axis=0)
+    scores = np.where(left == 0, 1.0, 0.0)
+    varies = total > 0
+    scores[varies] = 1 - left[varies] / total[varies]
+    return float(scores.mean())

@@ -353,7 +353,7 @@ def test_ctrl_c_before_there_is_a_model(run_nnet, save_npz, tmp_path, monkeypatc
 
 
 def test_the_epoch_of_lowest_training_loss_is_kept():
-    watch = Watch(n_imgs=10, quiet=True)
+    watch = Watch(quiet=True)
     param = np.zeros(3)
     network = SimpleNamespace(params=lambda: [param])
     for epoch, loss in enumerate([3.0, 1.0, 2.0], start=1):

@@ -18,7 +18,7 @@ from nnet import (
     Residual,
     Sequential,
 )
-from nnet.files import saving
+from nnet.files.tensors import digest
 from nnet.layers.tree import MAX_DEPTH
 
 pytest.importorskip("safetensors")
@@ -33,7 +33,7 @@ def forge(path, change):
         content = json.loads(file.metadata()["nnet"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(content["network"], tensors)
-    content["sha256"] = saving._digest(content["network"], tensors)
+    content["sha256"] = digest(content["network"], tensors)
     metadata = {"nnet": json.dumps(content)}
     path.write_bytes(safetensors.numpy.save(tensors, metadata))
 
@@ -79,7 +79,7 @@ FORGERIES = {
     "huge image": (set_key(input_shape=[2, 10**9, 10**9]), "its tensor 7.W"),
     "negative image": (set_key(input_shape=[2, -6, 7]), "a length is -6"),
     "too many axes": (set_key(input_shape=[2, 6, 7, 1]), "a shape"),
-    "target shape": (set_key(target_shape=[3]), r"its targets have the shape \(3,\)"),
+    "target shape": (set_key(target_shape=[3]), r"expected one label per image: \(n_imgs,\)"),
     "other loss": (
         set_layer(8, **{"class": "MeanSquaredError"}),
         r"layer 8 \(MeanSquaredError\) does not fit y, expected a loss for labels",

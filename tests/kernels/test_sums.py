@@ -76,6 +76,29 @@ def test_averages_backward(kernels, fill, dtype, stride):
     assert_sums(out[0, 0], exact / pool**2)
 
 
+@pytest.mark.parametrize("window, n_out", [((64, 64), 64), ((12, 12), 12), ((16, 200), 16)])
+def test_maximum_of_many_windows(kernels, fill, dtype, window, n_out):
+    """A single pixel gets the gradients of all windows."""
+    imgs = np.zeros((1, 2, n_out + window[0] - 1, n_out + window[1] - 1), dtype)
+    imgs[:, :, n_out - 1, n_out - 1] = 1
+    exact_as_places = window[0] * window[1] <= 256
+    for places in (False, True)[: 1 + exact_as_places]:
+        switches = np.empty((1, 2, n_out, n_out), np.uint8) if places else None
+        _, switches = kernels.pool_bc01(imgs, None, switches, *window, 1, 1, padding_mode="valid")
+        grad, whole = fill(1, 2, n_out, n_out), np.ones((1, 2, n_out, n_out), dtype)
+        known = {"pool_h": window[0], "pool_w": window[1], "stride_y": 1, "stride_x": 1}
+        for sizes in (known,) if places else (known, {}):
+            out = np.empty_like(imgs)
+            for g in (grad, whole):
+                kernels.bprop_pool_bc01(
+                    g, switches, out, **sizes, **({"padding_mode": "valid"} if sizes else {})
+                )
+                sums = g.sum((2, 3), dtype=np.float64)
+                assert_sums(out[:, :, n_out - 1, n_out - 1], sums)
+                np.testing.assert_array_equal(out == 0, imgs == 0)
+            assert (out[imgs == 1] == n_out**2).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1500, 1500), (1, 1, 1, 1025)])
 def test_infinity_and_nan_stay(kernels, dtype, shape):
     for value in (np.inf, -np.inf, np.nan):
@@ -186,7 +209,8 @@ def test_threads_change_no_bit(kernels, rng, dtype, groups):
 
 
 @pytest.mark.parametrize("n_rows, n_inner, n_cols", [
-    (1, 100_000, 40), (5, 50_001, 20), (7, 3000, 33), (1, 5000, 3)])  # fmt: skip
+    (1, 100_000, 40), (5, 50_001, 20), (7, 3000, 33), (1, 5000, 3), (2, 100_000, 3),
+    (5, 512, 10), (1, 500, 1), (13, 2000, 17)])  # fmt: skip
 def test_matmul(kernels, fill, n_rows, n_inner, n_cols):
     a, b, bias = fill(n_rows, n_inner), fill(n_inner, n_cols), fill(n_cols)
     exact = a.astype(np.float64) @ b.astype(np.float64) / 3 + bias
@@ -194,6 +218,38 @@ def test_matmul(kernels, fill, n_rows, n_inner, n_cols):
         results = [kernels.matmul(a, b_, bias=bias, divisor=3, n_threads=i) for i in (1, 3)]
         assert results[0].tobytes() == results[1].tobytes()
         assert_sums(results[0], exact)
+
+
+@pytest.mark.parametrize("n_cols", [1, 10])
+def test_weight_gradient(kernels, fill, dtype, n_cols):
+    """Of many rows, which lie side by side."""
+    n = 300_000
+    rows, grad = np.ones((n, 3), dtype), fill(n, n_cols)
+    rows[:, 1] = 0.5
+    out = kernels.matmul(rows.T, grad, divisor=n)
+    assert_sums(out, rows[0][:, None] * grad.mean(0, dtype=np.longdouble))
+
+
+@pytest.mark.parametrize("n_inner", [1025, 4500])
+def test_matmul_of_integers(kernels, dtype, rng, n_inner):
+    """Also where blocks of every kind of tile add up."""
+    for n_rows in (1, 4, 6, 7):
+        for n_cols in (1, 3, 4, 8, 10, 17, 33):
+            a = rng.integers(-8, 9, (n_rows, n_inner)).astype(dtype)
+            b = rng.integers(-8, 9, (n_inner, n_cols)).astype(dtype)
+            bias = rng.integers(-8, 9, n_cols).astype(dtype)
+            exact = a.astype(np.float64) @ b + bias
+            for b_ in (b, np.asfortranarray(b)):
+                np.testing.assert_array_equal(kernels.matmul(a, b_, bias=bias), exact)
+
+
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray])
+def test_a_row_alone_has_the_bits_of_many(kernels, fill, layout):
+    for n_inner, n_cols in ((1500, 10), (700, 3), (9000, 17)):
+        a, b = fill(7, n_inner), layout(fill(n_inner, n_cols))
+        many = kernels.matmul(a, b)
+        for i in range(7):
+            assert kernels.matmul(a[i : i + 1], b).tobytes() == many[i : i + 1].tobytes()
 
 
 @pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray])

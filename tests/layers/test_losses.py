@@ -18,7 +18,7 @@ from nnet import (
     NeuralNetwork,
     Residual,
 )
-from nnet.layers import loss as loss_module
+from nnet.layers import classification
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def calls(monkeypatch):
     counts = {}
 
     def count(name):
-        function = getattr(loss_module, name)
+        function = getattr(classification, name)
 
-        def counting(*args):
+        def counting(*args, **options):
             counts[name] = counts.get(name, 0) + 1
-            return function(*args)
+            return function(*args, **options)
 
-        monkeypatch.setattr(loss_module, name, counting)
+        monkeypatch.setattr(classification, name, counting)
 
     count("softmax")
     count("cross_entropy")

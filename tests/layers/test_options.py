@@ -10,17 +10,26 @@ import pytest
 import nnet.layers
 from nnet import (
     Activation,
+    BatchNorm,
     Conv,
+    ConvTranspose,
+    DepthwiseConv,
+    Dropout,
     Flatten,
+    GroupNorm,
     Layer,
     Linear,
     LogRegression,
+    Pad,
     Parallel,
     Pool,
     Residual,
+    SeparableConv,
     Sequential,
     Standardize,
+    Upsample,
 )
+from nnet.layers.activation import FUNCTIONS
 
 COUNT = [1, 7, np.int64(3)], [0, -1, 1.0, "1", None, [1], 1j, np.array([1])]
 PAIR = (
@@ -55,6 +64,7 @@ REAL = (
     [0, 0.5, 3, np.float32(0.25), np.array(0.5)],
     [-1, np.nan, np.inf, "x", None, 1j, [0.1], 10**400],
 )
+ABOVE_0 = [1, 0.5], [0, -1, np.nan, np.inf, "1", None, False, [1]]
 BOOL = [True, False, 0, 1, np.bool_(True)], [2, 1.0, "True", None, []]
 ROW = (
     [[], [Flatten()], (Flatten(), Activation("tanh"))],
@@ -87,10 +97,29 @@ OPTIONS = {
     (Pool, "mode"): words("max", "avg"),
     (Pool, "padding_mode"): ([*PADS[0], "centered"], PADS[1]),
     (Pool, "count_include_pad"): BOOL,
+    (Pool, "ceil_mode"): BOOL,
+    (DepthwiseConv, "depth_multiplier"): COUNT,
+    (SeparableConv, "n_feats"): COUNT,
+    (SeparableConv, "depth_multiplier"): COUNT,
+    (ConvTranspose, "n_feats"): COUNT,
+    (ConvTranspose, "groups"): ([1, np.int8(1)], COUNT[1]),
+    (ConvTranspose, "padding_mode"): PADS,
+    (ConvTranspose, "output_padding"): ([0, (0, 0), (1, 0)], [-1, (0, -1), 1.0, "same", None]),
+    (Pad, "pads"): (PADS[0][:-2], [*PADS[1], "same", "valid"]),
+    (Pad, "border_mode"): words("zeros", "nearest", "reflect", "wrap"),
+    (Pad, "value"): ([0, -2.5, np.float64(3)], [np.nan, np.inf, "0", None, 1j, True, [1]]),
+    (Upsample, "factor"): PAIR,
+    (Upsample, "mode"): words("nearest", "bilinear"),
+    (Dropout, "rate"): ([0, 0.5, np.float32(0.25), 1 - 1e-9], [1, -0.1, np.nan, "x", None, True]),
+    (Dropout, "channels"): BOOL,
     (Linear, "n_out"): COUNT,
-    (Activation, "type"): words("relu", "leaky_relu", "sigmoid", "tanh", "elu", "softplus"),
-    (Standardize, "mean"): ([0, -2.5, np.float64(3)], [np.nan, np.inf, "0", None, 1j, True, [1]]),
-    (Standardize, "scale"): ([1, 0.5], [0, -1, np.nan, np.inf, "1", None, False, [1]]),
+    (Activation, "type"): words(*FUNCTIONS),
+    (Standardize, "mean"): ([0, -2.5, np.float64(3)], [np.nan, np.inf, "0", 1j, True, [1]]),
+    (Standardize, "scale"): ([1, 0.5], [0, -1, np.nan, np.inf, "1", False, [1]]),
+    (BatchNorm, "momentum"): ([0, 1, 0.5], [*REAL[1], 1.5]),
+    (BatchNorm, "eps"): ABOVE_0,
+    (GroupNorm, "n_groups"): COUNT,
+    (GroupNorm, "eps"): ABOVE_0,
     (Sequential, "layers"): ROW,
     (Residual, "layers"): ROW,
     (Residual, "shortcut"): ([None, *ROW[0]], ROW[1][1:]),
@@ -99,24 +128,40 @@ OPTIONS = {
         [[], None, 5, [5], Flatten(), [[5]], [LogRegression()]],
     ),
     (Parallel, "mode"): words("sum", "concat", "mul"),
-} | {
-    (cls, name): values
-    for cls in (Conv, Linear)
-    for name, values in {
-        "weight_scale": ([*REAL[0], "he", "glorot"], [*REAL[1], "He"]),
-        "weight_decay": REAL,
-        "use_bias": BOOL,
-    }.items()
 }
+OPTIONS |= (
+    {
+        (cls, name): values
+        for cls in (DepthwiseConv, SeparableConv)
+        for name in ("filter_shape", "strides", "dilation", "padding_mode", "border_mode")
+        for values in [OPTIONS[Conv, name]]
+    }
+    | {(ConvTranspose, name): PAIR for name in ("filter_shape", "strides", "dilation")}
+    | {
+        (cls, name): values
+        for cls in (Conv, DepthwiseConv, SeparableConv, ConvTranspose, Linear)
+        for name, values in {
+            "weight_scale": ([*REAL[0], "he", "glorot"], [*REAL[1], "He"]),
+            "weight_decay": REAL,
+            "use_bias": BOOL,
+        }.items()
+    }
+)
 
 
 def make(cls, **options):
     """A layer whose other options are as simple as can be, and fit any of the ones above."""
     needed = {
         Conv: {"n_feats": 4, "filter_shape": 3},
-        Pool: {"mode": "avg"},
+        Pool: {"mode": "avg", "padding_mode": 0},
+        DepthwiseConv: {"filter_shape": 3},
+        SeparableConv: {"n_feats": 4, "filter_shape": 3},
+        ConvTranspose: {"n_feats": 4, "filter_shape": 3},
+        Pad: {"pads": 1},
+        Upsample: {"factor": 2},
         Linear: {"n_out": 3},
         Activation: {"type": "relu"},
+        GroupNorm: {"n_groups": 2},
         Residual: {"layers": []},
         Parallel: {"branches": [[]]},
     }.get(cls, {})

@@ -465,3 +465,17 @@ def test_rows_are_no_images(augmentation):
     with pytest.raises(ValueError, match=r"X has shape \(n_imgs, 64\), expected images for"):
         network.fit(rows, Y, augment=[noisy, augmentation])
     network.fit(rows, Y, augment=[noisy, Brightness(0.1)], max_iter=1)
+
+
+def test_images_held_back_are_not_changed_and_the_others_keep_their_numbers():
+    X, y = np.arange(40, dtype=np.float32).reshape(40, 1, 1, 1) + np.zeros((1, 1, 8, 8)), None
+    y = np.arange(40) % 2
+    seen = []
+
+    def watch(images):
+        seen.append(images[:, 0, 0, 0].astype(int).tolist())
+        return images
+
+    network = NeuralNetwork([Flatten(), Linear(2), LogRegression()], rng=0)
+    network.fit(X, y, 0.0, 1, 7, augment=[Shift(1), watch], validation_fraction=0.25)
+    assert len(sum(seen, [])) == 30

@@ -7,7 +7,18 @@ import os
 
 import numpy as np
 import pytest
-from trouble import assert_nothing_lent, bits, cnn, everything, images, steps
+from trouble import (
+    RNGS,
+    Moody,
+    assert_nothing_lent,
+    bits,
+    cnn,
+    everything,
+    images,
+    moody,
+    raising,
+    steps,
+)
 
 import nnet
 from nnet import (
@@ -25,52 +36,8 @@ from nnet import (
 )
 
 X, Y = images()
-RNGS = [lambda: 7, lambda: np.random.default_rng(7), lambda: np.random.RandomState(7)]
 BAD = X.copy()
 BAD[90, 0, 3, 3] = np.nan
-
-
-class Moody(Layer, ParamMixin):
-    """Writes to its arrays in place at each setup, and may then raise."""
-
-    def __init__(self):
-        self.scale, self.scale_grad = np.ones(1), np.zeros(1)
-        self.inside = {"list": [np.zeros(3)]}
-        self.error = self.error_in_fprop = None
-
-    def _setup(self, input_shape, rng):
-        self.scale[...] = 1 + rng.normal(scale=0.1)
-        self.inside["list"][0] += 1
-        self.inside["list"].append(None)
-        self.extra = "half-way"
-        if self.error is not None:
-            raise self.error
-
-    def fprop(self, input):
-        if self.error_in_fprop is not None:
-            raise self.error_in_fprop
-        self.input = input
-        return input * self.scale.astype(input.dtype)
-
-    def bprop(self, output_grad):
-        self.scale_grad[...] = np.mean(output_grad * self.input)
-        return output_grad * self.scale.astype(output_grad.dtype)
-
-    def params(self):
-        return [self.scale]
-
-    def param_grads(self):
-        return [self.scale_grad]
-
-    def output_shape(self, input_shape):
-        return input_shape
-
-
-def raising(error):
-    def raise_it(*args):
-        raise error
-
-    return raise_it
 
 
 def break_layer(network, monkeypatch):
@@ -134,11 +101,6 @@ FAILURES = {
     "copying": ({}, MemoryError, break_copying),
     "divergence": ({"learning_rate": 1e30, "max_iter": 9}, DivergedError, break_nothing),
 }
-
-
-def moody(make_rng):
-    network = cnn()
-    return NeuralNetwork([*network.layers[:3], Moody(), *network.layers[3:]], make_rng())
 
 
 @pytest.mark.parametrize("make_rng", RNGS)
@@ -434,16 +396,16 @@ def test_layers_move_to_a_new_network_when_the_old_one_is_gone_or_was_never_trai
 def test_fit_leaves_the_optimizer_as_it_is():
     """What an own training has left in it, say, to be saved."""
     params = [np.ones(3)]
-    optimizer = SGD(params, learning_rate=0.05, momentum=0.9)
+    optimizer = SGD(params, momentum=0.9)
     optimizer.step([np.ones(3)])
     velocity = optimizer.state()["velocity.0"].copy()
     network = cnn()
     for rate, error in [(raising(KeyError()), KeyError), (1e30, DivergedError)]:
         with pytest.raises(error):
             network.fit(X, Y, rate, optimizer=optimizer)
-    network.fit(X, Y, max_iter=2, optimizer=optimizer)
+    network.fit(X, Y, 0.05, max_iter=2, optimizer=optimizer)
     assert bits(network) == bits(cnn().fit(X, Y, 0.05, max_iter=2, momentum=0.9))
-    assert optimizer.params[0] is params[0] and optimizer.learning_rate == 0.05
+    assert optimizer.params[0] is params[0] and optimizer.learning_rate == 0.1
     assert np.array_equal(optimizer.state()["velocity.0"], velocity)
 
 

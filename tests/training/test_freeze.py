@@ -12,6 +12,7 @@ from trouble import alarms, assert_nothing_lent, bits, cnn, everything, images
 
 from nnet import (
     Activation,
+    BatchNorm,
     Conv,
     DivergedError,
     Flatten,
@@ -24,10 +25,11 @@ from nnet import (
     Pool,
     Residual,
     Sequential,
+    Standardize,
 )
 
 X, Y = images()
-HARD = {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True, "max_iter": 3}  # whatever moves parameters
+HARD = {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True, "max_iter": 3}
 
 
 def nested(rng=0):
@@ -278,6 +280,32 @@ def test_an_interrupt_freezes_all_or_none():
             assert now == set() or network._is_changed
             found.add(len(now))
     assert found == {0, len(every)}
+
+
+# --- layers with state ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("around", [list, lambda layers: [Sequential(layers)]])
+def test_statistics_of_frozen_layers_stay(around, dtype):
+    """Those of a first Standardize, and of BatchNorm, which uses them then as in prediction."""
+    features = [Standardize(), Conv(4, 3), BatchNorm(), Activation("relu"), Flatten()]
+    layers = [*around(features), Linear(3), LogRegression()]
+    values = X.astype(dtype)
+    network = NeuralNetwork(layers, rng=0).fit(5 + values, Y, max_iter=2)
+    before, other = state_bits(network), 3 * values - 1
+    head = NeuralNetwork([Linear(3), LogRegression()], rng=0)
+    head.fit(network.outputs(other, -3), Y, **HARD)
+    network.freeze(range(len(layers) - 2)).fit(other, Y, **HARD)
+    assert changed(before, state_bits(network)) == {str(len(layers) - 2)}
+    assert bits(head) == b"".join(array.tobytes() for array in network.params()[-2:])
+    network.unfreeze().fit(other, Y, max_iter=1)
+    assert len(changed(before, state_bits(network))) == 4
+
+
+def test_a_frozen_standardize_finds_out_what_it_does_not_know():
+    network = NeuralNetwork([Standardize(), Flatten(), Linear(3), LogRegression()], rng=0)
+    network.freeze(0).fit(5 + X, Y, max_iter=1)
+    assert abs(network.layers[0].mean_ - 5 - X.mean()) < 1e-5
 
 
 # --- layers of the user's own ---------------------------------------------------------------

@@ -6,10 +6,21 @@ import sys
 
 import numpy as np
 import pytest
-from interrupts import METHODS, Case, interrupt_a_thread, interrupt_by_signals
+from interrupts import METHODS, NEED_A_FILE, Case, interrupt_a_thread, interrupt_by_signals
 from trouble import Interrupt, bits, cnn, images
 
-from nnet._atomic import AtWork, Transaction, quietly, sgd_step, write_all
+from nnet._atomic import (
+    AtWork,
+    Transaction,
+    adam_step,
+    clamp_all,
+    norm_of,
+    quietly,
+    rmsprop_step,
+    scale_all,
+    sgd_step,
+    write_all,
+)
 from nnet.layers.streams import saved_state
 
 needs_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
@@ -17,7 +28,7 @@ needs_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="need
 
 @pytest.fixture(params=METHODS)
 def case(request, tmp_path):
-    return Case(request.param, tmp_path / "network" if request.param == "save" else None)
+    return Case(request.param, tmp_path / "network" if request.param in NEED_A_FILE else None)
 
 
 @needs_alarms
@@ -42,9 +53,27 @@ def python_in(function):
 
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
 def test_nothing_can_arrive_in_the_middle_of_a_step(momentum, nesterov):
-    arrays = [[np.ones(3), np.ones((2, 2), np.float32), np.ones((4, 4))[::2]] for _ in range(3)]
+    arrays = some_arrays(3)
     assert python_in(lambda: sgd_step(*arrays, 0.1, momentum, nesterov)) == ["<lambda>"]
     assert python_in(lambda: write_all(*arrays[:2])) == ["<lambda>"]
+
+
+def some_arrays(n):
+    return [[np.ones(3), np.ones((2, 2), np.float32), np.ones((4, 4))[::2]] for _ in range(n)]
+
+
+def test_nothing_can_arrive_in_the_middle_of_other_steps():
+    arrays, n_steps = some_arrays(5), np.zeros((), np.int64)
+    calls = (
+        lambda: adam_step(*arrays[:4], n_steps, 0.1, 0.9, 0.999, 1e-8, [1.0] * 3),
+        lambda: rmsprop_step(*arrays, 0.1, 0.9, 1e-8, 0.9),
+        lambda: norm_of(arrays[0]),
+        lambda: scale_all(arrays[0], 0.5),
+        lambda: clamp_all(arrays[0], 0.5),
+    )
+    for call in calls:
+        assert python_in(call) == ["<lambda>"]
+    assert n_steps == 1
 
 
 def test_nothing_can_arrive_while_layers_are_lent_or_taken_back():

@@ -10,17 +10,22 @@ import nnet
 from nnet import (
     Activation,
     Conv,
+    ConvTranspose,
+    Dropout,
     Flatten,
     GlobalAveragePool,
+    GlobalMaxPool,
     Linear,
     LogRegression,
     MeanSquaredError,
     NeuralNetwork,
+    Pad,
     Parallel,
     Pool,
     Residual,
     Sequential,
     Standardize,
+    Upsample,
 )
 
 rng = np.random.default_rng(20150423)
@@ -321,6 +326,18 @@ def test_feature_maps(shape):
 def test_signals_of_any_form(shape, layers):
     trained = network(*layers).fit(images(*shape), y, 0.01, 1)
     assert trained.params()[0].shape[0] == shape[0]
+
+
+@pytest.mark.parametrize(
+    "layer", [Pad(1), Upsample(2), GlobalMaxPool(), ConvTranspose(2, 1)], ids=repr
+)
+def test_other_layers_that_take_images(layer):
+    """Square images without a channel axis are no signals, and rows no images."""
+    with pytest.raises(ValueError, match="to_bc01"):
+        network(layer).fit(images(8, 8), y)
+    with pytest.raises(ValueError, match=r"X.reshape\(-1, 1, 8, 8\)"):
+        network(Dropout(0.1), layer).fit(images(64), y)
+    network(Dropout(0.1), layer).fit(images(3, 8), y, 0.01, 1)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28, 3), (16, 16, 1), (2, 2), (20,)])

@@ -137,7 +137,7 @@ FIT_ERRORS = [
     (
         {"y": np.eye(20)},
         ValueError,
-        r"y has shape \(20, 20\), .*y\.argmax\(axis=1\) of one-hot rows",
+        r"y has shape \(n_imgs, 20\), .*y\.argmax\(axis=1\) of one-hot rows",
     ),
     ({"y": [None, "a"] * 10}, TypeError, "y has labels of types .*NoneType"),
     ({"y": np.full(20, np.datetime64(0, "s"))}, TypeError, "y has dtype datetime64"),

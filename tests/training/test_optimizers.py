@@ -1,4 +1,4 @@
-"""SGD against its formulas and against PyTorch."""
+"""SGD against its formulas and against PyTorch, and what fit makes of an optimizer."""
 
 import numpy as np
 import pytest
@@ -117,7 +117,7 @@ def test_an_optimizer_or_its_name_given_to_fit(momentum, nesterov):
     expected = trained(fresh(), 0.05, **options).params()
     assert same(trained(fresh(), 0.05, optimizer="sgd", **options).params(), expected)
     for learning_rate in (None, 0.05, lambda epoch: 0.05):
-        sgd = SGD(learning_rate=0.05 if learning_rate is None else 9.0, **options)
+        sgd = SGD(learning_rate=0.05 if learning_rate is None else None, **options)
         assert same(trained(fresh(), learning_rate, optimizer=sgd).params(), expected)
 
 
@@ -140,9 +140,9 @@ def test_an_optimizer_starts_afresh_with_each_fit_and_stays_as_it_is():
 
 
 def test_a_schedule_leaves_the_learning_rate_of_the_optimizer():
-    sgd = SGD(learning_rate=0.05)
-    trained(fresh(), lambda epoch: 0.1 / (epoch + 1), optimizer=sgd)
-    assert sgd.learning_rate == 0.05
+    sgd = SGD()
+    trained(fresh(), lambda epoch: 0.2 / (epoch + 1), optimizer=sgd)
+    assert sgd.learning_rate == 0.1
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,14 @@ def test_a_schedule_leaves_the_learning_rate_of_the_optimizer():
             {"optimizer": SGD(momentum=0.9), "nesterov": True},
             ValueError,
             "expected them in the optimizer alone",
+        ),
+        ({"optimizer": "adam", "momentum": 0.9}, ValueError, r"with 'sgd' alone: .*beta1"),
+        ({"optimizer": "rmsprop", "momentum": 0.9}, ValueError, r"RMSprop\(momentum="),
+        ({"optimizer": "adamw", "nesterov": True}, ValueError, "with 'sgd' alone"),
+        (
+            {"optimizer": SGD(learning_rate=0.1), "learning_rate": 0.1},
+            ValueError,
+            "learning_rate is 0.1 and that of the optimizer is 0.1, expected one of the two",
         ),
         ({"optimizer": "sgd", "momentum": 1.5}, ValueError, "momentum is 1.5"),
         ({"optimizer": SGD(), "learning_rate": "fast"}, TypeError, "learning_rate is 'fast'"),
@@ -214,6 +222,14 @@ def test_state_and_load_state():
     assert SGD().state() == {}
     with pytest.raises(ValueError, match="state has .*, expected"):
         sgd.load_state({})
+    for changes, error in (
+        ({"velocity.1": np.ones(3)}, ValueError),
+        ({"velocity.0": 1}, TypeError),
+    ):
+        before = sgd.state()
+        with pytest.raises(error, match=r"state\['velocity.* expected"):
+            sgd.load_state({name: array + 1 for name, array in before.items()} | changes)
+        assert same(list(sgd.state().values()), list(before.values()))
 
 
 def test_a_rate_in_place_of_parameters():

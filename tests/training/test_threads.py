@@ -353,7 +353,7 @@ def test_an_option_changed_beside_predictions():
 
 
 def test_one_optimizer_for_two_trainings_at_once():
-    optimizer, network = SGD(learning_rate=0.1, momentum=0.5), cnn()
+    optimizer, network = SGD(momentum=0.5), cnn()
     with paused_between_steps(network, X, Y, optimizer=optimizer) as pausing:
         other = cnn(rng=1).fit(X, Y, max_iter=1, optimizer=optimizer)
         assert bits(other) == bits(cnn(rng=1).fit(X, Y, 0.1, max_iter=1, momentum=0.5))

@@ -1,0 +1,169 @@
+"""Checkpoints: what a training keeps of itself, and how another goes on from there."""
+
+from functools import partial
+from operator import index
+
+import numpy as np
+
+from nnet._atomic import write_all
+from nnet.layers.streams import GENERATORS, Streams
+from nnet.layers.tree import numbered, walk
+from nnet.training.batches import digest_of
+from nnet.training.callbacks import Callback
+from nnet.training.progress import History
+from nnet.training.schedules import Constant, FunctionOfEpoch
+
+# What fit is called with, as errors name it: another value would give other bits.
+PLAIN = bool, int, float, str, type(None)
+
+
+def save(run, path, is_stopped):
+    """Keep a training at the end of an epoch."""
+    from nnet.files import checkpoints  # only now: it needs modules that fit can do without
+
+    history = run.model.history
+    description = {
+        "n_done": run.n_done,
+        "n_before": run.n_before,
+        "n_epochs": run.n_epochs,
+        "is_stopped": is_stopped,
+        "seed": run.streams.seed,
+        "as_random_state": run.streams.as_random_state,
+        "call": run.call,
+        "history": list(history.values),  # the order of its names
+    }
+    parts = {
+        "network": run.model.copied_arrays(),
+        "optimizer": run.optimizer.state(),
+        "schedule": run.schedule.state(),
+        "history": history.values,
+        "errors": {"val_error": history.val_error},
+    }
+    for i, callback in enumerate(_with_state(run.callbacks)):
+        parts[f"callbacks.{i}"] = state = callback.state()
+        for name, value in state.items():
+            if np.asarray(value).dtype.kind not in "biuf":
+                raise TypeError(f"{callback!r}.state() has {name}={value!r}, expected numbers")
+    arrays = {
+        f"{part}.{name}": np.asarray(value)
+        for part, state in parts.items()
+        for name, value in state.items()
+    }
+    checkpoints.save(path, description, arrays)
+
+
+def read(path):
+    """What `save` has written: (path, description, arrays)."""
+    from nnet.files import checkpoints
+
+    return path, *checkpoints.load(path)
+
+
+def streams_of(checkpoint):
+    """The streams of the training that was kept."""
+    _, description, _ = checkpoint
+    return Streams(description["seed"], description["as_random_state"])
+
+
+def load(run, checkpoint):
+    """Put a training that is set up where another was: whether that one was stopped there.
+
+    Raises
+    ------
+    ValueError
+        For other data or options, before any change.
+    """
+    path, description, arrays = checkpoint
+    _check_call(path, run.call, description["call"])
+    if run.n_epochs < description["n_epochs"]:
+        raise ValueError(
+            f"max_iter is {run.n_epochs}, expected at least {description['n_epochs']}, as in the "
+            f"training of {path}"
+        )
+    if run.n_epochs > description["n_epochs"] and run.schedule.depends_on_max_iter:
+        raise ValueError(
+            f"max_iter is {run.n_epochs}, expected {description['n_epochs']} as in the training of "
+            f"{path}: {type(run.schedule).__name__} was planned for that"
+        )
+    part = partial(_part, arrays)
+    targets, sources = run.model.matched(part("network"))
+    run.optimizer.load_state(part("optimizer"))
+    run.schedule.load_state(part("schedule"))
+    for i, callback in enumerate(_with_state(run.callbacks)):
+        callback.load_state(part(f"callbacks.{i}"))
+    run.n_done, run.n_before = description["n_done"], description["n_before"]
+    values = part("history")
+    values = {name: values[name].tolist() for name in description["history"]}
+    run.model.history = History(values, part("errors")["val_error"].tolist())
+    write_all(targets, sources)
+    return description["is_stopped"]
+
+
+def call_of(run):
+    """What a call of fit must be given again, by the names that errors have for it."""
+    model, validation, rng = run.model, run.validation, run.network.rng
+    held = {} if validation is None else validation.digests()
+    if rng is not None:
+        rng = type(rng).__name__ if isinstance(rng, GENERATORS) else index(rng)
+    return {
+        "rng": rng,
+        **{name: described(layer) for name, layer in walk(numbered(model.layers))},
+        "what is trained": run.names,
+        "the dtype of X": model.dtype.name,
+        "the number of classes": None if model.classes is None else len(model.classes),
+        "classes": None if model.classes is None else digest_of(model.classes),
+        **run.data.digests(),
+        **{f"{name} of the validation": digest for name, digest in held.items()},
+        "batch_size": run.batch_size,
+        "shuffle": run.shuffle,
+        "augment": [described(augmentation) for augmentation in run.augmentations],
+        "optimizer": described(run.optimizer.without_rate()),
+        "learning_rate": described(run.schedule),
+        "clip_norm": run.clipping.norm,
+        "clip_value": run.clipping.value,
+        "metrics": run.metrics.names,
+        "callbacks": [described(callback) for callback in _with_state(run.callbacks)],
+    }
+
+
+def described(value):
+    """An option as text; of what is the user's own, only its name."""
+    if isinstance(value, Constant):
+        value = value.learning_rate
+    if isinstance(value, FunctionOfEpoch):
+        value = value.function
+    cls = type(value)
+    is_own = cls.__module__.split(".")[0] == "nnet" and cls.__repr__ is not object.__repr__
+    if isinstance(value, PLAIN) or is_own:
+        return repr(value)
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _check_call(path, mine, theirs):
+    for name in [*mine, *theirs]:
+        one, other = mine.get(name), theirs.get(name)
+        if one != other:
+            what = f"layer {name}" if name[0].isdigit() else name
+            if any(isinstance(value, str) and len(value) == 64 for value in (one, other)):
+                raise ValueError(  # there are checksums
+                    f"{what} differs from that in the training of {path}, expected the same"
+                )
+            raise ValueError(f"{what} is {one}, expected {other}, as in the training of {path}")
+
+
+def _with_state(callbacks):
+    """Those whose class says what their next calls depend on."""
+    return [
+        callback
+        for callback in callbacks
+        if isinstance(callback, Callback) and type(callback).state is not Callback.state
+    ]
+
+
+def _part(arrays, name):
+    """The arrays of a part of a checkpoint, by their own names."""
+    prefix = f"{name}."
+    return {
+        key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)
+    }
