@@ -4,6 +4,7 @@ Where things are, from the top down (imports go no other way):
 
 cli/                   the `nnet` command
 training/              NeuralNetwork: fit, predict, check_gradients, save, load
+zoo.py                 well-known small networks
 files/                 networks as files, data sets, images
 layers/                Conv, Pool, Linear, ...: thin classes over the kernels
 reference/             the kernels as plain Python loops: the specification
@@ -100,7 +101,7 @@ __all__ = [
     "to_bc01",
 ]
 
-ROOMS = ("cli", "files", "layers", "reference", "training")
+ROOMS = ("cli", "files", "layers", "reference", "training", "zoo")
 
 
 def __getattr__(name):
