@@ -2,7 +2,16 @@
 
 import pytest
 
-from nnet import Activation, BatchNorm, Conv, Flatten, GlobalAveragePool, Linear, LogRegression, Pool
+from nnet import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    LogRegression,
+    Pool,
+)
 from nnet.layers.activation import FUNCTIONS
 from nnet.layers.spec import complete, parse_layers
 
