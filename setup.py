@@ -113,7 +113,7 @@ def extension(name, flags):
     )
 
 
-extensions = [extension("_cpu", []), extension("_atomic", [])] + [
+extensions = [extension(name, []) for name in ("_cpu", "_atomic", "_augment")] + [
     extension(kernel if target == "baseline" else f"{kernel}_{target}", flags)
     for kernel in ("_conv", "_pool", "_dense")
     for target, flags in TARGET_FLAGS.items()

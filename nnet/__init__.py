@@ -9,6 +9,7 @@ layers/                Conv, Pool, Linear, ...: thin classes over the kernels
 reference/             the kernels as plain Python loops: the specification
 _conv.pyx, _pool.pyx   the four compiled kernels
 _dense.pyx             matrix products, and what else the layers need compiled
+_augment.pyx           images moved, turned and scaled
 _atomic.pyx            what an interrupt must not cut in two
 _api.py                what `nnet` has besides the kernels; loaded when it is first asked for
 kernels.py             which instruction set and how many threads
@@ -32,12 +33,25 @@ __version__ = "0.2.0"
 __all__ = [
     "SGD",
     "Activation",
+    "Augmentation",
     "BatchNorm",
+    "Brightness",
+    "Callback",
+    "Checkpoint",
     "Compared",
+    "Compose",
     "Conv",
+    "ConvTranspose",
+    "Crop",
+    "CutOut",
+    "DepthwiseConv",
     "DivergedError",
+    "Dropout",
+    "EarlyStopping",
     "Flatten",
+    "Flip",
     "GlobalAveragePool",
+    "GlobalMaxPool",
     "GroupNorm",
     "Layer",
     "Linear",
@@ -46,14 +60,20 @@ __all__ = [
     "MeanSquaredError",
     "NeuralNetwork",
     "Optimizer",
+    "Pad",
     "Parallel",
     "ParamMixin",
     "Pool",
     "Progress",
     "Residual",
+    "Rotate",
+    "SeparableConv",
     "Sequential",
+    "Shift",
     "Standardize",
     "StopTraining",
+    "Upsample",
+    "Zoom",
     "__version__",
     "bprop_conv_bc01",
     "bprop_pool_bc01",

@@ -123,6 +123,10 @@ cdef class Work:
         self.shared, self.make_rng, self.trainable = shared, make_rng, trainable
         self.own = {}
 
+    def restart(self, make_rng):
+        """Begin another stream of random numbers."""
+        self.make_rng, self._rng = make_rng, None
+
     @property
     def rng(self):
         if self._rng is None:

@@ -30,7 +30,7 @@ def conv_bc01(
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...
 def bprop_conv_bc01(
-    imgs: NDArray[_Real],
+    imgs: NDArray[_Real] | None,
     convout_grad: NDArray[_Real],
     filters: NDArray[_Real],
     imgs_grad: NDArray[_Real] | None = None,
@@ -42,7 +42,8 @@ def bprop_conv_bc01(
     dilation: _Pair = (1, 1),
     groups: int = 1,
     need_imgs_grad: bool = True,
+    need_filters_grad: bool = True,
     bias_grad: NDArray[_Real] | None = None,
     algorithm: _Algorithm | None = None,
     n_threads: int | None = None,
-) -> tuple[NDArray[_Real] | None, NDArray[_Real]]: ...
+) -> tuple[NDArray[_Real] | None, NDArray[_Real] | None]: ...

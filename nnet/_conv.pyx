@@ -266,6 +266,7 @@ def bprop_conv_bc01(
     dilation=(1, 1),
     groups=1,
     need_imgs_grad=True,
+    need_filters_grad=True,
     bias_grad=None,      # (n_feats,)                                       OUT
     algorithm=None,
     n_threads=None,
@@ -276,14 +277,15 @@ def bprop_conv_bc01(
     ----------
     imgs, filters : ndarray
         As given to `conv_bc01`, with the same strides, padding_mode,
-        border_mode, dilation and groups.
+        border_mode, dilation and groups. The gradient of the images does not depend on
+        the images: without that of the filters, imgs may be None if imgs_grad is given.
     convout_grad : ndarray (n_imgs, n_feats, out_h, out_w), same dtype
         Gradient of each image's loss with respect to the convolution's output.
     imgs_grad, filters_grad : ndarray of the shape of imgs and filters, optional
         Filled and returned; None allocates them.
-    need_imgs_grad : bool
-        False returns None for imgs_grad and does none of its work; giving an
-        imgs_grad as well is a ValueError.
+    need_imgs_grad, need_filters_grad : bool
+        False returns None for imgs_grad or filters_grad and does none of its work; giving
+        that array as well is a ValueError. Without filters_grad there is no bias_grad.
     bias_grad : ndarray (n_feats,), same dtype, optional
         If given, filled with the gradient of the bias, the mean over the images.
     algorithm : {None, 'direct', 'planes', 'pixels', 'winograd'}
@@ -297,7 +299,7 @@ def bprop_conv_bc01(
     -------
     imgs_grad : ndarray (n_imgs, n_channels, img_h, img_w) or None
         Per image, undivided.
-    filters_grad : ndarray (n_channels // groups, n_feats, fil_h, fil_w)
+    filters_grad : ndarray (n_channels // groups, n_feats, fil_h, fil_w) or None
         The mean over the images.
 
     Raises
@@ -312,12 +314,16 @@ def bprop_conv_bc01(
     infinite and NaN pixels is true of the output gradient and `imgs_grad`, where
     neighbours are a stride apart.
     """
-    cdef cnp.ndarray imgs_ = check_array(imgs, "imgs", "n_imgs, n_channels, img_h, img_w", None, "")
+    cdef bint is_unread = imgs is None and not need_filters_grad and need_imgs_grad
+    cdef str imgs_name = "imgs_grad" if is_unread else "imgs"
+    cdef cnp.ndarray imgs_ = check_array(
+        imgs_grad if is_unread else imgs, imgs_name, "n_imgs, n_channels, img_h, img_w", None, ""
+    )
     cdef cnp.ndarray grad = check_array(
-        convout_grad, "convout_grad", "n_imgs, n_feats, out_h, out_w", imgs_, "imgs"
+        convout_grad, "convout_grad", "n_imgs, n_feats, out_h, out_w", imgs_, imgs_name
     )
     cdef cnp.ndarray filters_ = check_array(
-        filters, "filters", "n_channels // groups, n_feats, fil_h, fil_w", imgs_, "imgs"
+        filters, "filters", "n_channels // groups, n_feats, fil_h, fil_w", imgs_, imgs_name
     )
     cdef tuple imgs_shape, filters_shape, out_shape
     groups, geometry, border, imgs_shape, filters_shape, out_shape = plan_call(
@@ -328,8 +334,13 @@ def bprop_conv_bc01(
     cdef int threads = threads_for(n_threads, filters_, out_shape)
     if not need_imgs_grad and imgs_grad is not None:
         raise ValueError("imgs_grad is given, expected None when need_imgs_grad is false")
-    cdef cnp.ndarray filters_out, imgs_out = None, bias_out = None
-    filters_out = check_output(filters_grad, "filters_grad", filters_shape, imgs_.dtype)
+    for name, out in () if need_filters_grad else (
+            ("filters_grad", filters_grad), ("bias_grad", bias_grad)):
+        if out is not None:
+            raise ValueError(f"{name} is given, expected None when need_filters_grad is false")
+    cdef cnp.ndarray filters_out = None, imgs_out = None, bias_out = None
+    if need_filters_grad:
+        filters_out = check_output(filters_grad, "filters_grad", filters_shape, imgs_.dtype)
     if need_imgs_grad:
         imgs_out = check_output(imgs_grad, "imgs_grad", imgs_shape, imgs_.dtype)
     if bias_grad is not None:
@@ -337,19 +348,23 @@ def bprop_conv_bc01(
     cdef tuple outputs = (
         ("filters_grad", filters_out), ("imgs_grad", imgs_out), ("bias_grad", bias_out)
     )
-    cdef list others = [("imgs", imgs_), ("convout_grad", grad), ("filters", filters_)]
+    cdef list others = [("convout_grad", grad), ("filters", filters_)]
+    if not is_unread:
+        others.append(("imgs", imgs_))
     for name, out in outputs:
         if out is not None:
             for other_name, other in others:
                 refuse_overlap(out, name, other, other_name)
             others.append((name, out))
+    cdef tuple results = (imgs_out, filters_out)
     if cnp.PyArray_DIM(imgs_, 0) == 0:
         for _, out in outputs:
             if out is not None:
                 out.fill(0)
-        return imgs_out, filters_out
-
-    imgs_, grad, filters_ = contiguous(imgs_), contiguous(grad), contiguous(filters_)
+        return results
+    if need_filters_grad:
+        imgs_ = contiguous(imgs_)
+    grad, filters_ = contiguous(grad), contiguous(filters_)
     cdef cnp.ndarray imgs_work = work_array(imgs_out), bias_work = work_array(bias_out)
     cdef cnp.ndarray filters_work = work_array(filters_out)
     cdef Workspace space = acquire_workspace()
@@ -371,7 +386,7 @@ def bprop_conv_bc01(
     deliver(imgs_out, imgs_work)
     deliver(filters_out, filters_work)
     deliver(bias_out, bias_work)
-    return imgs_out, filters_out
+    return results
 
 
 cdef void bprop(
@@ -383,8 +398,9 @@ cdef void bprop(
     if imgs_grad != NULL:
         conv_imgs_gradient(grad, filters, imgs_grad, imgs_shape, filters_shape, groups, geometry,
                            border, algorithm, n_threads, space)
-    conv_filters_gradient(imgs, grad, filters_grad, bias_grad, imgs_shape, filters_shape, groups,
-                          geometry, border, algorithm, n_threads, space)
+    if filters_grad != NULL:
+        conv_filters_gradient(imgs, grad, filters_grad, bias_grad, imgs_shape, filters_shape,
+                              groups, geometry, border, algorithm, n_threads, space)
 
 
 KERNELS = (conv_bc01, bprop_conv_bc01)  # of this very target

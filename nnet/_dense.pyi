@@ -25,6 +25,19 @@ def bprop_relu(
     *,
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...
+def gelu(
+    input: NDArray[_Real],
+    output: NDArray[_Real] | None = None,
+    *,
+    n_threads: int | None = None,
+) -> NDArray[_Real]: ...
+def bprop_gelu(
+    input: NDArray[_Real],
+    output_grad: NDArray[_Real],
+    input_grad: NDArray[_Real] | None,
+    *,
+    n_threads: int | None = None,
+) -> NDArray[_Real]: ...
 def softmax(scores: NDArray[_Real], probs: NDArray[_Real] | None = None) -> NDArray[_Real]: ...
 def cross_entropy(
     scores: NDArray[_Real],

@@ -2,7 +2,8 @@
 
 matmul is the work of a dense layer (its inner loops are in _matmul.pxi); the
 others take one pass over memory, and one call, where NumPy would take several:
-normalisation is in _norm_passes.pxi, _norm.pxi and _group_norm.pxi.
+normalisation is in _norm_passes.pxi, _norm.pxi and _group_norm.pxi, gelu and its
+gradient are in _gelu.pxi.
 """
 
 from libc.math cimport exp, expf, log
@@ -197,6 +198,9 @@ def bprop_relu(
                      (size + PART_SIZE - 1) // PART_SIZE, threads)
     deliver(out, work)
     return out
+
+
+include "_gelu.pxi"
 
 
 cdef real softmax_row(const real *scores, real *probs, Py_ssize_t n_classes,
@@ -399,12 +403,12 @@ include "_norm.pxi"
 include "_group_norm.pxi"
 
 KERNELS = (     # of this very target
-    matmul, bprop_relu, softmax, cross_entropy, all_finite, batch_norm, bprop_batch_norm,
-    group_norm, bprop_group_norm, add_arrays,
+    matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, batch_norm,
+    bprop_batch_norm, group_norm, bprop_group_norm, add_arrays,
 )
 if __name__ == "nnet._dense" and kernels.TARGET != "baseline":
     # The public door leads to the chosen target.
     (
-        matmul, bprop_relu, softmax, cross_entropy, all_finite, batch_norm, bprop_batch_norm,
-        group_norm, bprop_group_norm, add_arrays,
+        matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, batch_norm,
+        bprop_batch_norm, group_norm, bprop_group_norm, add_arrays,
     ) = kernels.load("_dense")

@@ -28,6 +28,7 @@ def pool_bc01(
     mode: _Mode = "max",
     padding_mode: _Padding = "centered",
     count_include_pad: bool = False,
+    ceil_mode: bool = False,
     n_threads: int | None = None,
 ) -> tuple[NDArray[_Real], _Switches | None]: ...
 def bprop_pool_bc01(
@@ -42,5 +43,6 @@ def bprop_pool_bc01(
     mode: _Mode = "max",
     padding_mode: _Padding = "centered",
     count_include_pad: bool = False,
+    ceil_mode: bool = False,
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...

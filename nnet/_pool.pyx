@@ -34,7 +34,8 @@ cdef str IMG_AXES = "n_imgs, n_channels, img_h, img_w"
 cdef str OUT_AXES = "n_imgs, n_channels, out_h, out_w"
 
 
-cdef bint check_options(object mode, object count_include_pad, object switches) except -1:
+cdef bint check_options(object mode, object count_include_pad, object ceil_mode,
+                        object switches) except -1:
     """Whether the maximum is asked for."""
     if not isinstance(mode, str):
         raise TypeError(f"mode is {mode!r}, expected 'max' or 'avg'")
@@ -42,6 +43,8 @@ cdef bint check_options(object mode, object count_include_pad, object switches) 
         raise ValueError(f"mode is {mode!r}, expected 'max' or 'avg'")
     if not isinstance(count_include_pad, (bool, np.bool_)):
         raise TypeError(f"count_include_pad is {count_include_pad!r}, expected True or False")
+    if not isinstance(ceil_mode, (bool, np.bool_)):
+        raise TypeError(f"ceil_mode is {ceil_mode!r}, expected True or False")
     if mode == "max" and count_include_pad:
         raise ValueError("count_include_pad is True, expected False for mode 'max'")
     if mode == "avg" and switches is not None:
@@ -57,16 +60,16 @@ cdef class PoolPlan:
     cdef tuple out_shape
 
 
-cdef PoolPlan plan_call(tuple img_shape, tuple sizes, object padding_mode):
-    cdef tuple key = (img_shape, sizes, padding_mode)
+cdef PoolPlan plan_call(tuple img_shape, tuple sizes, object padding_mode, object ceil_mode):
+    cdef tuple key = (img_shape, sizes, padding_mode, int(ceil_mode))
     cdef PoolPlan plan = recent_plan(key)
     if plan is not None:
         return plan
     plan = PoolPlan()
-    g = plan.geometry = pool_geometry(*img_shape[2:], *sizes, padding_mode)
+    g = plan.geometry = pool_geometry(*img_shape[2:], *sizes, padding_mode, bool(ceil_mode))
     plan.out_shape = (*img_shape[:2], g.out_h, g.out_w)
-    plan.job.height = axis_of(img_shape[2], g.out_h, sizes[0], g.stride_y, g.top)
-    plan.job.width = axis_of(img_shape[3], g.out_w, sizes[1], g.stride_x, g.left)
+    plan.job.height = axis_of(img_shape[2], g.out_h, sizes[0], g.stride_y, g.top, g.bottom)
+    plan.job.width = axis_of(img_shape[3], g.out_w, sizes[1], g.stride_x, g.left, g.right)
     remember_plan(key, plan)
     return plan
 
@@ -74,8 +77,8 @@ cdef PoolPlan plan_call(tuple img_shape, tuple sizes, object padding_mode):
 cdef Pooling unknown_pooling(tuple img_shape, tuple out_shape) except *:
     """Of images and outputs of these sizes, whatever the windows."""
     cdef Pooling job
-    job.height = axis_of(img_shape[2], out_shape[2], 1, 1, 0)
-    job.width = axis_of(img_shape[3], out_shape[3], 1, 1, 0)
+    job.height = axis_of(img_shape[2], out_shape[2], 1, 1, 0, 0)
+    job.width = axis_of(img_shape[3], out_shape[3], 1, 1, 0, 0)
     job.include_pad = False
     return job
 
@@ -97,10 +100,11 @@ cdef int threads_for(object n_threads, Py_ssize_t n_planes, double work) except 
     return 1 if work < SMALL_WORK or n_planes == 0 else <int>min(threads, n_planes)
 
 
-cdef PoolPlan plan_backward_call(tuple img_shape, tuple sizes, object padding_mode, bint optional):
+cdef PoolPlan plan_backward_call(tuple img_shape, tuple sizes, object padding_mode,
+                                 object ceil_mode, bint optional):
     """The plan, or None where sizes may be missing."""
     if None not in sizes:
-        return plan_call(img_shape, sizes, padding_mode)
+        return plan_call(img_shape, sizes, padding_mode, ceil_mode)
     if not optional or sizes.count(None) < 4:
         raise TypeError(
             f"(pool_h, pool_w, stride_y, stride_x) is {sizes}, expected four ints"
@@ -183,6 +187,7 @@ def pool_bc01(
     mode="max",
     padding_mode="centered",
     count_include_pad=False,
+    ceil_mode=False,
     n_threads=None,
 ):
     """Summarise windows of images by their maximum or their average.
@@ -207,7 +212,10 @@ def pool_bc01(
         'centered': out = img // stride, and windows start at i * stride - (pool - 1) // 2.
         The others as for `conv_bc01`. Padding is never a maximum and adds nothing to a sum.
     count_include_pad : bool
-        Divide sums by pool_h * pool_w, not by the number of real pixels in the window.
+        Divide sums by the number of all pixels in the window, not of the real ones.
+    ceil_mode : bool
+        With explicit padding, whether there is also a last window that hangs over the edge, if
+        it starts in the image: of what is beyond the padding, nothing is counted.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 
@@ -222,9 +230,9 @@ def pool_bc01(
         Before any work, for shapes and values, and for types, that do not fit.
     """
     cdef cnp.ndarray imgs_ = check_array(imgs, "imgs", IMG_AXES, None, "")
-    cdef bint is_max = check_options(mode, count_include_pad, switches)
+    cdef bint is_max = check_options(mode, count_include_pad, ceil_mode, switches)
     cdef PoolPlan plan = plan_call(
-        shape_of(imgs_), (pool_h, pool_w, stride_y, stride_x), padding_mode
+        shape_of(imgs_), (pool_h, pool_w, stride_y, stride_x), padding_mode, ceil_mode
     )
     cdef tuple shape = plan.out_shape
     cdef Py_ssize_t n_planes = cnp.PyArray_DIM(imgs_, 0) * cnp.PyArray_DIM(imgs_, 1)
@@ -265,6 +273,7 @@ def bprop_pool_bc01(
     mode="max",
     padding_mode="centered",
     count_include_pad=False,
+    ceil_mode=False,
     n_threads=None,
 ):
     """Carry the gradient of `pool_bc01` back to its images.
@@ -282,7 +291,7 @@ def bprop_pool_bc01(
     pool_h, pool_w, stride_y, stride_x : int
         As in `pool_bc01`. Averages and switches of uint8 need them. Switches of intp do not:
         give all, and they are checked against the shapes, or none.
-    mode, padding_mode, count_include_pad, n_threads
+    mode, padding_mode, count_include_pad, ceil_mode, n_threads
         As in `pool_bc01`.
 
     Returns
@@ -296,13 +305,13 @@ def bprop_pool_bc01(
         switches that are outside the images, or outside the windows if these say so.
     """
     cdef cnp.ndarray grad = check_array(poolout_grad, "poolout_grad", OUT_AXES, None, "")
-    cdef bint is_max = check_options(mode, count_include_pad, switches)
+    cdef bint is_max = check_options(mode, count_include_pad, ceil_mode, switches)
     if imgs_grad is None:
         raise TypeError("imgs_grad is None, expected an array of the images' shape")
     cdef cnp.ndarray out = check_array(imgs_grad, "imgs_grad", IMG_AXES, grad, "poolout_grad")
     cdef tuple img_shape = shape_of(out), sizes = (pool_h, pool_w, stride_y, stride_x)
     cdef PoolPlan plan = plan_backward_call(
-        img_shape, sizes, padding_mode, is_max and not are_places(switches)
+        img_shape, sizes, padding_mode, ceil_mode, is_max and not are_places(switches)
     )
     check_shape(grad, "poolout_grad",
                 (*img_shape[:2], *shape_of(grad)[2:]) if plan is None else plan.out_shape)

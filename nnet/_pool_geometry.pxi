@@ -5,6 +5,7 @@ cdef struct Axis:
     Py_ssize_t out            # number of outputs
     Py_ssize_t pool, stride
     Py_ssize_t start          # where the first window starts; negative in padding
+    Py_ssize_t after          # padding after the image: what is beyond counts in no average
 
 cdef struct Pooling:
     Axis height, width
@@ -16,9 +17,10 @@ cdef struct Switches:         # where the maxima are; the form that is not in us
 
 
 cdef Axis axis_of(Py_ssize_t size, Py_ssize_t out, Py_ssize_t pool, Py_ssize_t stride,
-                  Py_ssize_t before) noexcept nogil:
+                  Py_ssize_t before, Py_ssize_t after) noexcept nogil:
     cdef Axis axis
-    axis.size, axis.out, axis.pool, axis.stride, axis.start = size, out, pool, stride, -before
+    axis.size, axis.out, axis.pool, axis.stride = size, out, pool, stride
+    axis.start, axis.after = -before, after
     return axis
 
 
@@ -35,7 +37,9 @@ cdef inline Py_ssize_t end_pixel(const Axis *axis, Py_ssize_t output) noexcept n
 cdef inline Py_ssize_t divisor(const Axis *axis, Py_ssize_t output,
                                bint include_pad) noexcept nogil:
     """The pixels that count in an average, along one axis."""
-    return axis.pool if include_pad else end_pixel(axis, output) - first_pixel(axis, output)
+    if include_pad:
+        return min(axis.pool, axis.size + axis.after - axis.start - output * axis.stride)
+    return end_pixel(axis, output) - first_pixel(axis, output)
 
 
 cdef bint are_twos(const Pooling *job) noexcept nogil:

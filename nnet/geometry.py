@@ -102,7 +102,58 @@ def conv_geometry(
     )
 
 
-def pool_geometry(img_h, img_w, pool_h, pool_w, stride_y, stride_x, padding_mode="centered"):
+def conv_transpose_geometry(
+    img_h,
+    img_w,
+    fil_h,
+    fil_w,
+    strides=(1, 1),
+    padding_mode="same",
+    output_padding=(0, 0),
+    dilation=(1, 1),
+):
+    """The `Geometry` of a transposed convolution: of the convolution whose gradient it is.
+
+    The images that go in are of the size of that convolution's output, and `out_h` and `out_w`
+    are the size of its images: of what comes out here. Along each axis, with
+    extent = dilation * (fil - 1) + 1 and n pixels in, there come out
+
+    - 'same': n * stride
+    - 'valid': (n - 1) * stride + max(extent, stride)
+    - 'full': (n - 1) * stride - extent + 2
+    - explicit padding: (n - 1) * stride + extent - before - after + output_padding
+
+    The first two are Keras's sizes, the last are PyTorch's. (Dumoulin and Visin 2016,
+    relationships 13 and 14.)
+
+    Parameters
+    ----------
+    img_h, img_w, fil_h, fil_w : int
+    strides, dilation, padding_mode
+        As for `conv_geometry`: padding is cut from the full output.
+    output_padding : int or (int, int)
+        Rows and columns to add at the end, fewer than the strides; for explicit padding only.
+
+    Raises
+    ------
+    ValueError
+        For values out of range, or padding that leaves nothing.
+    TypeError
+        For values of the wrong type.
+    """
+    return _conv_transpose_geometry(
+        as_pair((img_h, img_w), "image size"),
+        as_pair((fil_h, fil_w), "filter size"),
+        as_pair(strides, "strides"),
+        as_padding(padding_mode, PADDING_WORDS),
+        as_pair(output_padding, "output_padding", 0),
+        as_pair(dilation, "dilation"),
+    )
+
+
+def pool_geometry(
+    img_h, img_w, pool_h, pool_w, stride_y, stride_x, padding_mode="centered", ceil_mode=False
+):
     """The `Geometry` of a pooling.
 
     `padding_mode='centered'` is the default: out = size // stride, and windows
@@ -110,16 +161,22 @@ def pool_geometry(img_h, img_w, pool_h, pool_w, stride_y, stride_x, padding_mode
     `conv_geometry`. Every window covers at least one real pixel: padding must
     be smaller than the window.
 
+    `ceil_mode`, for explicit padding only, rounds the number of outputs up, but for
+    windows that would start in the padding at the end, or beyond it: as PyTorch does.
+
     Raises
     ------
     ValueError, TypeError
         As `conv_geometry` does.
     """
+    if ceil_mode is not True and ceil_mode is not False:
+        raise TypeError(f"ceil_mode is {ceil_mode!r}, expected True or False")
     return _pool_geometry(
         as_pair((img_h, img_w), "image size"),
         as_pair((pool_h, pool_w), "(pool_h, pool_w)"),
         as_pair((stride_y, stride_x), "(stride_y, stride_x)"),
         as_padding(padding_mode, ("centered", *PADDING_WORDS)),
+        ceil_mode,
     )
 
 
@@ -203,7 +260,47 @@ def _conv_geometry(img_size, fil_size, strides, padding_mode, border_mode, dilat
 
 
 @lru_cache(maxsize=1024)
-def _pool_geometry(img_size, pool_size, strides, padding_mode):
+def _conv_transpose_geometry(img_size, fil_size, strides, padding_mode, output_padding, dilation):
+    if isinstance(padding_mode, str) and output_padding != (0, 0):
+        raise ValueError(
+            f"output_padding is {output_padding}, expected 0 for padding_mode {padding_mode!r}: "
+            "it adds to explicit padding, such as padding_mode=1"
+        )
+    if output_padding[0] >= strides[0] or output_padding[1] >= strides[1]:
+        raise ValueError(
+            f"output_padding is {output_padding}, expected less than strides = {strides}"
+        )
+    pads, outs = [], []
+    for axis, (name, n, window, stride, extra, step) in enumerate(
+        zip(("height", "width"), img_size, fil_size, strides, output_padding, dilation)
+    ):
+        extent = step * (window - 1) + 1
+        if padding_mode == "same":
+            size = n * stride
+            before, after = _axis_pads("same", axis, size, window, stride, step)
+        else:
+            before, after = _axis_pads(padding_mode, axis, 0, window, stride, step)
+            size = (n - 1) * stride + extent - before - after + extra
+            if padding_mode == "valid":
+                size += max(stride - extent, 0)
+        if size < 1:
+            raise ValueError(
+                f"padding {(before, after)} leaves nothing of an output of {name} "
+                f"{size + before + after}"
+            )
+        _check_max(name, size + before + after, extent, "filter")
+        outs.append(size)
+        pads += [before, after]
+    return Geometry(*outs, *pads, *strides, *dilation)
+
+
+@lru_cache(maxsize=1024)
+def _pool_geometry(img_size, pool_size, strides, padding_mode, ceil_mode):
+    if ceil_mode and isinstance(padding_mode, str):
+        raise ValueError(
+            "ceil_mode is True, expected explicit padding such as padding_mode=0, got "
+            f"{padding_mode!r}"
+        )
     pads, outs = [], []
     for axis, (name, size, window, stride) in enumerate(
         zip(("height", "width"), img_size, pool_size, strides)
@@ -221,7 +318,7 @@ def _pool_geometry(img_size, pool_size, strides, padding_mode):
                 raise ValueError(
                     f"pooling padding {(before, after)} must be smaller than the window {window}"
                 )
-            out = _axis_out(name, size, before, after, window, stride, 1, "pool")
+            out = _axis_out(name, size, before, after, window, stride, 1, "pool", ceil_mode)
         outs.append(out)
         pads += [before, after]
     return Geometry(*outs, *pads, *strides)
@@ -241,17 +338,20 @@ def _axis_pads(padding_mode, axis, size, window, stride, dilation):
     return padding_mode[axis]
 
 
-def _axis_out(name, size, before, after, window, stride, dilation, kind):
+def _axis_out(name, size, before, after, window, stride, dilation, kind, ceil_mode=False):
     """Output size along one axis."""
     padded = size + before + after
     extent = dilation * (window - 1) + 1
     _check_max(name, padded, extent, kind)
-    if extent > padded:
+    out = (padded - extent + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode and (out - 1) * stride >= size + before:  # no window starts behind the image
+        out -= 1
+    if out < 1:
         raise ValueError(
             f"{kind} of {name} {window} spans {extent} pixels, larger than the padded image "
             f"of {name} {padded}"
         )
-    return (padded - extent) // stride + 1
+    return out
 
 
 def _check_max(name, padded, extent, kind):

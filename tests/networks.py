@@ -11,6 +11,7 @@ from nnet import (
     NeuralNetwork,
     Pool,
 )
+from nnet.layers.tree import numbered, walk
 
 
 def small_cnn(rng=0, n_classes=3, **options):
@@ -44,6 +45,11 @@ def stripes(n_imgs, rng, dtype=np.float32):
 
 def same(arrays, others):
     return len(arrays) == len(others) and all(map(np.array_equal, arrays, others))
+
+
+def walked(network):
+    """(name, layer) of all its layers, depth first."""
+    return list(walk(numbered(network.layers)))
 
 
 def check(errors):

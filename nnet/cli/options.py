@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 from nnet import num_threads
 from nnet.cli.errors import CliError
+from nnet.layers.arguments import as_path
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,6 +26,13 @@ def add_common(command):
 def limit_threads(args):
     """A context in which kernels use as many threads as --threads says."""
     return num_threads(args.threads) if args.threads else nullcontext()
+
+
+def path(text):
+    try:
+        return as_path(text, "path")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def integer(minimum):

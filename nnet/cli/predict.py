@@ -9,7 +9,7 @@ from nnet import NeuralNetwork
 from nnet.cli.checks import check_distinct
 from nnet.cli.errors import CliError, refusals
 from nnet.cli.images import as_model_images, warn_of_scale
-from nnet.cli.options import add_common, limit_threads
+from nnet.cli.options import add_common, limit_threads, path
 from nnet.files import datasets
 
 
@@ -21,9 +21,13 @@ def add_predict(commands):
         "one line for each image, with its label and one column for each class.",
         allow_abbrev=False,
     )
-    predict.add_argument("model", help="what nnet train wrote")
-    predict.add_argument("data", metavar="images.npz", help="images X, of the kind trained on")
-    predict.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    predict.add_argument("model", type=path, help="what nnet train wrote")
+    predict.add_argument(
+        "data", type=path, metavar="images.npz", help="images X, of the kind trained on"
+    )
+    predict.add_argument(
+        "-o", "--output", type=path, metavar="FILE", help="default: standard output"
+    )
     add_common(predict)
     predict.set_defaults(run=run_predict)
 

@@ -10,7 +10,7 @@ import nnet
 from nnet.cli.checks import check_distinct, check_writable, require
 from nnet.cli.errors import INTERRUPTED, refusals
 from nnet.cli.images import load_training_data
-from nnet.cli.options import add_common, integer, limit_threads, number
+from nnet.cli.options import add_common, integer, limit_threads, number, path
 from nnet.cli.watch import Watch
 from nnet.files import datasets
 from nnet.layers.spec import SYNTAX, complete, parse_layers
@@ -59,10 +59,18 @@ def add_train(commands):
     add(
         "data",
         nargs="?",
+        type=path,
         metavar="data.npz",
         help="images X and labels y; without: scikit-learn's digits",
     )
-    add("-o", "--output", default="model.safetensors", metavar="FILE", help="default: %(default)s")
+    add(
+        "-o",
+        "--output",
+        type=path,
+        default="model.safetensors",
+        metavar="FILE",
+        help="default: %(default)s",
+    )
     add("--layers", metavar="SPEC", help="see below")
     add("--epochs", type=integer(1), default=20, metavar="N", help="default: %(default)s")
     add("--batch-size", type=integer(1), default=32, metavar="N", help="default: %(default)s")

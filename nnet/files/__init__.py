@@ -1,6 +1,8 @@
 """Files that a network reads and writes.
 
-saving.py     networks as safetensors files
-datasets.py   digits, .npz files, the test split
-images.py     to_bc01
+saving.py       networks as safetensors files
+checkpoints.py  trainings likewise
+tensors.py      how such files are written and read
+datasets.py     digits, .npz files, the test split
+images.py       to_bc01
 """

@@ -13,34 +13,20 @@ layer 5. Everything in a file is checked before it is used; nothing is allocated
 that the file names.
 """
 
-import hashlib
 import json
-import os
-from operator import index
 
 import numpy as np
 
 import nnet.layers
-from nnet.layers.arguments import as_bool, as_int
+from nnet.files import tensors
+from nnet.layers.arguments import as_bool, as_int, as_path
 from nnet.layers.base import Layer
-from nnet.layers.loss import LossMixin
-from nnet.layers.tree import (
-    Trace,
-    check_arrays,
-    describe,
-    follow,
-    has_params,
-    is_own,
-    named_arrays,
-    numbered,
-    walk,
-)
-from nnet.training.data import bc01_shape
+from nnet.layers.tree import MAX_DEPTH, describe, is_own, named_arrays, numbered, walk
+from nnet.training.model import Model
+from nnet.training.setup import check_layers
 
-FORMAT = 1
-MAX_DEPTH = 64  # of layers in layers: copies of a network take half a dozen calls for each
+MAX_NESTING = 2 * MAX_DEPTH + 5  # of JSON: each layer is an object in a list; and its options
 MAX_LABELS = 2**26  # characters of all labels, each as long as the longest: so NumPy keeps them
-MAX_MESSAGE = 500  # characters: what is wrong may be as large as the file
 NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
 LAYERS = {
     name: value
@@ -51,9 +37,10 @@ LAYERS = {
 
 def save(model, path):
     """Write a `Model`, if `load` can read it."""
-    safetensors = _import_safetensors()
+    path = as_path(path, "path")
+    tensors.import_safetensors()
+    model.check()
     children = numbered(model.layers)
-    _check_depth(model.layers)
     layers = [_layer_to_json(name, layer) for name, layer in children.items()]
     classes = _classes_to_json(model.classes)
     description = {
@@ -64,50 +51,25 @@ def save(model, path):
         "signals": model.signals,
         "layers": layers,
     }
-    _plan(model.layers, model.input_shape, model.target_shape, model.classes, check_arrays)
-    _classes_from_json(json.loads(_dumps(classes)))
+    _classes_from_json(json.loads(tensors.dumps(classes)))
     arrays = named_arrays(children)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             prefix, _, attribute = name.rpartition(".")
             which = f"{describe(prefix, dict(walk(children))[prefix])}.{attribute}"
             raise ValueError(f"{which} has NaN or infinite values, expected finite ones")
-    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    content = {"format": FORMAT, "sha256": _digest(description, tensors), "network": description}
-    _replace(os.path.realpath(path), safetensors.numpy.save(tensors, {"nnet": _dumps(content)}))
+    tensors.write(path, "nnet", "network", description, arrays)
 
 
 def load(path):
-    """The layers of a file, and the attributes of their `Model`."""
-    safetensors = _import_safetensors()
-    with open(path, "rb"):
-        pass  # a missing or unreadable file is an OSError, as always
-    try:
-        file = safetensors.safe_open(path, framework="numpy")
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    with file:
-        content = (file.metadata() or {}).get("nnet")
-        if content is None:
-            raise ValueError(f"{path} is a safetensors file, but nnet did not save it")
-        try:
-            return _read(json.loads(content, parse_constant=_refuse_constant), file)
-        except KeyError as error:
-            raise ValueError(_complaint(path, f"no {error}")) from error
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise ValueError(_complaint(path, error)) from error
-
-
-def _complaint(path, error):
-    text = " ".join(str(error).split())
-    text = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
-    return f"{path} is damaged or was changed: {text}"
+    """The `Model` of a file."""
+    path = as_path(path, "path")
+    return tensors.read(path, "nnet", "a safetensors file, but nnet did not save it", _read)
 
 
 def _read(content, file):
-    """Layers and attributes; any of the errors that `load` knows for a file that makes no sense."""
-    if content["format"] != FORMAT:
-        raise ValueError(f"its format is {content['format']!r}, this version reads {FORMAT}")
+    """The Model; any of the errors that `load` knows for a file that makes no sense."""
+    _check_nesting(content)
     description = content["network"]
     if description["dtype"] not in ("float32", "float64"):
         raise ValueError(f"its dtype is {description['dtype']!r}, expected float32 or float64")
@@ -120,49 +82,36 @@ def _read(content, file):
         raise ValueError(
             f"its images have the shape {input_shape}, expected signals to have 2 axes"
         )
-    layers = [_layer_from_json(config) for config in _as_list(description["layers"])]
-    _check_depth(layers)
-    for _, layer in walk(numbered(layers)):
-        layer.dtype, layer.signals = dtype, signals
-
+    if classes is not None and target_shape:
+        raise ValueError(f"its targets have the shape {target_shape}, expected (), of labels")
+    layers = check_layers(map(_layer_from_json, _as_list(description["layers"])))
     expected = {}
 
     def collect(name, layer, shape):
         expected.update({f"{name}.{key}": s for key, s in layer.array_shapes(shape).items()})
 
-    _plan(layers, input_shape, target_shape, classes, collect)
-    tensors = _read_tensors(file, expected, dtype)
-    if _digest(description, tensors) != content["sha256"]:
-        raise ValueError("its checksum is wrong")
+    model = Model(layers, input_shape, dtype, classes, target_shape, signals, visit=collect)
+    arrays = _read_tensors(file, expected, dtype)
+    tensors.check(description, arrays, content)
     for name, layer in walk(numbered(layers)):
         keys = [*layer.param_names(), *layer.state_names()]
         if keys:
-            layer._set_arrays({key: tensors[f"{name}.{key}"] for key in keys})
-    return layers, {
-        "input_shape": input_shape,
-        "dtype": dtype,
-        "classes": classes,
-        "target_shape": target_shape,
-        "signals": signals,
-    }
+            layer._set_arrays({key: arrays[f"{name}.{key}"] for key in keys})
+    return model
 
 
-def _plan(layers, input_shape, target_shape, classes, visit):
-    """Follow an image's shape through the layers; refuse what is not a network for these targets.
-
-    Both directions come through here: what `load` would refuse is not saved.
-    """
-    if not layers or not isinstance(layers[-1], LossMixin) or not any(map(has_params, layers)):
-        raise ValueError(
-            "its layers put out nothing: they have no loss at the end, or no parameters"
-        )
-    shape = follow(numbered(layers), "", Trace(visit), (1, *bc01_shape(input_shape)))
-    expected = (target_shape or (1,)) if classes is None else (len(classes),)
-    if shape[1:] != expected:
-        raise ValueError(f"its layers put out {shape[1:]}, expected {expected}")
-    loss = layers[-1]
-    if loss.is_classifier != (classes is not None) or (classes is not None and target_shape):
-        raise ValueError(f"its last layer {type(loss).__name__} does not fit its targets")
+def _check_nesting(value):
+    """Refuse what is nested deeper than layers may be: those who read it next call themselves."""
+    level = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            item
+            for value in level
+            if isinstance(value, (dict, list))
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise ValueError(f"it is nested too deep, expected layers of at most {MAX_DEPTH} levels")
 
 
 def _read_tensors(file, expected, dtype):
@@ -191,12 +140,6 @@ def _layer_to_json(name, layer):
         return value
 
     return {"class": cls, **{key: convert(value) for key, value in layer.config().items()}}
-
-
-def _check_depth(layers):
-    depth = 1 + max((name.count(".") for name, _ in walk(numbered(layers))), default=0)
-    if depth > MAX_DEPTH:
-        raise ValueError(f"its layers are {depth} deep, expected at most {MAX_DEPTH}")
 
 
 def _layer_from_json(config):
@@ -260,48 +203,3 @@ def _classes_from_json(classes):
     if len(array) < 2 or not (array[:-1] < array[1:]).all():
         raise ValueError("its classes are not sorted, or fewer than 2")
     return array
-
-
-def _digest(description, tensors):
-    """A checksum of all that a file holds: it finds accidents, not forgeries."""
-    digest = hashlib.sha256(_dumps(description).encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape} ".encode())
-        digest.update(tensors[name])
-    return digest.hexdigest()
-
-
-def _dumps(value):
-    return json.dumps(value, sort_keys=True, allow_nan=False, default=index)
-
-
-def _refuse_constant(name):
-    raise ValueError(f"it has the number {name}")
-
-
-def _replace(path, data):
-    """Write a file whole or not at all."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path} is not a regular file, expected one to replace, or a new name")
-    partial = f"{path}.{os.urandom(4).hex()}.partial"
-    try:
-        with open(partial, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.exists(partial):
-            os.remove(partial)
-        raise
-
-
-def _import_safetensors():
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            "saving and loading networks needs the package safetensors: pip install 'nnet[train]'"
-        ) from error
-    return safetensors

@@ -2,12 +2,16 @@
 
 base.py         Layer, ParamMixin: what a layer is
 arguments.py    checks of options
-weighted.py     WeightedLayer, the ancestor of Conv and Linear
-windows.py      WindowMixin, what Conv and Pool share
-conv.py         Conv
-pool.py         Pool, GlobalAveragePool
+weighted.py     WeightedLayer, the ancestor of convolutions and Linear
+windows.py      WindowMixin, what convolutions and Pool share
+conv.py         Conv, DepthwiseConv
+conv_transpose.py  ConvTranspose
+separable.py    SeparableConv
+pool.py         Pool, GlobalAveragePool, GlobalMaxPool
+resampling.py   Pad, Upsample
 linear.py       Linear, Flatten
 activation.py   Activation
+dropout.py      Dropout
 standardize.py  Standardize
 norm.py         BatchNorm, GroupNorm
 loss.py         LossMixin, LogRegression, MeanSquaredError
@@ -22,11 +26,15 @@ spec.py         layers as one line of text
 from nnet.layers.activation import Activation
 from nnet.layers.base import Layer, ParamMixin
 from nnet.layers.containers import Parallel, Residual, Sequential
-from nnet.layers.conv import Conv
+from nnet.layers.conv import Conv, DepthwiseConv
+from nnet.layers.conv_transpose import ConvTranspose
+from nnet.layers.dropout import Dropout
 from nnet.layers.linear import Flatten, Linear
 from nnet.layers.loss import Compared, LogRegression, LossMixin, MeanSquaredError
 from nnet.layers.norm import BatchNorm, GroupNorm
-from nnet.layers.pool import GlobalAveragePool, Pool
+from nnet.layers.pool import GlobalAveragePool, GlobalMaxPool, Pool
+from nnet.layers.resampling import Pad, Upsample
+from nnet.layers.separable import SeparableConv
 from nnet.layers.standardize import Standardize
 
 __all__ = [
@@ -34,18 +42,25 @@ __all__ = [
     "BatchNorm",
     "Compared",
     "Conv",
+    "ConvTranspose",
+    "DepthwiseConv",
+    "Dropout",
     "Flatten",
     "GlobalAveragePool",
+    "GlobalMaxPool",
     "GroupNorm",
     "Layer",
     "Linear",
     "LogRegression",
     "LossMixin",
     "MeanSquaredError",
+    "Pad",
     "Parallel",
     "ParamMixin",
     "Pool",
     "Residual",
+    "SeparableConv",
     "Sequential",
     "Standardize",
+    "Upsample",
 ]

@@ -1,6 +1,7 @@
 """Checks of arguments: each returns the value in its one form, or says what was expected."""
 
 import math
+import os
 from contextlib import suppress
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,16 @@ def as_real(value, name, expected):
         raise ValueError(f"{name} is {value!r}, {expected}") from None
 
 
+def as_finite(value, name, above, expected):
+    """A float between `above` and infinity, both excluded."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}, {expected}")
+    number = as_real(value, name, expected)
+    if not above < number < math.inf:
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    return number
+
+
 def as_word(value, name, words):
     """One of some strings."""
     expected = " or ".join(map(repr, words)) if len(words) == 2 else f"one of {words}"
@@ -62,6 +73,17 @@ def as_word(value, name, words):
     if value not in words:
         raise ValueError(f"{name} is {value!r}, expected {expected}")
     return value
+
+
+def as_path(value, name):
+    """The name of a file, as a string."""
+    try:
+        path = os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, expected a string or a path") from None
+    if not path or "\0" in path:
+        raise ValueError(f"{name} is {value!r}, expected the name of a file")
+    return path
 
 
 def check_axes(input_shape, axes, advice=""):
@@ -102,8 +124,8 @@ class Option:
 class PairOption(Option):
     """A pair (y, x) of ints, or one int for both; for signals, which have no y, for x alone."""
 
-    def __init__(self):
-        super().__init__(as_pair)
+    def __init__(self, minimum=1):
+        super().__init__(as_pair, minimum)
 
     def __set__(self, layer, value):
         super().__set__(layer, value)
@@ -111,3 +133,30 @@ class PairOption(Option):
         numbers.pop(self.name, None)
         with suppress(TypeError):
             numbers[self.name] = index(value)
+
+
+class PassedOption:
+    """An option that layers inside of one have by the same name: it is theirs.
+
+    Parameters
+    ----------
+    keys : str
+        The attributes that hold these layers.
+    """
+
+    def __init__(self, *keys):
+        self.keys = keys
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, layer, owner):
+        return self if layer is None else getattr(vars(layer)[self.keys[0]], self.name)
+
+    def __set__(self, layer, value):
+        for key in self.keys:
+            setattr(vars(layer)[key], self.name, value)
+
+    def given(self, layer):
+        """The value as a constructor takes it."""
+        return vars(layer)[self.keys[0]].config()[self.name]

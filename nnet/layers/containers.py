@@ -1,5 +1,9 @@
-"""Layers of layers: Sequential, Residual and Parallel."""
+"""Layers of layers: Sequential, Residual and Parallel.
 
+They hold each other, up to `tree.MAX_DEPTH` levels deep.
+"""
+
+from reprlib import recursive_repr
 from typing import Any
 
 import numpy as np
@@ -98,6 +102,31 @@ class Container(Layer):
     def output_shape(self, input_shape):
         return self._trace(Trace(), "", input_shape)
 
+    @recursive_repr()
+    def __repr__(self):
+        try:
+            return super().__repr__()
+        except RecursionError:  # far deeper than any network takes
+            return f"{type(self).__name__}(...)"
+
+    # --- copies -------------------------------------------------------------------------
+
+    def __getstate__(self):
+        """First the layers inside, the deepest before all: each finds its own copied already.
+
+        From layer to layer, copies and pickles take a dozen of Python's calls for one level.
+        """
+        return {"_inside": layers_in(self.children)[::-1]} | super().__getstate__()
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        vars(self).pop("_inside", None)
+
+    def _copied_attributes(self, memo):
+        copies = super()._copied_attributes(memo)
+        copies.pop("_inside", None)
+        return copies
+
 
 class Sequential(Container):
     """Layers one after the other. Without any, the output is the input.
@@ -170,7 +199,7 @@ class Residual(Container):
         if f_shape != x_shape:
             raise ValueError(
                 f"{describe(name, self)} adds {f_shape[1:]} and {x_shape[1:]} for each image, "
-                "expected one shape: a shortcut may change that of its input"
+                "expected one shape: give shortcut=[Conv(...)] that changes that of its input"
             )
         return f_shape
 

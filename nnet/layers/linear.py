@@ -54,14 +54,18 @@ class Linear(WeightedLayer):
 
     def bprop(self, output_grad):
         input = self._kept
+        if self._learns():
+            self._param_grads(input, output_grad)
+        if not self.need_input_grad:
+            return None
+        return matmul(output_grad, self.W.T, self._scratch(input.shape, self.W.dtype))
+
+    def _param_grads(self, input, output_grad):
         matmul(input.T, output_grad, self.W_grad, divisor=max(len(input), 1))
         if self.use_bias:
             many = len(output_grad) > MAX_TERMS
             np.add.reduce(output_grad, axis=0, dtype=float if many else None, out=self.b_grad)
             self.b_grad /= max(len(input), 1)
-        if not self.need_input_grad:
-            return None
-        return matmul(output_grad, self.W.T, self._scratch(input.shape, self.W.dtype))
 
     def output_shape(self, input_shape):
         advice = (

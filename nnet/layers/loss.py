@@ -20,14 +20,30 @@ class Compared(NamedTuple):
     n_right: int | None = None  # for how many the largest prediction is that of the target
 
 
-def sums_of(compared, target, is_classifier):
-    """(sum of the losses, how many predictions are right): of values, none is."""
-    if compared.loss_sum is not None:
-        return compared.loss_sum, compared.n_right
-    n_right = 0
-    if is_classifier:
-        n_right = int(np.count_nonzero(np.argmax(compared.predictions, axis=1) == target))
-    return float(np.add.reduce(compared.losses)), n_right
+class Totals(NamedTuple):
+    """Sums over a batch, in which an image of weight 2 counts as two."""
+
+    loss: float
+    error: float
+    weight: float
+
+
+def totals(loss, compared, input, target, weights=None, with_error=True):
+    """The Totals of what a loss found in one pass."""
+    if weights is None and compared.loss_sum is not None:
+        n_imgs = len(target)
+        return Totals(compared.loss_sum, float(n_imgs - compared.n_right), float(n_imgs))
+    losses, error = compared.losses, 0.0
+    if weights is not None and type(loss).compare is LossMixin.compare:
+        losses = loss.image_losses(input, target)
+    if with_error:
+        error = weighted_sum(loss.errors(compared.predictions, target), weights)
+    weight = float(len(target) if weights is None else np.add.reduce(weights))
+    return Totals(weighted_sum(losses, weights), error, weight)
+
+
+def weighted_sum(values, weights):
+    return float(np.add.reduce(values if weights is None else weights * values))
 
 
 class LossMixin(ABC):
@@ -58,14 +74,73 @@ class LossMixin(ABC):
 
     @abstractmethod
     def loss(self, input, target):
-        """The mean loss over the batch."""
+        """The mean loss over the batch.
+
+        Parameters
+        ----------
+        input : array (n_imgs, ...) of the network's dtype
+            The scores.
+        target : intp array (n_imgs,) of class indices, or array like `input` of values
+            Its memory may serve the next batch again.
+
+        Returns
+        -------
+        float
+        """
 
     @abstractmethod
     def input_grad(self, input, target):
-        """The gradient of each image's loss by its scores: per image, undivided."""
+        """The gradient of each image's loss by its scores: per image, undivided.
+
+        Parameters
+        ----------
+        input, target : as for `loss`
+
+        Returns
+        -------
+        array of the shape and dtype of `input`
+        """
+
+    def image_losses(self, input, target):
+        """The loss of each image, array (n_imgs,): one call for each, where `loss` is all there is.
+
+        Parameters
+        ----------
+        input, target : as for `loss`
+        """
+        each = [slice(i, i + 1) for i in range(len(input))]
+        return np.array([self.loss(input[i], target[i]) for i in each], float)
+
+    def decide(self, predictions):
+        """What `predict` makes of them: the index of the largest, or the values themselves."""
+        return predictions.argmax(axis=1) if self.is_classifier else predictions
+
+    def errors(self, predictions, target):
+        """The error of each image, float64 array (n_imgs,): which labels are wrong, mean squares.
+
+        Parameters
+        ----------
+        predictions : array (n_imgs, ...), from `fprop`
+        target : as for `loss`; class indices may be -1, which is always wrong
+        """
+        if self.is_classifier:
+            errors = np.asarray(self.decide(predictions) != target, float)
+        else:
+            errors = np.square(predictions - target)
+        return np.mean(errors.reshape(len(target), -1), axis=1, dtype=float)
 
     def compare(self, input, target):
-        """Predictions, the loss of each image and its gradient: a `Compared`."""
+        """Predictions, the loss of each image and its gradient, in one pass: training calls this.
+
+        Parameters
+        ----------
+        input, target : as for `loss`
+
+        Returns
+        -------
+        Compared
+            Here `losses` repeats the mean, which is all that `loss` tells.
+        """
         losses = np.full(len(input), self.loss(input, target), float)
         return Compared(self.fprop(input), losses, self.input_grad(input, target))
 

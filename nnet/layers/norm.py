@@ -3,9 +3,8 @@
 import numpy as np
 
 from nnet._dense import batch_norm, bprop_batch_norm, bprop_group_norm, group_norm
-from nnet.layers.arguments import Option, as_count, as_float, check_axes
+from nnet.layers.arguments import Option, as_count, as_finite, as_float, check_axes
 from nnet.layers.base import Layer, ParamMixin
-from nnet.layers.standardize import as_finite
 from nnet.layers.weighted import as_given
 
 FLOAT64 = np.dtype(np.float64)

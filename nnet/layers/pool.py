@@ -1,4 +1,4 @@
-"""Pool and GlobalAveragePool: summaries of neighbouring pixels."""
+"""Pool, GlobalAveragePool and GlobalMaxPool: summaries of neighbouring pixels."""
 
 from typing import Any
 
@@ -30,6 +30,9 @@ class Pool(WindowMixin, Layer):
     count_include_pad : bool
         Whether an average divides by the window's size or by the number of its
         real pixels. For averages only.
+    ceil_mode : bool
+        With explicit padding, whether a last window may hang over the edge, as PyTorch has it:
+        the output's size is rounded up. What is beyond the padding is not counted.
     """
 
     _WINDOW = "pool_shape"
@@ -38,6 +41,7 @@ class Pool(WindowMixin, Layer):
     mode = Option(as_word, ("max", "avg"))
     padding_mode = Option(as_padding_mode, ("centered", *PADDING_WORDS))
     count_include_pad = Option(as_bool)
+    ceil_mode = Option(as_bool)
 
     def __init__(
         self,
@@ -46,29 +50,37 @@ class Pool(WindowMixin, Layer):
         mode="max",
         padding_mode="centered",
         count_include_pad=False,
+        ceil_mode=False,
     ):
         self.pool_shape = pool_shape
         self.strides = strides
         self.mode = mode
         self.padding_mode = padding_mode
         self.count_include_pad = count_include_pad
-        self._check_mode()
+        self.ceil_mode = ceil_mode
+        self._check_options()
 
-    def _check_mode(self):
+    def _check_options(self):
         if self.mode == "max" and self.count_include_pad:
             raise ValueError("count_include_pad is True, expected False for mode 'max'")
+        if self.ceil_mode and isinstance(self.padding_mode, str):
+            raise ValueError(
+                "ceil_mode is True, expected explicit padding such as padding_mode=0, got "
+                f"{self.padding_mode!r}"
+            )
 
     def _setup(self, input_shape, rng):
         self.output_shape(input_shape)
 
     def _find_geometry(self):
-        return *self._window("pool_shape"), *self._window("strides"), self._pads()
+        sizes = *self._window("pool_shape"), *self._window("strides")
+        return *sizes, self._pads(), self.ceil_mode
 
     def fprop(self, input):
         output, switches = self._output(input), None
         if self.mode == "max":
             switches = self._switches(output.shape)
-        *sizes, padding_mode = self._geometry()
+        *sizes, padding_mode, ceil_mode = self._geometry()
         pool_bc01(
             input,
             output,
@@ -77,6 +89,7 @@ class Pool(WindowMixin, Layer):
             mode=self.mode,
             padding_mode=padding_mode,
             count_include_pad=self.count_include_pad,
+            ceil_mode=ceil_mode,
         )
         if self.training:
             self._kept = input.shape, output, switches
@@ -85,7 +98,7 @@ class Pool(WindowMixin, Layer):
     def bprop(self, output_grad):
         input_shape, _, switches = self._kept
         imgs_grad = self._scratch(input_shape, output_grad.dtype)
-        *sizes, padding_mode = self._geometry()
+        *sizes, padding_mode, ceil_mode = self._geometry()
         return bprop_pool_bc01(
             output_grad,
             switches,
@@ -94,6 +107,7 @@ class Pool(WindowMixin, Layer):
             mode=self.mode,
             padding_mode=padding_mode,
             count_include_pad=self.count_include_pad,
+            ceil_mode=ceil_mode,
         )
 
     def bprop_relu(self, output_grad):
@@ -103,7 +117,7 @@ class Pool(WindowMixin, Layer):
         return self.bprop(bprop_relu(output, output_grad, masked))
 
     def output_shape(self, input_shape):
-        self._check_mode()
+        self._check_options()
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
         where = pool_geometry(*input_shape[2:], *self._geometry())
         return *input_shape[:2], where.out_h, where.out_w
@@ -118,30 +132,47 @@ class Pool(WindowMixin, Layer):
 
 INTP, UINT8 = np.dtype(np.intp), np.dtype(np.uint8)
 
-# With a window of the image's size:
-WHOLE: dict[str, Any] = {"mode": "avg", "padding_mode": "valid"}
 
+class GlobalPool(Layer):
+    """A summary of each channel: (n_imgs, n_channels, img_h, img_w) -> (n_imgs, n_channels)."""
 
-class GlobalAveragePool(Layer):
-    """The average of each channel: (n_imgs, n_channels, img_h, img_w) -> (n_imgs, n_channels)."""
+    _WHOLE: dict[str, Any]  # how to pool windows of the image's size
 
     def _setup(self, input_shape, rng):
         self.output_shape(input_shape)
 
     def fprop(self, input):
-        if self.training:
-            self._kept = input.shape
         output, size = self._output(input), input.shape[2:]
-        pool_bc01(input, output[:, :, None, None], None, *size, *size, **WHOLE)
+        switches = None
+        if self._WHOLE["mode"] == "max":
+            switches = self._array("switches", (*output.shape, 1, 1, 2), INTP)
+        pool_bc01(input, output[:, :, None, None], switches, *size, *size, **self._WHOLE)
+        if self.training:
+            self._kept = input.shape, switches
         return output
 
     def bprop(self, output_grad):
-        input_shape = self._kept
+        input_shape, switches = self._kept
         imgs_grad = self._scratch(input_shape, output_grad.dtype)
         size = input_shape[2:]
         output_grad = output_grad[:, :, None, None]
-        return bprop_pool_bc01(output_grad, None, imgs_grad, *size, *size, **WHOLE)
+        return bprop_pool_bc01(output_grad, switches, imgs_grad, *size, *size, **self._WHOLE)
 
     def output_shape(self, input_shape):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
         return tuple(input_shape[:2])
+
+
+class GlobalAveragePool(GlobalPool):
+    """The average of each channel: (n_imgs, n_channels, img_h, img_w) -> (n_imgs, n_channels)."""
+
+    _WHOLE = {"mode": "avg", "padding_mode": "valid"}
+
+
+class GlobalMaxPool(GlobalPool):
+    """The maximum of each channel: (n_imgs, n_channels, img_h, img_w) -> (n_imgs, n_channels).
+
+    The gradient goes to the first of equal maxima, as PyTorch's AdaptiveMaxPool2d(1) has it.
+    """
+
+    _WHOLE = {"mode": "max", "padding_mode": "valid"}

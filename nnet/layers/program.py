@@ -81,27 +81,23 @@ class Custom:
         self.need_input_grad = need_input_grad
 
     def fprop(self, input):
-        n_imgs = len(input)
-        try:
-            output = self.layer.fprop(input.astype(self.dtype, copy=False))
-        except TypeError:
-            if self.dtype == np.float64:
-                raise
-            output = self.layer.fprop(input.astype(np.float64))
-            self.dtype = np.dtype(np.float64)
-        return self.conform(output, (n_imgs, *self.output_shape), "fprop")
+        output, self.dtype = self.call(self.layer.fprop, input, copy=False)
+        return self.conform(output, (len(input), *self.output_shape), "fprop")
 
     def bprop(self, output_grad):
-        n_imgs = len(output_grad)
+        grad, _ = self.call(self.layer.bprop, output_grad, copy=True)  # it may write to the copy
+        if self.need_input_grad:
+            return self.conform(grad, (len(output_grad), *self.input_shape), "bprop")
+        return None
+
+    def call(self, method, array, copy):
+        """What a method returns, and the dtype that it has taken the array in."""
         try:
-            grad = self.layer.bprop(np.array(output_grad, self.dtype))  # a copy to write to
+            return method(array.astype(self.dtype, copy=copy)), self.dtype
         except TypeError:
             if self.dtype == np.float64:
                 raise
-            grad = self.layer.bprop(np.array(output_grad, np.float64))
-        if self.need_input_grad:
-            return self.conform(grad, (n_imgs, *self.input_shape), "bprop")
-        return None
+            return method(array.astype(np.float64)), np.dtype(np.float64)
 
     def conform(self, array, shape, method):
         """What a method has returned, in the network's dtype; refused if of a wrong shape."""

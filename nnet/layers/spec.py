@@ -2,35 +2,71 @@
 
 import math
 import re
+import textwrap
+from typing import Any
 
-from nnet.geometry import PADDING_WORDS
+from nnet.geometry import BORDER_MODES, PADDING_WORDS
 from nnet.layers import (
     Activation,
     BatchNorm,
     Conv,
+    ConvTranspose,
+    DepthwiseConv,
+    Dropout,
     Flatten,
     GlobalAveragePool,
+    GlobalMaxPool,
     Linear,
     LogRegression,
+    Pad,
     Pool,
+    SeparableConv,
+    Upsample,
 )
 from nnet.layers.activation import FUNCTIONS
+from nnet.layers.tree import Trace
 
 SYNTAX = f"""\
   conv16-3x3   16 filters of 3x3 pixels; may be followed by -s2 (stride 2),
                -d2 (dilation 2), -g4 (4 groups), and -same (the default: zeros
-               around the image keep its size), -valid (none) or -full
+               around the image keep its size), -valid (none), -full or -p1
+               (1 on each side)
+  dw3x3        filters of 3x3 for each channel by itself; -m2: 2 for each;
+               otherwise like conv16-3x3, but without -g
+  sep16-3x3    dw3x3 without bias, then conv16-1x1; options like dw3x3
+  convt16-3x3  transposed: -s2 doubles the size; otherwise like conv16-3x3, and
+               -o1 (output padding) after -p1
   pool2        maximum of 2x2 pixels, stride 2; pool3-s2: of 3x3, stride 2;
-               may be followed by -same, -valid or -full
+               may be followed by -same, -valid, -full or -p1, and -ceil after -p1
   avgpool2     average of 2x2 pixels, otherwise like pool2
-  gap          average of each whole channel
+  gap gmp      average or maximum of each whole channel
   bn           batch normalisation, best between conv or linear and relu
+  pad1         a border of 1 pixel: zeros, or -nearest, -reflect or -wrap
+  up2          twice the size: pixels repeated, or -bilinear
+  dropout0.5   leave out half of the values in training; -channels: of the channels
   linear64     64 outputs, each of which sees every input
-  {" ".join(FUNCTIONS)}
+{textwrap.fill(" ".join(FUNCTIONS), 78, initial_indent="  ", subsequent_indent="  ")}
 Sizes are HEIGHTxWIDTH, or one number for both: conv16-3, pool1x2, -s2x1."""
 
 SIZE = re.compile("([0-9]{1,9})(?:x([0-9]{1,9}))?")
-OPTION_NAMES = {"s": "strides", "d": "dilation", "g": "groups"}
+PIECES = (
+    "conv16-3x3, pool2, avgpool2, gap, gmp, bn, linear64, dw3x3, sep16-3x3, convt16-3x3, pad1, "
+    f"up2, dropout0.5 or one of {', '.join(FUNCTIONS)}"
+)
+
+# What options set: a letter is followed by a size, or for those in COUNTS by one number.
+LETTERS = {
+    "s": "strides",
+    "d": "dilation",
+    "g": "groups",
+    "m": "depth_multiplier",
+    "p": "padding_mode",
+    "o": "output_padding",
+}
+PLAIN = {"gap": GlobalAveragePool, "gmp": GlobalMaxPool, "bn": BatchNorm}
+COUNTS = {"g": "a number of groups", "m": "a number of filters for each channel"}
+PADDINGS = {word: ("padding_mode", word) for word in PADDING_WORDS}
+BORDERS = {word: ("border_mode", word) for word in BORDER_MODES}
 
 
 def parse_layers(spec, weight_decay=0.0):
@@ -97,8 +133,7 @@ def complete(named_layers, image_shape, n_classes, weight_decay=0.0):
             layers.append(Flatten())
             shape = layers[-1].output_shape(shape)
         try:
-            shapes = layer.array_shapes(shape)
-            n_params += sum(math.prod(shapes[name]) for name in layer.param_names())
+            n_params += count_params(layer, shape)
             shape = layer.output_shape(shape)
         except ValueError as error:
             raise ValueError(f"layer {piece!r} after {before}: {error}") from error
@@ -107,51 +142,102 @@ def complete(named_layers, image_shape, n_classes, weight_decay=0.0):
     return [*layers, LogRegression()], n_params
 
 
+def count_params(layer, input_shape):
+    """How many parameters a layer, and those inside of it, will have."""
+    if layer.children:
+        counts = []
+        Trace(lambda _, inner, shape: counts.append(count_params(inner, shape)))(
+            "", layer, input_shape
+        )
+        return sum(counts)
+    shapes = layer.array_shapes(input_shape)
+    return sum(math.prod(shapes[name]) for name in layer.param_names())
+
+
+# --- pieces -------------------------------------------------------------------------------
+
+
 def _parse_piece(piece, weight_decay):
     if piece in FUNCTIONS:
         return Activation(piece)
-    if piece == "gap":
-        return GlobalAveragePool()
-    if piece == "bn":
-        return BatchNorm()
     word, *options = piece.split("-")
-    name = word.rstrip("0123456789x")
-    size = word[len(name) :]
-    if name == "conv":
-        n_feats = _count(size, "a number of filters, as in conv16-3x3")
-        if not options or not SIZE.fullmatch(options[0]):
-            raise ValueError("expected the size of its filters, as in conv16-3x3")
-        return Conv(
-            n_feats,
-            _size(options[0], "filters"),
-            weight_decay=weight_decay,
-            **_parse_options(options[1:], "sdg"),
-        )
-    if name in ("pool", "avgpool"):
-        window = _size(size, f"a size, as in {name}2 or {name}2x2")
-        options = {"strides": window, **_parse_options(options, "s")}
-        return Pool(window, mode="avg" if name == "avgpool" else "max", **options)
+    match = re.fullmatch("([a-z]+)([0-9x.]*)", word)
+    name, size = match.groups() if match else ("", "")
+    if piece in PLAIN:
+        return PLAIN[piece]()
     if name == "linear" and not options:
         return Linear(
             _count(size, "a number of outputs, as in linear64"), weight_decay=weight_decay
         )
-    raise ValueError(
-        f"expected conv16-3x3, pool2, avgpool2, gap, bn, linear64 or one of {', '.join(FUNCTIONS)}"
-    )
+    if name in MAKERS:
+        make, *arguments = MAKERS[name]
+        return make(name, size, options, weight_decay, *arguments)
+    raise ValueError(f"expected {PIECES}")
 
 
-def _parse_options(options, letters):
+def _filters(name, size, options, weight_decay, layer, letters):
+    """Layers with a number of features."""
+    n_feats = _count(size, f"a number of filters, as in {name}16-3x3")
+    if not options or not SIZE.fullmatch(options[0]):
+        raise ValueError(f"expected the size of its filters, as in {name}16-3x3")
+    arguments = _parse_options(options[1:], letters, PADDINGS)
+    return layer(n_feats, _size(options[0], "filters"), weight_decay=weight_decay, **arguments)
+
+
+def _depthwise(name, size, options, weight_decay):
+    window = _size(size, "the size of its filters, as in dw3x3")
+    arguments = _parse_options(options, "sdmp", PADDINGS)
+    return DepthwiseConv(window, weight_decay=weight_decay, **arguments)
+
+
+def _pool(name, size, options, weight_decay, mode):
+    window = _size(size, f"a size, as in {name}2 or {name}2x2")
+    arguments = _parse_options(options, "sp", PADDINGS | {"ceil": ("ceil_mode", True)})
+    return Pool(window, mode=mode, **{"strides": window, **arguments})
+
+
+def _pad(name, size, options, weight_decay):
+    return Pad(_size(size, "a size, as in pad1 or pad1x2"), **_parse_options(options, "", BORDERS))
+
+
+def _upsample(name, size, options, weight_decay):
+    words = {word: ("mode", word) for word in ("nearest", "bilinear")}
+    factor = _size(size, "a factor, as in up2 or up2x1")
+    return Upsample(factor, **_parse_options(options, "", words))
+
+
+def _dropout(name, size, options, weight_decay):
+    if not re.fullmatch(r"[0-9]{0,9}\.?[0-9]{1,9}", size):
+        raise ValueError("expected a rate, as in dropout0.5")
+    arguments = _parse_options(options, "", {"channels": ("channels", True)})
+    return Dropout(float(size), **arguments)
+
+
+MAKERS: dict[str, tuple[Any, ...]] = {
+    "conv": (_filters, Conv, "sdgp"),
+    "convt": (_filters, ConvTranspose, "sdgpo"),
+    "sep": (_filters, SeparableConv, "sdmp"),
+    "dw": (_depthwise,),
+    "pool": (_pool, "max"),
+    "avgpool": (_pool, "avg"),
+    "pad": (_pad,),
+    "up": (_upsample,),
+    "dropout": (_dropout,),
+}
+
+
+def _parse_options(options, letters, words):
     """Keyword arguments from pieces such as 's2' and 'valid'."""
     arguments = {}
     for option in options:
         letter, size = option[:1], option[1:]
-        if option in PADDING_WORDS:
-            name, value = "padding_mode", option
+        if option in words:
+            name, value = words[option]
         elif letter and letter in letters and SIZE.fullmatch(size):
-            name = OPTION_NAMES[letter]
-            value = _count(size, "a number of groups") if letter == "g" else _size(size, "a size")
+            name = LETTERS[letter]
+            value = _count(size, COUNTS[letter]) if letter in COUNTS else _size(size, "a size")
         else:
-            known = [f"-{letter}2" for letter in letters] + [f"-{word}" for word in PADDING_WORDS]
+            known = [f"-{letter}2" for letter in letters] + [f"-{word}" for word in words]
             raise ValueError(f"unknown option '-{option}', expected one of {', '.join(known)}")
         if name in arguments:
             raise ValueError(f"option '-{option}' sets {name} for a second time")

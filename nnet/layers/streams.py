@@ -38,13 +38,16 @@ class Streams:
             return np.random.RandomState(np.random.MT19937(sequence))
         return np.random.default_rng(sequence)
 
-    def of_layers(self, layers, purpose):
-        """A function for each of the layers, depth first: it makes the layer's stream."""
+    def of_layers(self, layers, *purpose):
+        """A function for each of the layers, depth first: it makes the layer's stream.
+
+        `purpose` are strings and numbers, for streams of their own.
+        """
         counts: dict[str, int] = {}
         for layer in layers:
             name = type(layer).__name__
             number = counts[name] = counts.get(name, -1) + 1
-            yield lambda name=name, number=number: self.named(purpose, name, number)
+            yield lambda name=name, number=number: self.named(*purpose, name, number)
 
 
 def as_generator(rng):

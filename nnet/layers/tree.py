@@ -5,6 +5,8 @@ import numpy as np
 from nnet.layers.base import Layer, ParamMixin
 from nnet.layers.loss import LossMixin
 
+MAX_DEPTH = 100  # levels of layers: shapes pass each in 5 of the 1,000 calls that Python nests
+
 
 def is_own(layer):
     """Whether it is of nnet's own classes, not of a class of the user's."""
@@ -16,11 +18,17 @@ def numbered(layers):
     return {str(i): layer for i, layer in enumerate(layers)}
 
 
-def walk(children, prefix=""):
-    """(name, layer) of all layers, depth first: "5", "5.0", "5.shortcut", "5.shortcut.0"."""
-    for key, layer in children.items():
-        yield prefix + key, layer
-        yield from walk(layer.children, f"{prefix}{key}.")
+def walk(children):
+    """(name, layer) of all layers, depth first: "5", "5.0", "5.shortcut", "5.shortcut.0".
+
+    What is inside of a layer is asked for with the next pair: it may be checked before.
+    """
+    waiting = [*children.items()][::-1]
+    while waiting:
+        name, layer = waiting.pop()
+        check_depth(name, layer)
+        yield name, layer
+        waiting += [(inner_name(name, key), each) for key, each in layer.children.items()][::-1]
 
 
 def layers_in(children):
@@ -33,6 +41,20 @@ def describe(name, layer):
     return f"layer {name} ({type(layer).__name__})" if name else type(layer).__name__
 
 
+def inner_name(name, key):
+    """That of a layer inside of the named one."""
+    return f"{name}.{key}" if name else key
+
+
+def check_depth(name, layer):
+    """Refuse a layer inside of too many others."""
+    depth = 1 + name.count(".")
+    if depth > MAX_DEPTH:
+        raise ValueError(
+            f"{describe(name, layer)} is {depth} levels deep, expected at most {MAX_DEPTH}"
+        )
+
+
 def check_inside(layer, name, seen):
     """Refuse what is no layer, a loss, or an object twice among the layers inside of one.
 
@@ -43,29 +65,26 @@ def check_inside(layer, name, seen):
     seen : dict of int to str
         The names of all layers so far, by their ids.
     """
-    if seen.setdefault(id(layer), name) != name:
-        raise ValueError(
-            f"layers has the same object twice: {describe(name, layer)} is also "
-            f"layer {seen[id(layer)]}, expected one object per layer"
-        )
-    children = layer.children
-    if not isinstance(children, dict):
-        raise TypeError(
-            f"{describe(name, layer)}.children is {children!r}, expected a dict of layers by name"
-        )
-    for key, child in children.items():
-        if not isinstance(key, str) or not isinstance(child, Layer):
-            raise TypeError(
-                f"{describe(name, layer)} has {child!r} inside by the name {key!r}, expected an "
-                "instance of Layer by a string"
-            )
-        inner = f"{name}.{key}" if name else key
-        if isinstance(child, LossMixin):
+    for inner, each in walk({name: layer}):
+        if seen.setdefault(id(each), inner) != inner:
             raise ValueError(
-                f"{describe(inner, child)} is inside of another layer, expected a loss to be the "
-                "last layer of a network, and nowhere else"
+                f"layers has the same object twice: {describe(inner, each)} is also "
+                f"layer {seen[id(each)]}, expected one object per layer"
             )
-        check_inside(child, inner, seen)
+        children, which = each.children, describe(inner, each)
+        if not isinstance(children, dict):
+            raise TypeError(f"{which}.children is {children!r}, expected a dict of layers by name")
+        for key, child in children.items():
+            if not isinstance(key, str) or not isinstance(child, Layer):
+                raise TypeError(
+                    f"{which} has {child!r} inside by the name {key!r}, expected an instance of "
+                    "Layer by a string"
+                )
+            if isinstance(child, LossMixin):
+                raise ValueError(
+                    f"{describe(inner_name(inner, key), child)} is inside of another layer, "
+                    "expected a loss to be the last layer of a network, and nowhere else"
+                )
 
 
 def held(layers):
@@ -110,7 +129,7 @@ def is_listed(layer):
 
 def has_params(layer):
     """Whether it, or a layer inside of it, has parameters."""
-    return isinstance(layer, ParamMixin) or any(map(has_params, layer.children.values()))
+    return any(isinstance(each, ParamMixin) for _, each in walk({"": layer}))
 
 
 def learns(layer):
@@ -194,6 +213,7 @@ class Trace:
 
     def __call__(self, name, layer, input_shape):
         """The shape of the layer's output. Errors name the layer."""
+        check_depth(name, layer)
         if layer._is_container:
             shape = layer._trace(self, name, input_shape)
         else:

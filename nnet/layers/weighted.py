@@ -1,4 +1,4 @@
-"""WeightedLayer: the common half of Conv and Linear."""
+"""WeightedLayer: the common half of convolutions and Linear."""
 
 import math
 from abc import abstractmethod
@@ -73,6 +73,10 @@ class WeightedLayer(Layer, ParamMixin):
         np.multiply(self.W, self.weight_decay, out=W_inc)
         W_inc += W_grad
         return [W_inc, *b_grad]
+
+    def _learns(self):
+        """Whether anybody reads the gradients of its parameters: not if it is frozen."""
+        return self.trainable if self._work is None else self._work.trainable
 
     def _bias_grad(self):
         return self.b_grad if self.use_bias else None

@@ -13,11 +13,16 @@ the compiled kernels check everything.
 
 `conv_matrix` writes a convolution as one dense matrix, and im2col.py as one
 matrix product per group: `conv_bc01_im2col`, `bprop_conv_bc01_im2col`.
+resampling.py has layers that make images larger: `conv_transpose_bc01`,
+`pad_bc01`, `upsample_bc01`; activations.py has `activation`.
 The first steps, in one dimension and with a single channel, are in
 one_d.py: `conv_1d`, `input_1d_grads`, `param_1d_grads` and so on. Batch and group
-normalisation are in norm.py.
+normalisation are in norm.py; affine.py has `warp`, what augmentations that move pixels
+come to.
 """
 
+from nnet.reference.activations import activation
+from nnet.reference.affine import warp
 from nnet.reference.im2col import bprop_conv_bc01_im2col, conv_bc01_im2col
 from nnet.reference.loops import (
     border_index,
@@ -42,15 +47,25 @@ from nnet.reference.one_d import (
     param_2d_grads,
     param_2d_grads_batch,
 )
+from nnet.reference.resampling import (
+    bprop_pad_bc01,
+    bprop_upsample_bc01,
+    conv_transpose_bc01,
+    pad_bc01,
+    upsample_bc01,
+)
 
 __all__ = [
+    "activation",
     "batch_norm",
     "border_index",
     "bprop_batch_norm",
     "bprop_conv_bc01",
     "bprop_conv_bc01_im2col",
     "bprop_group_norm",
+    "bprop_pad_bc01",
     "bprop_pool_bc01",
+    "bprop_upsample_bc01",
     "conv_1d",
     "conv_1d_batch",
     "conv_2d",
@@ -58,14 +73,18 @@ __all__ = [
     "conv_bc01",
     "conv_bc01_im2col",
     "conv_matrix",
+    "conv_transpose_bc01",
     "group_norm",
     "input_1d_grads",
     "input_1d_grads_batch",
     "input_2d_grads",
     "input_2d_grads_batch",
+    "pad_bc01",
     "param_1d_grads",
     "param_1d_grads_batch",
     "param_2d_grads",
     "param_2d_grads_batch",
     "pool_bc01",
+    "upsample_bc01",
+    "warp",
 ]

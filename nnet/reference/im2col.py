@@ -67,6 +67,7 @@ def bprop_conv_bc01_im2col(
     dilation=(1, 1),
     groups=1,
     need_imgs_grad=True,
+    need_filters_grad=True,
     bias_grad=None,  # (n_feats,) OUT
 ):
     """`bprop_conv_bc01` as two matrix products.
@@ -76,28 +77,31 @@ def bprop_conv_bc01_im2col(
     adds up to images again. Arguments, results and errors are those of
     `bprop_conv_bc01`.
     """
+    imgs = imgs_grad if imgs is None and not need_filters_grad else imgs  # only its shape counts
     geometry = conv_setup(imgs, filters, groups, strides, padding_mode, border_mode, dilation)
     n_imgs, n_channels = imgs.shape[:2]
     group_channels, n_feats, fil_h, fil_w = filters.shape
     shape = (n_imgs, n_feats, geometry.out_h, geometry.out_w)
     check_shape(convout_grad, "convout_grad", shape)
     imgs_grad, filters_grad, bias_grad = grad_arrays(
-        imgs, filters, imgs_grad, filters_grad, bias_grad, need_imgs_grad
+        imgs, filters, imgs_grad, filters_grad, bias_grad, need_imgs_grad, need_filters_grad
     )
     windows = _windows(imgs, geometry, (fil_h, fil_w), border_mode)
     windows_grad = np.empty(windows.shape, imgs.dtype)
 
     for channels, feats in _group_slices(n_channels, n_feats, groups):
         out_grad = _rows(convout_grad[:, feats].transpose(0, 2, 3, 1), 3)
-        product = _rows(windows[:, :, :, channels], 3).T @ out_grad / max(n_imgs, 1)
-        product = product.reshape(group_channels, fil_h, fil_w, n_feats // groups)
-        filters_grad[:, feats] = product.transpose(0, 3, 1, 2)
+        if need_filters_grad:
+            product = _rows(windows[:, :, :, channels], 3).T @ out_grad / max(n_imgs, 1)
+            product = product.reshape(group_channels, fil_h, fil_w, n_feats // groups)
+            filters_grad[:, feats] = product.transpose(0, 3, 1, 2)
         if need_imgs_grad:
             group_grad = out_grad @ _filter_columns(filters[:, feats]).T
             windows_grad[:, :, :, channels] = group_grad.reshape(
                 n_imgs, geometry.out_h, geometry.out_w, group_channels, fil_h, fil_w
             )
-    bias_grad[...] = convout_grad.sum(axis=(0, 2, 3)) / max(n_imgs, 1)
+    if need_filters_grad:
+        bias_grad[...] = convout_grad.sum(axis=(0, 2, 3)) / max(n_imgs, 1)
     if need_imgs_grad:
         imgs_grad[...] = _fold(windows_grad, geometry, imgs.shape, border_mode)
     return imgs_grad, filters_grad
@@ -206,12 +210,20 @@ def output_array(array, name, shape, dtype):
     return array
 
 
-def grad_arrays(imgs, filters, imgs_grad, filters_grad, bias_grad, need_imgs_grad):
-    """The three output arrays of a backward pass; no imgs_grad where none is needed."""
+def grad_arrays(
+    imgs, filters, imgs_grad, filters_grad, bias_grad, need_imgs_grad, need_filters_grad
+):
+    """The three output arrays of a backward pass; None for those that are not needed."""
+    for given, array, needed in (
+        ("imgs_grad", imgs_grad, "need_imgs_grad" if not need_imgs_grad else None),
+        ("filters_grad", filters_grad, "need_filters_grad" if not need_filters_grad else None),
+        ("bias_grad", bias_grad, "need_filters_grad" if not need_filters_grad else None),
+    ):
+        if needed is not None and array is not None:
+            raise ValueError(f"{given} is given, expected None when {needed} is false")
     if need_imgs_grad:
         imgs_grad = output_array(imgs_grad, "imgs_grad", imgs.shape, imgs.dtype)
-    elif imgs_grad is not None:
-        raise ValueError("imgs_grad is given, expected None when need_imgs_grad is false")
-    filters_grad = output_array(filters_grad, "filters_grad", filters.shape, imgs.dtype)
-    bias_grad = output_array(bias_grad, "bias_grad", filters.shape[1:2], imgs.dtype)
+    if need_filters_grad:
+        filters_grad = output_array(filters_grad, "filters_grad", filters.shape, imgs.dtype)
+        bias_grad = output_array(bias_grad, "bias_grad", filters.shape[1:2], imgs.dtype)
     return imgs_grad, filters_grad, bias_grad

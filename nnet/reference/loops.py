@@ -143,6 +143,7 @@ def bprop_conv_bc01(
     dilation=(1, 1),
     groups=1,
     need_imgs_grad=True,
+    need_filters_grad=True,
     bias_grad=None,  # (n_feats,) OUT
 ):
     """Gradients of `conv_bc01`.
@@ -154,7 +155,7 @@ def bprop_conv_bc01(
     Returns
     -------
     imgs_grad : ndarray, or None with need_imgs_grad=False
-    filters_grad : ndarray
+    filters_grad : ndarray, or None with need_filters_grad=False
         The mean over the images, as is `bias_grad`; `imgs_grad` is not divided.
 
     Raises
@@ -162,15 +163,16 @@ def bprop_conv_bc01(
     ValueError
         For shapes that do not fit.
     """
+    imgs = imgs_grad if imgs is None and not need_filters_grad else imgs  # only its shape counts
     geometry = conv_setup(imgs, filters, groups, strides, padding_mode, border_mode, dilation)
     n_imgs, _, img_h, img_w = imgs.shape
     group_channels, n_feats, fil_h, fil_w = filters.shape
     check_shape(convout_grad, "convout_grad", (n_imgs, n_feats, geometry.out_h, geometry.out_w))
     imgs_grad, filters_grad, bias_grad = grad_arrays(
-        imgs, filters, imgs_grad, filters_grad, bias_grad, need_imgs_grad
+        imgs, filters, imgs_grad, filters_grad, bias_grad, need_imgs_grad, need_filters_grad
     )
     imgs, filters = imgs.astype(np.float64), filters.astype(np.float64)
-    imgs_sum, filters_sum, bias_sum = (np.zeros(a.shape) for a in (imgs, filters, bias_grad))
+    imgs_sum, filters_sum, bias_sum = (np.zeros(s) for s in (imgs.shape, filters.shape, n_feats))
 
     for y in range(geometry.out_h):
         for x in range(geometry.out_w):
@@ -182,12 +184,14 @@ def bprop_conv_bc01(
                     bias_sum[k] += grad
                     for c in range(group_channels):
                         for i, j, row, col in taps:
-                            filters_sum[c, k, i, j] += grad * imgs[n, first + c, row, col]
+                            if need_filters_grad:
+                                filters_sum[c, k, i, j] += grad * imgs[n, first + c, row, col]
                             if need_imgs_grad:
                                 imgs_sum[n, first + c, row, col] += grad * filters[c, k, i, j]
 
-    filters_grad[...] = filters_sum / max(n_imgs, 1)
-    bias_grad[...] = bias_sum / max(n_imgs, 1)
+    if need_filters_grad:
+        filters_grad[...] = filters_sum / max(n_imgs, 1)
+        bias_grad[...] = bias_sum / max(n_imgs, 1)
     if need_imgs_grad:
         imgs_grad[...] = imgs_sum
     return imgs_grad, filters_grad
@@ -208,6 +212,7 @@ def pool_bc01(
     mode="max",
     padding_mode="centered",
     count_include_pad=False,
+    ceil_mode=False,
 ):
     """Pooling of a batch of images: the maximum or the average of each window.
 
@@ -220,7 +225,8 @@ def pool_bc01(
     padding_mode
         As in `nnet.geometry.pool_geometry`. Padding is never a maximum.
     count_include_pad : bool
-        Divide averages by pool_h * pool_w, not by the number of real pixels.
+        Divide averages by the number of all pixels, not of the real ones: padding
+        counts, but what hangs over the edge in ceil_mode does not.
 
     Returns
     -------
@@ -235,7 +241,7 @@ def pool_bc01(
         For shapes that do not fit.
     """
     sizes = pool_h, pool_w, stride_y, stride_x
-    geometry = _pool_setup(imgs.shape, sizes, mode, padding_mode, switches)
+    geometry = _pool_setup(imgs.shape, sizes, mode, padding_mode, ceil_mode, switches)
     n_imgs, n_channels, img_h, img_w = imgs.shape
     shape = (n_imgs, n_channels, geometry.out_h, geometry.out_w)
     poolout = output_array(poolout, "poolout", shape, imgs.dtype)
@@ -248,6 +254,7 @@ def pool_bc01(
     for y in range(geometry.out_h):
         for x in range(geometry.out_w):
             taps = window_taps(y, x, geometry, (img_h, img_w), (pool_h, pool_w), "zeros")
+            n_padded = _count_padded(y, x, geometry, (img_h, img_w), (pool_h, pool_w))
             for n in range(n_imgs):
                 for c in range(n_channels):
                     if mode == "max":
@@ -259,9 +266,16 @@ def pool_bc01(
                         else:
                             switches[n, c, y, x] = row, col
                     else:
-                        count = pool_h * pool_w if count_include_pad else len(taps)
+                        count = n_padded if count_include_pad else len(taps)
                         poolout[n, c, y, x] = _sum(imgs[n, c], taps) / count
     return poolout, switches
+
+
+def _count_padded(y, x, geometry, img_shape, pool_shape):
+    """How many pixels of a window are within the padded image."""
+    row, col = y * geometry.stride_y - geometry.top, x * geometry.stride_x - geometry.left
+    end_row, end_col = img_shape[0] + geometry.bottom, img_shape[1] + geometry.right
+    return min(pool_shape[0], end_row - row) * min(pool_shape[1], end_col - col)
 
 
 def _argmax(plane, taps):
@@ -296,6 +310,7 @@ def bprop_pool_bc01(
     mode="max",
     padding_mode="centered",
     count_include_pad=False,
+    ceil_mode=False,
 ):
     """Gradient of `pool_bc01`: to the maximum, or in equal parts to the window's pixels.
 
@@ -319,7 +334,7 @@ def bprop_pool_bc01(
     n_imgs, n_channels, out_h, out_w = poolout_grad.shape
     if mode != "max" or pool_h is not None:
         sizes = pool_h, pool_w, stride_y, stride_x
-        geometry = _pool_setup(imgs_grad.shape, sizes, mode, padding_mode, switches)
+        geometry = _pool_setup(imgs_grad.shape, sizes, mode, padding_mode, ceil_mode, switches)
         shape = imgs_grad.shape[:2] + (geometry.out_h, geometry.out_w)
         check_shape(poolout_grad, "poolout_grad", shape)
     if mode == "max":
@@ -332,7 +347,8 @@ def bprop_pool_bc01(
             if mode == "avg":
                 img_shape = imgs_grad.shape[2:]
                 taps = window_taps(y, x, geometry, img_shape, (pool_h, pool_w), "zeros")
-                count = pool_h * pool_w if count_include_pad else len(taps)
+                n_padded = _count_padded(y, x, geometry, img_shape, (pool_h, pool_w))
+                count = n_padded if count_include_pad else len(taps)
             for n in range(n_imgs):
                 for c in range(n_channels):
                     grad = float(poolout_grad[n, c, y, x])
@@ -356,7 +372,7 @@ def _are_places(switches):
     return switches is not None and switches.dtype == np.uint8
 
 
-def _pool_setup(img_shape, sizes, mode, padding_mode, switches):
+def _pool_setup(img_shape, sizes, mode, padding_mode, ceil_mode, switches):
     """The geometry of a pooling, after a light check of its arguments."""
     if mode not in ("max", "avg"):
         raise ValueError(f"mode is {mode!r}, expected 'max' or 'avg'")
@@ -366,7 +382,7 @@ def _pool_setup(img_shape, sizes, mode, padding_mode, switches):
         raise ValueError(f"images have shape {img_shape}, expected 4 axes")
     _, _, img_h, img_w = img_shape
     pool_h, pool_w, stride_y, stride_x = sizes
-    return pool_geometry(img_h, img_w, pool_h, pool_w, stride_y, stride_x, padding_mode)
+    return pool_geometry(img_h, img_w, pool_h, pool_w, stride_y, stride_x, padding_mode, ceil_mode)
 
 
 # --- convolution as one dense matrix ------------------------------------------

@@ -1,45 +1,48 @@
 """The arrays X and y that a network is given: types and shapes checked at once, values by batch."""
 
 import reprlib
-from collections.abc import Sequence
+from collections import UserString
+from collections.abc import Container
+from contextlib import suppress
 from functools import partial
 from math import prod
 from numbers import Real
+from types import MappingProxyType
 
 import numpy as np
 
 from nnet._atomic import quietly
 from nnet._dense import all_finite
 
-CHECK_BYTES = 2**17  # of images that are checked at once: they stay in the L2 cache
+CHECK_BYTES = 2**17  # of values that are checked at once: they stay in the L2 cache
 PLAIN_TYPES = {bool, int, float, str}  # nothing can be inside
 EXACT_INTEGERS = 2**53  # float64 cannot tell it from the next one
 PANDAS_KINDS = "DataFrame", "Series", "MultiIndex", "Index", "ExtensionArray"
+NO_SEQUENCES = str, bytes, UserString, memoryview, dict, MappingProxyType
+ARRAY_PROTOCOLS = "__array__", "__array_interface__", "__array_struct__"
 LABEL_TYPES = (bool, np.bool_), (int, float, np.integer, np.floating), (str,), (bytes,)
 
 
-class Images:
-    """The images X of a call: type and shape are checked at once, values batch by batch.
+class Batches:
+    """What a call is given for its images: type and shape are checked at once, values by batch.
 
-    X itself is neither changed nor converted as a whole.
+    It is neither changed nor converted as a whole.
 
     Parameters
     ----------
-    X : array, or anything that np.asarray or pandas makes one of real numbers
-        (n_imgs, n_channels, img_h, img_w), (n_imgs, n_channels, length) or
-        (n_imgs, n_features).
+    values : array (n_imgs, ...), or anything that np.asarray or pandas makes one of real numbers
     dtype : None, float32 or float64
         Of the batches. None: float64 and wider floats become float64,
         everything else float32.
-    image_shape : None or tuple
-        The shape that each image must have.
-    name : str
-        What messages call X.
+    item_shape : None or tuple
+        The shape that the item of each image must have.
+    name : None or str
+        What messages call it. None: what the class does.
 
     Attributes
     ----------
-    shape, image_shape : tuple
-        Of X, and of one image: X.shape[1:].
+    shape, item_shape : tuple
+        Of all, and of the item of one image: shape[1:].
     dtype : numpy.dtype
         Of the batches.
 
@@ -51,20 +54,24 @@ class Images:
         For a wrong shape, and for missing values in columns of a DataFrame.
     """
 
-    def __init__(self, X, dtype=None, image_shape=None, name="X"):
-        self._array = array = as_reals(X, name)
+    NAME: str
+    N_AXES: Container[int]
+    AXES: str  # as errors show them
+
+    def __init__(self, values, dtype=None, item_shape=None, name=None):
+        self.name = name = name or self.NAME
+        self._array = array = as_reals(values, name)
         self._columns = None
-        if array is not X and pandas_kind(X) == "DataFrame":
-            self._columns = X.columns.tolist()
-        self.name = name
-        self.shape, self.image_shape = array.shape, array.shape[1:]
-        if image_shape is not None and self.image_shape != tuple(image_shape):
-            raise ValueError(f"{name} has shape {self.shape}, expected {batch_of(image_shape)}")
-        if array.ndim not in (2, 3, 4):
+        if array is not values and pandas_kind(values) == "DataFrame":
+            self._columns = values.columns.tolist()
+        self.shape, self.item_shape = array.shape, array.shape[1:]
+        if item_shape is not None and self.item_shape != tuple(item_shape):
             raise ValueError(
-                f"{name} has shape {self.shape}, expected (n_imgs, n_channels, img_h, img_w), "
-                "(n_imgs, n_channels, length) or (n_imgs, n_features)"
+                f"{name} has shape {self.shape}, expected {batch_of(item_shape)}"
+                + self._remedy(tuple(item_shape))
             )
+        if array.ndim not in self.N_AXES:
+            raise ValueError(f"{name} has shape {self.shape}, expected {self.AXES}")
         is_float = array.dtype.kind == "f"
         if dtype is None:
             dtype = np.float64 if is_float and array.dtype.itemsize >= 8 else np.float32
@@ -75,8 +82,11 @@ class Images:
     def __len__(self):
         return self.shape[0]
 
+    def __getitem__(self, rows):
+        return self.batch(rows)
+
     def batch(self, rows, out=None):
-        """Some of the images, unchecked.
+        """The items of some of the images, unchecked.
 
         Parameters
         ----------
@@ -87,58 +97,98 @@ class Images:
 
         Returns
         -------
-        array (n_rows, *image_shape)
-            C-contiguous and of `dtype`: a view of X if a slice is that already.
+        array (n_rows, *item_shape)
+            C-contiguous and of `dtype`: a view if a slice is that already.
         """
         array = self._array
         if isinstance(rows, slice):
-            images = array[rows]
-            if self._is_ready and images.flags.c_contiguous:
-                return images
-            out = self._first(len(images), out)
+            items = array[rows]
+            if self._is_ready and items.flags.c_contiguous:
+                return items
+            out = self._first(len(items), out)
         else:
             out = self._first(len(rows), out)
-            if self._is_ready and array.flags.c_contiguous:  # else take would copy all of X
+            if self._is_ready and array.flags.c_contiguous:  # else take would copy all of them
                 # With mode='raise', it would first copy to a buffer of its own.
                 return array.take(rows, 0, out, "clip")
-            images = array[rows]
-        quietly(partial(out.__setitem__, ..., images))  # what overflows is found by the check
+            items = array[rows]
+        quietly(partial(out.__setitem__, ..., items))  # what overflows is found by the check
         return out
 
     def checked_batch(self, rows, out=None):
         """The same; ValueError that names the first of these images with a bad value."""
-        images = self.batch(rows, out)
-        if self._may_be_bad and not all_finite(images):
-            raise ValueError(self._complaint(images, rows))
-        return images
+        items = self.batch(rows, out)
+        if self._may_be_bad and not all_finite(items):
+            raise ValueError(self._complaint(items, rows))
+        return items
 
     def check_values(self):
         """ValueError that names the first image with a NaN, infinite or too large value.
 
-        One pass over X, unless its dtype cannot hold such a value; nothing is kept.
+        One pass over all, unless their dtype cannot hold such a value; nothing is kept.
         """
         if not self._may_be_bad:
             return
-        image_bytes = prod(self.image_shape) * self.dtype.itemsize
-        n_rows = min(max(CHECK_BYTES // max(image_bytes, 1), 1), max(len(self), 1))
+        item_bytes = prod(self.item_shape) * self.dtype.itemsize
+        n_rows = min(max(CHECK_BYTES // max(item_bytes, 1), 1), max(len(self), 1))
         work = self._first(n_rows)
         for start in range(0, len(self), n_rows):
             self.checked_batch(slice(start, start + n_rows), work)
 
     def _first(self, n_imgs, out=None):
         """The part of a work array for so many images."""
-        shape = (n_imgs, *self.image_shape)
+        shape = (n_imgs, *self.item_shape)
         return np.empty(shape, self.dtype) if out is None else out[:n_imgs].reshape(shape)
 
-    def _complaint(self, images, rows):
-        first = int(np.argmin(np.isfinite(images)))  # of all values
-        bad, column = divmod(first, prod(self.image_shape))
+    def _remedy(self, item_shape):
+        """What makes items of this shape, as the end of an error."""
+        return ""
+
+    def _complaint(self, items, rows):
+        first = int(np.argmin(np.isfinite(items)))  # of all values
+        bad, column = divmod(first, prod(self.item_shape))
         row = range(len(self))[rows][bad] if isinstance(rows, slice) else rows[bad]
         where = "" if self._columns is None else f" in column {self._columns[column]!r}"
         return (
             f"{self.name}[{row}] has NaN, infinite or too large values{where}, "
             f"expected finite {self.dtype}"
         )
+
+
+class Images(Batches):
+    """The images X: (n_imgs, n_channels, img_h, img_w), or as AXES says."""
+
+    NAME = "X"
+    N_AXES = 2, 3, 4
+    AXES = (
+        "(n_imgs, n_channels, img_h, img_w), (n_imgs, n_channels, length) or (n_imgs, n_features)"
+    )
+
+    def _remedy(self, image_shape):
+        if self.shape == image_shape:
+            return ": X[None] is a batch of one image"
+        if len(image_shape) == 3:
+            n_channels, *sides = image_shape
+            if self.item_shape == (*sides, n_channels) or (1, *self.item_shape) == image_shape:
+                return ": nnet.to_bc01(X) puts channels first"
+        if len(self.item_shape) == 1 and self.item_shape[0] == prod(image_shape):
+            return f": X.reshape{(-1, *image_shape)}"
+        return ""
+
+
+class Values(Batches):
+    """The targets y of regression."""
+
+    NAME = "y"
+    N_AXES = range(1, 65)
+    AXES = "(n_imgs, ...)"
+
+
+def as_values(y, dtype, target_shape=None, name=None):
+    """y as `Values`, all of them finite."""
+    values = Values(y, dtype, target_shape, name)
+    values.check_values()
+    return values
 
 
 def as_images(X, dtype=None):
@@ -158,7 +208,7 @@ def batch_of(shape):
 
 def check_lengths(X, y, X_name="X", y_name="y"):
     """As many targets as images."""
-    if _is_list(type(y)) and len(y) == len(X):
+    if _is_sequence(type(y)) and len(y) == len(X):
         return  # the shape of a list would be found by converting it
     y_shape = y.shape if hasattr(y, "shape") else as_array(y, y_name).shape
     if not y_shape or y_shape[0] != len(X):
@@ -168,19 +218,23 @@ def check_lengths(X, y, X_name="X", y_name="y"):
         )
 
 
-# --- targets ----------------------------------------------------------------------
+# --- labels -----------------------------------------------------------------------
 
 
 def as_labels(y, name="y"):
     """y as a 1-D array of bools, numbers or strings."""
-    if pandas_kind(y) == "DataFrame" and y.shape[1] == 1:
+    kind = pandas_kind(y)
+    if kind == "DataFrame" and y.shape[1] == 1:
         y = y.iloc[:, 0]
+    elif kind is None:
+        y = listed(y)
     labels = as_array(y, name)
     if labels.ndim != 1:
         raise ValueError(
             f"{name} has shape {labels.shape}, expected one label per image: (n_imgs,)"
+            + _label_remedy(labels)
         )
-    if _is_list(type(y)):
+    if isinstance(y, (list, tuple)):
         labels = _of_one_kind(y, labels, name)
     elif labels.dtype.kind in "OT":
         labels = _of_one_kind(labels.tolist(), labels, name)
@@ -196,6 +250,12 @@ def as_labels(y, name="y"):
                 "(for regression, the last layer is MeanSquaredError())"
             )
     return labels
+
+
+def _label_remedy(table):
+    if table.ndim != 2 or table.dtype.kind not in "biuf":
+        return ""
+    return ", as y.ravel()" if table.shape[1] == 1 else ", as y.argmax(axis=1) of one-hot rows"
 
 
 def _of_one_kind(values, labels, name):
@@ -236,17 +296,11 @@ def encode(labels, classes, strict_name=None, name="y"):
     indices[classes[indices] != labels] = -1
     if strict_name is not None and (indices < 0).any():
         unknown = labels[indices < 0].tolist()[0]
-        raise ValueError(f"{strict_name} has the label {unknown!r}, expected one of those of fit")
+        raise ValueError(
+            f"{strict_name} has the label {unknown!r}, expected one of those of fit: "
+            + reprlib.repr(classes.tolist())
+        )
     return indices
-
-
-def as_values(y, dtype, name="y"):
-    """y as an array of finite floats: regression targets."""
-    y = as_reals(y, name)
-    y = quietly(partial(y.astype, dtype, copy=False))  # what overflows is found below
-    if not np.isfinite(y).all():
-        raise ValueError(f"{name} has NaN, infinite or too large values, expected finite {y.dtype}")
-    return y
 
 
 # --- whatever was given, as an array ----------------------------------------------
@@ -271,11 +325,12 @@ def as_array(values, name):
     """A plain ndarray of what np.asarray takes: nothing in it is masked, or missing for pandas."""
     if pandas_kind(values) in ("Series", "Index", "ExtensionArray"):
         values = _column_array(values, name)
+    values = listed(values)
     refuse_masks(values, name)
     try:
         array = np.asanyarray(values)
     except ValueError:
-        if not _is_list(type(values)):
+        if not isinstance(values, (list, tuple)):
             raise
         raise ValueError(f"{name} has items that differ in shape, expected one shape") from None
     refuse_masks(array, name)  # what an __array__ returned may have one
@@ -287,23 +342,43 @@ def refuse_masks(values, name):
     if isinstance(values, np.ndarray):
         if hasattr(values, "mask"):
             kind = type(values).__name__
-            raise TypeError(f"{name} is a {kind}, expected an array without a mask")
+            raise TypeError(
+                f"{name} is a {kind}, expected an array without a mask: .filled(value) makes one"
+            )
         if values.dtype.kind != "O":
             return
         values = values.tolist()
-    if not _is_list(type(values)):
+    values = listed(values)
+    if not isinstance(values, (list, tuple)):
         return
     # Numbers and strings are not looked at one by one, so that long lists take little time.
     kinds = set(map(type, values)) - PLAIN_TYPES
-    if any(issubclass(kind, np.ndarray) or _is_list(kind) for kind in kinds):
+    if any(issubclass(kind, np.ndarray) or _is_sequence(kind) for kind in kinds):
         for i, value in enumerate(values):
             refuse_masks(value, f"{name}[{i}]")
 
 
-def _is_list(kind):
-    """Whether NumPy makes an array of the items of such an object."""
-    return kind is list or (
-        issubclass(kind, Sequence) and not issubclass(kind, (str, bytes, memoryview))
+def listed(values):
+    """The items as a list, if NumPy would ask for them one by one; else what was given."""
+    kind = type(values)
+    if issubclass(kind, (list, tuple)) or not _is_sequence(kind):
+        return values
+    with suppress(TypeError):
+        memoryview(values)
+        return values  # NumPy reads its memory
+    try:
+        return list(values)
+    except KeyError:  # it has keys in place of indices: one object for NumPy as well
+        return values
+
+
+def _is_sequence(kind):
+    """Whether NumPy asks such an object for its items: two methods are enough."""
+    return (
+        hasattr(kind, "__len__")
+        and hasattr(kind, "__getitem__")
+        and not issubclass(kind, NO_SEQUENCES)
+        and not any(hasattr(kind, name) for name in ARRAY_PROTOCOLS)
     )
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from nnet._atomic import AtWork
 from nnet.layers import ParamMixin
-from nnet.layers.streams import as_generator, as_streams
-from nnet.layers.tree import collect, describe, named_arrays, numbered, walk
+from nnet.layers.streams import as_generator, as_streams, saved_state
+from nnet.layers.tree import collect, describe, frozen_in, named_arrays, numbered, walk
 from nnet.training.data import as_images, as_labels, as_values, check_lengths, encode
 from nnet.training.setup import set_up
 
@@ -22,36 +22,44 @@ class GradientError(NamedTuple):
 
 
 def check(network, X, y, eps, max_checks):
-    """One GradientError for each array of `network.params()`, measured on a copy."""
+    """One GradientError for each array that training changes, measured on a copy."""
     X = as_images(X, np.float64)
     check_lengths(X, y)
     twin = copy.deepcopy(network)
     fitted = twin._model
     arrays = None if fitted is None else fitted.copied_arrays()
     model, target = _set_up(twin, X, y, fitted)
+    children = numbered(model.layers)
+    frozen = frozen_in(children)
     layers = [
         (describe(name, layer), layer)
-        for name, layer in walk(numbered(model.layers))
-        if isinstance(layer, ParamMixin)
+        for name, layer in walk(children)
+        if isinstance(layer, ParamMixin) and id(layer) not in frozen
     ]
     if arrays is not None:
-        for name, array in named_arrays(numbered(model.layers)).items():
+        for name, array in named_arrays(children).items():
             array[...] = arrays[name]
     names = [f"{name}.params()[{j}]" for name, layer in layers for j in range(len(layer.params()))]
     images = X.reshape(len(X), *model.image_shape)
 
+    loans = model.loans(training=True, streams=as_streams(0))
+    rewinds = [saved_state(work.rng) for _, work in loans]
+
     def compare():
+        for rewind in rewinds:  # layers draw the same numbers every time
+            rewind()
         return model.loss.compare(model.program.fprop(images), target)
 
     at_work = AtWork(model)
     try:
         at_work.begin()
-        at_work.lend(model.loans(training=True, streams=as_streams(0)))
+        at_work.lend(loans)
         model.program.bprop(np.asarray(compare().grad))
+        params = collect([layer for _, layer in layers], "params")
         grads = [np.array(grad) for grad in collect([layer for _, layer in layers], "param_grads")]
         return [
             _compare(name, param, grad, lambda: compare().losses.mean(), eps, max_checks)
-            for name, param, grad in zip(names, model.params(), grads, strict=True)
+            for name, param, grad in zip(names, params, grads, strict=True)
         ]
     finally:
         at_work.end()
@@ -60,7 +68,7 @@ def check(network, X, y, eps, max_checks):
 def _set_up(twin, X, y, fitted):
     """A Model in float64, and what its loss compares with."""
     if not twin.layers[-1].is_classifier:
-        classes, target = None, as_values(y, np.dtype(np.float64))
+        classes, target = None, as_values(y, np.float64)
     else:
         labels = as_labels(y)
         classes = np.unique(labels) if fitted is None else fitted.classes
@@ -68,7 +76,7 @@ def _set_up(twin, X, y, fitted):
     streams, signals = as_streams(twin.rng), fitted and fitted.signals
     shapes = X.shape[1:], X.dtype, classes, target.shape[1:], len(X)
     model = set_up(twin, streams, *shapes, known_shape=twin._built_shape, signals=signals)
-    return model, model.as_target(target)
+    return model, model.as_target(target[:])
 
 
 def _compare(name, param, grad, loss, eps, max_checks):

@@ -1,7 +1,13 @@
 """Which axes of X are what: images with channels first, or signals."""
 
-from nnet.layers.pool import GlobalAveragePool
-from nnet.layers.tree import describe, held, walk
+from math import isqrt
+
+from nnet.layers.activation import Activation
+from nnet.layers.dropout import Dropout
+from nnet.layers.pool import GlobalPool
+from nnet.layers.resampling import Pad, Upsample
+from nnet.layers.standardize import Standardize
+from nnet.layers.tree import describe, held, is_own, walk
 from nnet.layers.windows import WindowMixin
 
 LAST_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA: an axis of so many at the end is one of channels
@@ -14,7 +20,8 @@ def check_layout(children, input_shape, known_shape=None):
 
     3 axes are signals only where all windows have height 1, and where they are not square; else
     they are grey images without a channel axis. A last axis that looks like one of channels
-    is refused too, unless this is the `known_shape`.
+    is refused too, unless this is the `known_shape`, or windows are columns for signals along
+    the height; and so are rows of features for layers that take images.
 
     Raises
     ------
@@ -24,31 +31,20 @@ def check_layout(children, input_shape, known_shape=None):
     layers += [("", layer) for layer in held([layer for _, layer in layers])]
     windows = [(name, layer) for name, layer in layers if isinstance(layer, WindowMixin)]
     n_axes = len(input_shape)
-    if n_axes == 1 or not any(
-        isinstance(layer, WindowMixin | GlobalAveragePool) for _, layer in layers
-    ):
+    if n_axes == 1:
+        _check_rows(layers, input_shape[0])
+    if n_axes == 1 or not any(sees_images(layer) for _, layer in layers):
         return n_axes == 2
     shape = f"({', '.join(map(str, ('n_imgs', *input_shape)))})"
     if n_axes == 2:
-        for name, layer in windows:
-            if layer.least_height() != 1:
-                raise ValueError(
-                    f"X has shape {shape}, signals of {input_shape[0]} channels, but the windows "
-                    f"of {describe(name, layer)} are {layer.least_height()} high, expected 1: "
-                    f"{ADVICE}"
-                )
-        if input_shape[0] == input_shape[1]:
-            raise ValueError(
-                f"X has shape {shape}, square images without a channel axis or as many channels "
-                f"of signals as values, expected 4 axes: {ADVICE}; for signals, X[:, :, None]"
-            )
+        _check_signals(windows, input_shape, shape)
         return True
     n_channels, height, width = input_shape
     if (
         width in LAST_CHANNELS
         and min(n_channels, height) >= LEAST_SIDE
         and input_shape != known_shape
-        and (width > 1 or any(layer.width() > 1 for _, layer in windows))  # else signals
+        and not (width == 1 and n_channels != height and _are_columns(windows))
     ):
         raise ValueError(
             f"X has shape {shape}, images of {n_channels} channels that are {width} pixels wide, "
@@ -56,3 +52,49 @@ def check_layout(children, input_shape, known_shape=None):
             f"first, call network.build({input_shape}) before fit"
         )
     return False
+
+
+def sees_images(layer):
+    """Whether the layer takes images, not rows of features."""
+    return isinstance(layer, WindowMixin | GlobalPool | Pad | Upsample)
+
+
+def _check_rows(layers, n_features):
+    """Refuse rows of features where the first layer that does not keep shapes takes images."""
+    for name, layer in layers:
+        if not (is_own(layer) or layer._is_container):
+            return  # a layer of the user's may take anything
+        if sees_images(layer):
+            side = isqrt(n_features)
+            is_square = side * side == n_features
+            shape = f"1, {side}, {side}" if is_square else "n_channels, img_h, img_w"
+            raise ValueError(
+                f"X has shape (n_imgs, {n_features}), expected (n_imgs, n_channels, img_h, img_w) "
+                f"for {describe(name, layer)}: X.reshape(-1, {shape})"
+            )
+        if not (layer._is_container or isinstance(layer, Activation | Dropout | Standardize)):
+            return
+
+
+def _check_signals(windows, input_shape, shape):
+    """Refuse windows that are higher than signals, and images without a channel axis."""
+    for name, layer in windows:
+        if layer.least_height() != 1:
+            raise ValueError(
+                f"X has shape {shape}, signals of {input_shape[0]} channels, but the windows "
+                f"of {describe(name, layer)} are {layer.least_height()} high, expected 1: "
+                f"{ADVICE}"
+            )
+    if input_shape[0] == input_shape[1]:
+        raise ValueError(
+            f"X has shape {shape}, square images without a channel axis or as many channels "
+            f"of signals as values, expected 4 axes: {ADVICE}; for signals, X[:, :, None]"
+        )
+
+
+def _are_columns(windows):
+    """Whether windows are meant for signals along the height."""
+    layers = [layer for _, layer in windows]
+    return all(layer.width() == 1 for layer in layers) and any(
+        layer.least_height() > 1 for layer in layers
+    )

@@ -4,19 +4,21 @@ import copy
 import os
 import threading
 import weakref
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnet._atomic import AtWork, Shared, Work
 from nnet._dense import all_finite
 from nnet.layers.base import Layer
-from nnet.layers.loss import LogRegression, sums_of
+from nnet.layers.loss import LogRegression, Totals, totals
 from nnet.layers.program import Program
 from nnet.layers.tree import (
     Trace,
+    check_array,
     check_arrays,
     describe,
     follow,
@@ -28,13 +30,23 @@ from nnet.layers.tree import (
     numbered,
     trained_arrays,
 )
-from nnet.training.data import batch_of, bc01_shape
+from nnet.training.data import as_array, bc01_shape
 from nnet.training.progress import DivergedError, History
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
 CACHE_BYTES = 2**20  # with more, 256 images through the MNIST network took twice as long
 ONE_IMAGE = [slice(0, 1)]
 KEPT_BYTES = 2**25  # activations of one prediction whose memory serves the next
+
+
+class Evaluation(NamedTuple):
+    """How well a model does: weighted means over the images, and what it decided."""
+
+    loss: float
+    error: float
+    accuracy: float
+    targets: Sequence[np.ndarray] = ()  # batch by batch, if they were asked for
+    decisions: Sequence[np.ndarray] = ()
 
 
 class Model:
@@ -98,6 +110,7 @@ class Model:
         self.classes, self.target_shape = classes, target_shape
         self.signals = signals
         self.history = history or History()
+        self.optimizer = None  # of the last training
         self.lock = threading.RLock()
         self.at_work = None  # whoever holds the lock
         self.plan(layers, visit, n_imgs)
@@ -187,14 +200,15 @@ class Model:
     def loss_name(self):
         return describe(len(self.layers) - 1, self.loss)
 
-    def as_target(self, target, name="y"):
-        """Class indices as they are, values in the shape of what the loss predicts."""
+    def as_target(self, target):
+        """A batch of class indices as it is, one of values in the shape of what is predicted."""
+        return target if self.is_classifier else target.reshape(len(target), *self.output_shape)
+
+    def as_y(self, decisions):
+        """What the loss decides, or is to decide, as the user gives and gets it."""
         if self.is_classifier:
-            return target
-        if target.shape[1:] != self.target_shape:
-            expected = batch_of(self.target_shape)
-            raise ValueError(f"{name} has shape {target.shape}, expected {expected}")
-        return target.reshape(len(target), *self.output_shape)
+            return self.classes[decisions]
+        return decisions.reshape(len(decisions), *self.target_shape)
 
     def params(self):
         """All trained arrays, first layer first."""
@@ -204,6 +218,28 @@ class Model:
         """Copies of all trained arrays and of all state, by name."""
         arrays = named_arrays(numbered(self.layers))
         return {name: copy.deepcopy(array) for name, array in arrays.items()}
+
+    def matched(self, state):
+        """All arrays, and copies of those of a state dict that are to replace their values.
+
+        Errors are those of `NeuralNetwork.load_state_dict`.
+        """
+        self.check()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is a {type(state).__name__}, expected a dict of arrays by name")
+        arrays = named_arrays(numbered(self.layers))
+        missing = [name for name in arrays if name not in state]
+        unknown = [name for name in state if name not in arrays]
+        if missing or unknown:
+            raise ValueError(
+                f"state lacks {missing} and has the unknown {unknown}, expected {list(arrays)}"
+            )
+        sources = [as_array(state[name], f"state[{name!r}]") for name in arrays]
+        for (name, array), source in zip(arrays.items(), sources):
+            check_array(source, f"state[{name!r}]", array.shape, array.dtype)
+            if not array.flags.writeable:
+                raise ValueError(f"{name} of the network is read-only, expected a writable array")
+        return list(arrays.values()), [source.copy() for source in sources]
 
     # --- work ---------------------------------------------------------------------
 
@@ -253,7 +289,7 @@ class Model:
             at_work.lend(self._lent_for_predictions())
             n_imgs = len(images)
             for rows in self._batches(n_imgs, batch_size):
-                scores = self._scores(images, rows)
+                scores = self._scores(images.checked_batch(rows))
                 if not all_finite(scores):
                     raise DivergedError(
                         "the last layer gets NaN or infinite values: the training diverged, or X "
@@ -261,7 +297,7 @@ class Model:
                     )
                 predicted = self.loss.fprop(scores)
                 if of_classes:
-                    predicted = predicted.argmax(axis=1)
+                    predicted = self.loss.decide(predicted)
                 if results is None:
                     if len(scores) == n_imgs and (of_classes or self._predicts_new_arrays):
                         return predicted
@@ -274,56 +310,62 @@ class Model:
         finally:
             at_work.end()
 
-    def evaluate(self, images, target, batch_size, is_current, with_loss=False):
-        """(mean loss, error), or None if the model `is_current` no more.
+    def evaluate(self, data, batch_size, is_current, with_loss=False, keep_decisions=False):
+        """An `Evaluation` of `ArrayData` or the like, or None if the model `is_current` no more.
 
-        Without the loss, which is 0 then, class indices may be -1: unknown and wrong.
+        Without the loss, which is 0 then, nothing is weighted, and class indices may be -1:
+        unknown and wrong.
         """
-        loss = wrong = 0.0
+        found, kept = Totals(0.0, 0.0, 0.0), []
         at_work = AtWork(self)
         try:
             at_work.begin()
             if not is_current(self):
                 return None
             at_work.lend(self._lent_for_predictions())
-            for rows in self._batches(len(images), batch_size):
-                scores = self._scores(images, rows)
+            for images, target, weights in data.in_turn(self._batch_length(len(data), batch_size)):
+                scores, target = self._scores(images), self.as_target(target)
                 if with_loss:
-                    compared = self.loss.compare(scores, target[rows])
+                    compared = self.loss.compare(scores, target)
                     predictions = compared.predictions
-                    loss += sums_of(compared, target[rows], self.is_classifier)[0]
+                    sums = totals(self.loss, compared, scores, target, weights)
                 else:
                     predictions = self.loss.fprop(scores)
-                wrong += self._errors(predictions, target[rows])
+                    errors = self.loss.errors(predictions, target)
+                    sums = Totals(0.0, float(np.add.reduce(errors)), float(len(errors)))
+                found = Totals(*map(sum, zip(found, sums)))
+                if keep_decisions:
+                    kept.append((np.array(target), np.array(self.loss.decide(predictions))))
         except (TypeError, ValueError):
             self.check()
             raise
         finally:
             at_work.end()
-        return loss / len(images), wrong / len(images)
-
-    def _errors(self, predictions, target):
-        """How many labels are wrong, or the sum of the images' mean squared errors."""
-        if self.is_classifier:
-            return int(np.count_nonzero(np.argmax(predictions, axis=1) != target))
-        squares = np.square(predictions - target).reshape(len(target), -1)
-        return float(np.add.reduce(np.mean(squares, axis=1, dtype=float)))
+        weight = found.weight or 1.0
+        accuracy = (weight - found.error) / weight
+        return Evaluation(
+            found.loss / weight, found.error / weight, accuracy, *map(list, zip(*kept))
+        )
 
     def _batches(self, n_imgs, batch_size):
         """The rows of one batch after the other; of none there is one, which is empty."""
-        if n_imgs > FEW_IMAGES:
-            batch_size = min(batch_size, max(FEW_IMAGES, CACHE_BYTES // self._image_bytes))
-        if min(batch_size, n_imgs) * self._image_bytes > KEPT_BYTES:
-            self._loans_of_predictions = None  # its memory is freed after this call
+        batch_size = self._batch_length(n_imgs, batch_size)
         if n_imgs == 1:  # the hot path
             return ONE_IMAGE
         starts = range(0, max(n_imgs, 1), batch_size)
         return [slice(start, min(start + batch_size, n_imgs)) for start in starts]
 
-    def _scores(self, images, rows):
-        """What the loss takes."""
-        batch = images.checked_batch(rows)
-        return self.program.fprop(batch.reshape(len(batch), *self.image_shape))
+    def _batch_length(self, n_imgs, batch_size):
+        """At most so many images at once: more than fit into the cache take longer."""
+        if n_imgs > FEW_IMAGES:
+            batch_size = min(batch_size, max(FEW_IMAGES, CACHE_BYTES // self._image_bytes))
+        if min(batch_size, n_imgs) * self._image_bytes > KEPT_BYTES:
+            self._loans_of_predictions = None  # its memory is freed after this call
+        return batch_size
+
+    def _scores(self, images):
+        """What the loss takes, for a batch."""
+        return self.program.fprop(images.reshape(len(images), *self.image_shape))
 
 
 # --- forks --------------------------------------------------------------------------

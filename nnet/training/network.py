@@ -1,23 +1,22 @@
 """NeuralNetwork: layers that are trained together."""
 
 import copy
-import os
-from collections.abc import Mapping
 
 from nnet._atomic import write_all
 from nnet.layers.arguments import as_count, as_float
 from nnet.layers.streams import as_generator
-from nnet.layers.tree import check_array, named_arrays, numbered
-from nnet.training.data import Images, as_array, as_labels, as_values, check_lengths, encode
+from nnet.layers.tree import numbered
+from nnet.training.batches import read_known
+from nnet.training.data import Images, as_values
+from nnet.training.fitted import NOT_FITTED
+from nnet.training.fitting import Fitting
 from nnet.training.layouts import check_layout
 from nnet.training.model import NETWORKS, Model, remember
-from nnet.training.run import TrainingRun
 from nnet.training.setup import build, check_layers, claim
+from nnet.training.weights import r_squared
 
-NOT_FITTED = "this network is not fitted yet, expected a call of fit or build first"
 
-
-class NeuralNetwork:
+class NeuralNetwork(Fitting):
     """A feed-forward network.
 
     Parameters
@@ -41,6 +40,9 @@ class NeuralNetwork:
         `fit` (integers, bools and half floats become float32).
     input_shape_ : tuple
         Shape of one image: X.shape[1:]; None before `fit` or `build`.
+    history_ : dict of lists of float
+        One value for each finished epoch: "loss", for classification "accuracy", the `metrics`
+        of fit, and with validation data the same for these as "val_loss" and so on.
     loss_history_, val_loss_history_, val_error_history_ : list of float
         One value for each finished epoch; the latter two are empty without
         validation data.
@@ -79,91 +81,7 @@ class NeuralNetwork:
     def layers(self, layers):
         self._layers = check_layers(layers)
 
-    # --- training -------------------------------------------------------------
-
-    def fit(
-        self,
-        X,
-        y,
-        learning_rate=None,
-        max_iter=10,
-        batch_size=64,
-        momentum=0.0,
-        nesterov=False,
-        shuffle=True,
-        validation_data=None,
-        verbose=False,
-        callback=None,
-        optimizer=None,
-    ):
-        """Train afresh on images X and targets y.
-
-        Parameters
-        ----------
-        X : array (n_imgs, n_channels, img_h, img_w)
-            Or (n_imgs, n_channels, length): signals, which train as images of
-            height 1; all windows must have that height, or be given as one number, and
-            n_channels and length differ: else they look like images without channels.
-            Images whose last axis counts 1, 3 or 4, beside two of at least 8, look like
-            channels-last ones and are refused, unless `build` was given their shape.
-            Or (n_imgs, n_features), for networks without Conv and Pool.
-            Converted to floats batch by batch.
-        y : array (n_imgs,) of labels of any one kind, or of floats for regression
-            Regression targets may have more axes: those of the last layer's output.
-        learning_rate : float, or callable epoch -> float with epochs counted from 0
-            Called once for each epoch. Default: 0.1, or that of the optimizer.
-        max_iter : int
-            Number of epochs. Each one uses every image once.
-        batch_size : int
-            The last batch of an epoch may be smaller.
-        momentum, nesterov : float, bool
-            See `SGD`.
-        shuffle : bool
-            Draw a new order of the images for each epoch.
-        validation_data : None or (X, y)
-            Evaluated after each epoch.
-        verbose : bool
-            Print one line after each epoch.
-        callback : None or callable
-            Called with a `Progress` after each batch. Training stops if it returns True or
-            raises `StopTraining`, and goes on if it returns None or False.
-        optimizer : None, 'sgd' or Optimizer
-            None is SGD with the momentum given. An instance is copied, and starts afresh.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            For arrays, options or layers that do not fit together.
-        DivergedError
-            If the loss of a batch, or a parameter after an epoch, is not finite.
-        RuntimeError
-            While another `fit` of the network runs.
-
-        Notes
-        -----
-        After a DivergedError, or any exception before the first step, the network, its
-        parameters and its rng are what they were before the call. Any other exception,
-        from a callback or by Ctrl-C, keeps the parameters of the last step.
-        """
-        check_layers(self.layers)
-        run = TrainingRun(
-            self,
-            learning_rate=learning_rate,
-            max_iter=max_iter,
-            batch_size=batch_size,
-            momentum=momentum,
-            nesterov=nesterov,
-            shuffle=shuffle,
-            verbose=verbose,
-            callback=callback,
-            optimizer=optimizer,
-        )
-        run.run(X, y, validation_data)
-        return self
+    # --- setting up -----------------------------------------------------------
 
     def build(self, input_shape, n_outputs=None, dtype="float32"):
         """Set the layers up without data: parameters are drawn, and the network predicts.
@@ -229,45 +147,6 @@ class NeuralNetwork:
     def _copied_model(self):
         return self._at_one_moment(lambda model: model.copy(self))
 
-    @property
-    def input_shape_(self):
-        model = self._model
-        return None if model is None else model.input_shape
-
-    @property
-    def dtype_(self):
-        return self._attribute("dtype")
-
-    @property
-    def classes_(self):
-        classes = self._attribute("classes")
-        if classes is not None:
-            classes = classes.view()
-            classes.flags.writeable = False
-        return classes
-
-    @property
-    def target_shape_(self):
-        return self._attribute("target_shape")
-
-    @property
-    def loss_history_(self):
-        return list(self._attribute("history").loss)
-
-    @property
-    def val_loss_history_(self):
-        return list(self._attribute("history").val_loss)
-
-    @property
-    def val_error_history_(self):
-        return list(self._attribute("history").val_error)
-
-    def _attribute(self, name):
-        model = self._model
-        if model is None:
-            raise AttributeError(NOT_FITTED)
-        return getattr(model, name)
-
     # --- prediction -----------------------------------------------------------
 
     def predict(self, X, batch_size=256):
@@ -317,22 +196,45 @@ class NeuralNetwork:
     def error(self, X, y, batch_size=256):
         """Fraction of wrong labels; for regression, the mean squared error.
 
-        Labels that `fit` did not see count as wrong.
+        Parameters
+        ----------
+        X : array (n_imgs, ...), each image of the shape that `fit` saw
+            At least one image.
+        y : array (n_imgs,) of labels, or for regression (n_imgs, ...) as y in `fit`
+            Labels that `fit` did not see count as wrong. Values are converted to
+            the dtype of X in `fit`, batch by batch as X is.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `predict` does, and for y of another shape or kind than in `fit`, or
+            not finite.
         """
+        return self._evaluation(X, y, batch_size)[1].error
+
+    def _evaluation(self, X, y, batch_size):
         batch_size = as_count(batch_size, "batch_size")
         while True:
             model = self._fitted()
-            images = Images(X, model.dtype, model.input_shape)
-            check_lengths(images, y)
-            if len(images) == 0:
-                raise ValueError("X has no images, expected at least one")
-            if model.is_classifier:
-                target = encode(as_labels(y), model.classes)
-            else:
-                target = model.as_target(as_values(y, model.dtype))
-            found = model.evaluate(images, target, batch_size, self._is_current)
+            data = read_known(X, y, model)
+            found = model.evaluate(data, batch_size, self._is_current)
             if found is not None:
-                return found[1]
+                return model, found
+
+    def score(self, X, y, batch_size=256):
+        """Accuracy; for regression R^2, the part of the variance of y that is predicted.
+
+        Parameters and errors as for `error`. R^2 is the mean over the targets of an image, 1
+        for perfect predictions, 0 for the mean of y, as scikit-learn's `r2_score`.
+        """
+        model, found = self._evaluation(X, y, batch_size)
+        if model.is_classifier:
+            return found.accuracy
+        return r_squared(as_values(y, model.dtype)[:], self.predict(X, batch_size))
 
     # --- parameters -----------------------------------------------------------
 
@@ -363,28 +265,12 @@ class NeuralNetwork:
             and dtypes than the network's.
         """
         model = self._fitted()
-        model.check()
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state is a {type(state).__name__}, expected a dict of arrays by name")
-        children = numbered(model.layers)
-        arrays = named_arrays(children)
-        missing = [name for name in arrays if name not in state]
-        unknown = [name for name in state if name not in arrays]
-        if missing or unknown:
-            raise ValueError(
-                f"state lacks {missing} and has the unknown {unknown}, expected {list(arrays)}"
-            )
-        sources = [as_array(state[name], f"state[{name!r}]") for name in arrays]
-        for (name, array), source in zip(arrays.items(), sources):
-            check_array(source, f"state[{name!r}]", array.shape, array.dtype)
-            if not array.flags.writeable:
-                raise ValueError(f"{name} of the network is read-only, expected a writable array")
-        sources = [source.copy() for source in sources]
+        arrays, sources = model.matched(state)
         with model.lock:
             transaction = self._transaction
             if self._model is not model or transaction and transaction.model is not model:
                 raise RuntimeError("this network is being trained, expected the end of fit first")
-            write_all(list(arrays.values()), sources)
+            write_all(arrays, sources)
 
     def check_gradients(self, X, y, eps=1e-6, max_checks=20):
         """Compare the layers' gradients with central differences, in float64.
@@ -449,7 +335,7 @@ class NeuralNetwork:
         vars(self).update(attributes)
         self._start(built_shape=self._built_shape)
         if fitted is not None:
-            self._take(fitted)
+            self._take(Model(self.layers, **fitted))
 
     def save(self, path):
         """Write architecture and parameters to a safetensors file.
@@ -465,7 +351,7 @@ class NeuralNetwork:
         """
         from nnet.files import saving  # only now: it needs modules that import nnet can do without
 
-        saving.save(self._copied_model(), os.fsdecode(path))
+        saving.save(self._copied_model(), path)
 
     @classmethod
     def load(cls, path):
@@ -475,20 +361,21 @@ class NeuralNetwork:
 
         Raises
         ------
-        ValueError
-            For a file that is truncated, changed, or not from `save`.
+        OSError
+            If the file cannot be opened.
+        ValueError, TypeError
+            For a file that is truncated, changed, or not from `save`, and for what is no path.
         """
         from nnet.files import saving
 
-        layers, fitted = saving.load(os.fsdecode(path))
-        network = cls(layers)
-        network._built_shape = fitted["input_shape"]
-        network._take(fitted)
+        model = saving.load(path)
+        network = cls(model.layers)
+        network._built_shape = model.input_shape
+        network._take(model)
         return network
 
-    def _take(self, attributes):
+    def _take(self, model):
         """Become fitted: the layers have their arrays."""
-        children = numbered(self.layers)
-        claim(self, children)
-        self._model = Model(self.layers, **attributes)
+        claim(self, numbered(self.layers))
+        self._model = model
         self._is_changed = False

@@ -1,5 +1,6 @@
 """Optimizers: how parameters change, given the directions to step against."""
 
+import inspect
 from abc import ABC, abstractmethod
 from copy import copy
 
@@ -23,6 +24,14 @@ class Optimizer(ABC):
     learning_rate: float
     params: list
 
+    def __repr__(self):
+        options = [
+            f"{name}={getattr(self, name)!r}"
+            for name in inspect.signature(type(self)).parameters
+            if name != "params"
+        ]
+        return f"{type(self).__name__}({', '.join(options)})"
+
     @abstractmethod
     def bind(self, params):
         """Start afresh, on these parameters, with new arrays of state.
@@ -45,13 +54,26 @@ class Optimizer(ABC):
 
     @abstractmethod
     def step(self, incs):
-        """Step against `incs`, one array for each parameter.
+        """Change `params` in place, against `incs`.
+
+        Parameters
+        ----------
+        incs : list of arrays, one of each parameter's shape and dtype
+            What the layers' `param_incs` return: they are not written to.
 
         Raises
         ------
         ValueError
             Before any change, for other shapes than the parameters'.
         """
+
+    def go_on(self, other):
+        """Take over the state of an optimizer of the same kind, if this is one."""
+        if type(other) is type(self):
+            twin = copy(other)
+            twin.learning_rate = self.learning_rate
+            if repr(twin) == repr(self):
+                self.load_state(other.state())
 
     def _check(self, incs):
         incs = list(map(np.asarray, incs))

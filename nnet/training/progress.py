@@ -1,5 +1,6 @@
 """How far a training is: what callbacks are told, and what ends it."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -28,6 +29,7 @@ class Progress(NamedTuple):
     seconds: float  # since the epoch began
     val_loss: float | None = None
     val_error: float | None = None
+    metrics: Mapping[str, float] = {}  # of the epoch, once it is done: by the names of `history_`
 
     @property
     def epoch_done(self):
@@ -35,22 +37,33 @@ class Progress(NamedTuple):
 
 
 class History:
-    """One value for each finished epoch. It never changes: `plus` makes another."""
+    """One value for each finished epoch. It never changes: `plus` makes another.
 
-    def __init__(self, loss=(), val_loss=(), val_error=()):
-        self.loss, self.val_loss, self.val_error = list(loss), list(val_loss), list(val_error)
+    Parameters
+    ----------
+    values : dict of str to list of float
+        By the names that Keras has for them: "loss", "accuracy", "val_loss", "val_accuracy";
+        and metrics by their own names.
+    val_error : list of float
+    """
+
+    def __init__(self, values=None, val_error=()):
+        self.values, self.val_error = dict(values or {}), list(val_error)
+
+    def __len__(self):
+        return len(self["loss"])
+
+    def __getitem__(self, name):
+        return list(self.values.get(name, ()))
 
     def plus(self, progress):
         """With the values of an epoch that has ended."""
-        n = progress.val_loss is not None  # how many values there are of a validation
-        return History(
-            [*self.loss, progress.loss],
-            [*self.val_loss, *[progress.val_loss] * n],
-            [*self.val_error, *[progress.val_error] * n],
-        )
+        values = {name: [*self[name], value] for name, value in progress.metrics.items()}
+        errors = [] if progress.val_error is None else [progress.val_error]
+        return History(self.values | values, self.val_error + errors)
 
 
-def describe(progress):
+def line_of(progress):
     """An epoch in one line."""
     line = f"epoch {progress.epoch}/{progress.n_epochs}: loss {progress.loss:.4f}"
     if progress.accuracy is not None:

@@ -131,6 +131,18 @@ def set_up(
     return model
 
 
+def go_on(network, before):
+    """A Model like the one `before`, over the same layers with copies of their arrays.
+
+    So a training that goes on and fails leaves those of before.
+    """
+    for layer in filter(is_own, layers_in(numbered(network.layers))):
+        names = [*layer.param_names(), *layer.state_names()]
+        if names:
+            layer._set_arrays({name: getattr(layer, name).copy() for name in names})
+    return Model(network.layers, **before.attributes())
+
+
 def build(network, input_shape, n_outputs, dtype):
     """Set the network up without data: see `NeuralNetwork.build`."""
     input_shape = as_shape(input_shape, "input_shape")

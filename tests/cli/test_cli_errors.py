@@ -77,6 +77,24 @@ def test_bad_options(refused, args, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("path", ["", "a\0b"])
+@pytest.mark.parametrize(
+    "args, name",
+    [
+        (["train", "-o", None], "-o/--output"),
+        (["train", None], "data.npz"),
+        (["predict", None, "images.npz"], "model"),
+        (["predict", "model", None], "images.npz"),
+        (["predict", "model", "images.npz", "-o", None], "-o/--output"),
+    ],
+)
+def test_what_names_no_file(refused, path, args, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refused(*[path if arg is None else arg for arg in args])
+    assert line == f"argument {name}: path is {path!r}, expected the name of a file"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [

@@ -133,7 +133,7 @@ MASKED = np.ma.array(np.ones((2, 3)), mask=[[True, False, False], [False, False,
 def test_masks_are_refused(images, layout):
     with pytest.raises(
         TypeError,
-        match=r"^images(\[\d\])* is a Masked(Array|Constant), expected an array without a mask$",
+        match=r"^images(\[\d\])* is a Masked(Array|Constant), expected an array without a mask: ",
     ):
         to_bc01(images, layout)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nnet import NeuralNetwork
-from nnet.files import saving
+from nnet.files.tensors import digest
 
 safetensors = pytest.importorskip("safetensors")
 
@@ -108,6 +108,6 @@ def test_options_that_are_missing_have_their_defaults(name, old_file):
                 del layer[key]
                 n_dropped += 1
     assert n_dropped > 8
-    content["sha256"] = saving._digest(content["network"], tensors)
+    content["sha256"] = digest(content["network"], tensors)
     path.write_bytes(safetensors.numpy.save(tensors, {"nnet": json.dumps(content)}))
     CHECKS[name](NeuralNetwork.load(path))

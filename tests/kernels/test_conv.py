@@ -195,6 +195,12 @@ def test_bias_grad_and_filters_grad_alone(kernels, dtype, name):
     assert imgs_grad is None
     assert_array_equal(filters_grad, both[1], strict=True)
     assert_array_equal(bias_grad, convout_grad.sum((0, 2, 3)) / len(imgs))
+    imgs_grad = np.full_like(imgs, np.nan)
+    alone = kernels.bprop_conv_bc01(
+        None, convout_grad, filters, imgs_grad, need_filters_grad=False, **case[-1]
+    )
+    assert alone[0] is imgs_grad and alone[1] is None
+    assert_array_equal(imgs_grad, both[0], strict=True)
 
 
 @pytest.mark.parametrize("algorithm", ["planes", "pixels"])

@@ -336,6 +336,19 @@ def test_imgs_grad_that_is_not_needed(kernels):
         backward(kernels, need_imgs_grad=False)
 
 
+def test_filters_grad_that_is_not_needed(kernels):
+    for name in ("filters_grad", "bias_grad"):
+        given = {"filters_grad": None, "bias_grad": None, name: filled(FILTERS)}
+        with pytest.raises(ValueError, match=f"{name} is given, expected None .*need_filters_grad"):
+            backward(kernels, need_filters_grad=False, **given)
+    unread = {"imgs": None, "filters_grad": None, "need_filters_grad": False}
+    with pytest.raises(TypeError, match="imgs_grad is None, expected a NumPy array"):
+        backward(kernels, imgs_grad=None, bias_grad=None, **unread)
+    for changes in ({}, {"need_filters_grad": False, "need_imgs_grad": False, "imgs_grad": None}):
+        with pytest.raises(TypeError, match="imgs is None, expected a NumPy array"):
+            backward(kernels, bias_grad=None, **{"filters_grad": None, "imgs": None, **changes})
+
+
 # --- outputs that cannot be written -------------------------------------------
 
 

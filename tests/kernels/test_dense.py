@@ -142,7 +142,9 @@ def test_empty_products(kernels, dtype):
 
 def run_guarded(target):
     """All arrays beside guard pages: a stray access kills the process."""
-    matmul, bprop_relu, softmax, cross_entropy, all_finite, *_ = load("_dense", target)
+    matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, *_ = load(
+        "_dense", target
+    )
     for dtype in (np.float32, np.float64):
         for at_end in (True, False):
 
@@ -161,6 +163,8 @@ def run_guarded(target):
                 cross_entropy(ones(3, n_cols), target, *outputs)
                 softmax(ones(3, n_cols), ones(3, n_cols))
                 assert all_finite(ones(3, n_cols))
+                gelu(ones(n_cols), ones(n_cols))
+                bprop_gelu(ones(n_cols), ones(n_cols), ones(n_cols))
     print("in bounds")
 
 

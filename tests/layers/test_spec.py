@@ -6,11 +6,18 @@ from nnet import (
     Activation,
     BatchNorm,
     Conv,
+    ConvTranspose,
+    DepthwiseConv,
+    Dropout,
     Flatten,
     GlobalAveragePool,
+    GlobalMaxPool,
     Linear,
     LogRegression,
+    Pad,
     Pool,
+    SeparableConv,
+    Upsample,
 )
 from nnet.layers.activation import FUNCTIONS
 from nnet.layers.spec import complete, parse_layers
@@ -30,8 +37,34 @@ from nnet.layers.spec import complete, parse_layers
         ("pool1x2", Pool((1, 2), (1, 2))),
         ("pool3-s2-same", Pool(3, 2, padding_mode="same")),
         ("avgpool2-valid", Pool(2, 2, "avg", "valid")),
+        ("conv16-3-p1", Conv(16, 3, padding_mode=1, weight_decay=0.5)),
+        ("dw3x5", DepthwiseConv((3, 5), weight_decay=0.5)),
+        (
+            "dw3-s2-d3x1-m4-p0x1",
+            DepthwiseConv(3, 2, (0, 1), depth_multiplier=4, dilation=(3, 1), weight_decay=0.5),
+        ),
+        ("sep32-3x3", SeparableConv(32, (3, 3), weight_decay=0.5)),
+        (
+            "sep32-3-s2-m2-valid",
+            SeparableConv(32, 3, 2, "valid", depth_multiplier=2, weight_decay=0.5),
+        ),
+        ("convt16-3x3", ConvTranspose(16, (3, 3), weight_decay=0.5)),
+        (
+            "convt16-3-s2-p1-o1-d2-g4",
+            ConvTranspose(16, 3, 2, 1, 1, dilation=2, groups=4, weight_decay=0.5),
+        ),
+        ("pool3-s2-p1-ceil", Pool(3, 2, padding_mode=1, ceil_mode=True)),
+        ("avgpool2-p0-ceil", Pool(2, 2, "avg", 0, ceil_mode=True)),
         ("gap", GlobalAveragePool()),
         ("bn", BatchNorm()),
+        ("gmp", GlobalMaxPool()),
+        ("pad1", Pad(1)),
+        ("pad1x0-reflect", Pad((1, 0), "reflect")),
+        ("up2", Upsample(2)),
+        ("up2x1-bilinear", Upsample((2, 1), "bilinear")),
+        ("dropout0.5", Dropout(0.5)),
+        ("dropout.25-channels", Dropout(0.25, channels=True)),
+        ("dropout0", Dropout(0)),
         ("linear64", Linear(64, weight_decay=0.5)),
         *[(name, Activation(name)) for name in FUNCTIONS],
     ],
@@ -45,9 +78,25 @@ def test_pieces(piece, layer):
 @pytest.mark.parametrize(
     "piece, message",
     [
-        ("", "expected conv16-3x3, pool2, avgpool2, gap, bn, linear64 or one of relu, "),
+        ("", "expected conv16-3x3, pool2, avgpool2, gap, gmp, bn, linear64, dw3x3, "),
         ("ReLU", "expected conv16-3x3, pool2"),
-        ("dropout", "expected conv16-3x3, pool2"),
+        ("dropout", "expected a rate, as in dropout0.5"),
+        ("dropout0.5.5", "expected a rate, as in dropout0.5"),
+        ("dropout1", "rate is 1.0, expected a number of at least 0 and less than 1"),
+        ("dropout0.5-s2", "unknown option '-s2', expected one of -channels"),
+        ("dw", "expected the size of its filters, as in dw3x3"),
+        ("dw3-g2", "unknown option '-g2', expected one of -s2, -d2, -m2, -p2, -same, "),
+        ("dw3-m2x2", "expected a number of filters for each channel"),
+        ("sep32", "expected the size of its filters, as in sep16-3x3"),
+        ("convt3x3-3", "expected a number of filters, as in convt16-3x3"),
+        ("pool2-ceil", "ceil_mode is True, expected explicit padding"),
+        ("pad", "expected a size, as in pad1 or pad1x2"),
+        ("pad1-same", "unknown option '-same', expected one of -zeros, -nearest, "),
+        ("up", "expected a factor, as in up2 or up2x1"),
+        ("up0", "factor is (0, 0)"),
+        ("up2-cubic", "unknown option '-cubic', expected one of -nearest, -bilinear"),
+        ("gmp2", "expected conv16-3x3, pool2"),
+        ("conv1.5-3", "expected a number of filters, as in conv16-3x3"),
         ("16", "expected conv16-3x3, pool2"),
         ("linear64-s2", "expected conv16-3x3, pool2"),
         ("gap2", "expected conv16-3x3, pool2"),
@@ -63,14 +112,14 @@ def test_pieces(piece, layer):
         ("conv8-3-s0", "strides is (0, 0)"),
         ("conv8-3-g3", "n_feats is 8, expected a multiple of groups = 3"),
         ("conv8-3-g2x2", "expected a number of groups"),
-        ("conv8-3-q2", "unknown option '-q2', expected one of -s2, -d2, -g2, -same, -valid, -full"),
+        ("conv8-3-q2", "unknown option '-q2', expected one of -s2, -d2, -g2, -p2, -same, -valid"),
         ("conv8-3-s", "unknown option '-s'"),
         ("conv8-3-", "unknown option '-'"),
         ("conv8-3-s2-s3", "option '-s3' sets strides for a second time"),
         ("conv8-3-same-valid", "option '-valid' sets padding_mode for a second time"),
         ("conv99999999999-3", "expected a number of filters"),
         ("pool", "expected a size, as in pool2 or pool2x2"),
-        ("pool2-d2", "unknown option '-d2', expected one of -s2, -same, -valid, -full"),
+        ("pool2-d2", "unknown option '-d2', expected one of -s2, -p2, -same, -valid, -full"),
         ("avgpool", "expected a size, as in avgpool2 or avgpool2x2"),
         ("linear", "expected a number of outputs, as in linear64"),
         ("linear8x8", "expected a number of outputs, as in linear64"),
@@ -107,6 +156,13 @@ def test_complete_adds_what_is_missing():
     ]
 
 
+def test_complete_counts_the_layers_inside():
+    layers, n_params = complete(parse_layers("sep4-3-m2,convt6-2-s2,dw3,up2,gmp"), (3, 4, 4), 5)
+    sizes = 6 * 9, 6 * 4 + 4, 4 * 6 * 4 + 6, 6 * 9 + 6, 6 * 5 + 5
+    assert n_params == sum(sizes)
+    assert _kinds(layers)[-2:] == [Linear, LogRegression]
+
+
 @pytest.mark.parametrize(
     "spec, message",
     [
@@ -121,6 +177,9 @@ def test_complete_adds_what_is_missing():
         ("conv4-3,conv6-3-g3", "layer 'conv6-3-g3' after 'conv4-3': expected "),
         ("linear3,pool2", "layer 'pool2' after 'linear3': expected 4 axes"),
         ("gap,gap", "layer 'gap' after 'gap': expected 4 axes"),
+        ("gmp,up2", "layer 'up2' after 'gmp': expected 4 axes"),
+        ("pad4-reflect", "layer 'pad4-reflect' after the images: border_mode 'reflect' can pad"),
+        ("convt2-3-o1", "layer 'convt2-3-o1' after the images: output_padding is (1, 1)"),
     ],
 )
 def test_errors_name_the_pieces_that_do_not_fit(spec, message):

@@ -170,6 +170,11 @@ def test_outputs_are_filled_and_returned(rng, functions):
     alone = bprop(imgs, convout_grad, filters, groups=2, need_imgs_grad=False)
     assert alone[0] is None
     assert_array_equal(alone[1], filters_grad)
+    for unread in (imgs, None):
+        into = np.full_like(imgs, np.nan)
+        alone = bprop(unread, convout_grad, filters, into, groups=2, need_filters_grad=False)
+        assert alone[0] is into and alone[1] is None
+        assert_array_equal(into, imgs_grad)
 
 
 @pytest.mark.parametrize("functions", ["", "_im2col"])
@@ -198,6 +203,14 @@ def test_convolution_refuses_what_does_not_fit(functions):
         (lambda: conv(imgs, filters, padding_mode="best"), "padding_mode is 'best'"),
         (lambda: bprop(imgs, imgs, filters), r"convout_grad .* expected \(2, 3, 5, 6\)"),
         (lambda: bprop(imgs, convout, filters, imgs, need_imgs_grad=False), "imgs_grad is given"),
+        (
+            lambda: bprop(imgs, convout, filters, None, filters, need_filters_grad=False),
+            "filters_grad is given",
+        ),
+        (
+            lambda: bprop(imgs, convout, filters, need_filters_grad=False, bias_grad=np.zeros(3)),
+            "bias_grad is given",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()

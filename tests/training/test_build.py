@@ -127,7 +127,7 @@ WRONG = {
     "float": (((1, 6.0, 6),), TypeError, "input_shape is 6.0, expected an integer"),
     "text": (("166",), TypeError, "input_shape is '1', expected an integer"),
     "None": ((None,), TypeError, "input_shape is None"),
-    "features": (((36,),), ValueError, r"layer 0 \(Conv\) cannot take an input of shape \(1, 36\)"),
+    "features": (((36,),), ValueError, r"36\), .* for layer 0 \(Conv\): X\.reshape\(-1, 1, 6, 6\)"),
     "no channel axis": (((6, 7),), ValueError, "to_bc01"),
     "too small": (((1, 1, 1),), ValueError, r"layer 2 \(Pool\) cannot take"),
     "too large": (((1, 2**40, 2**40),), ValueError, r"layer 0 \(Conv\) cannot take"),

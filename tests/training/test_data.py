@@ -8,7 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnet.training.data import Images, as_images, as_labels, as_values, check_lengths, refuse_masks
+from nnet import Linear, MeanSquaredError, NeuralNetwork
+from nnet.training.data import (
+    Batches,
+    Images,
+    Values,
+    as_images,
+    as_labels,
+    as_values,
+    check_lengths,
+    refuse_masks,
+)
 
 
 def peak_bytes(function):
@@ -72,13 +82,14 @@ ROWS = {
 }
 
 
+@pytest.mark.parametrize("kind", [Images, Values])
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
-def test_batches(make, rows, dtype, rng):
+def test_batches(make, rows, kind, dtype, rng):
     X = make(rng.integers(0, 100, (20, 2, 4, 3)).astype(np.float32))
     expected = np.asarray(X)[rows].astype(dtype)
-    images = Images(X, dtype)
-    assert (len(images), images.shape, images.image_shape) == (20, (20, 2, 4, 3), (2, 4, 3))
+    images = kind(X, dtype)
+    assert (len(images), images.shape, images.item_shape) == (20, (20, 2, 4, 3), (2, 4, 3))
     images.check_values()
     for out in (None, np.full((20, 2, 4, 3), -1, dtype), np.full((20, 24), -1, dtype)):
         for batch in (images.batch(rows, out), images.checked_batch(rows, out)):
@@ -100,6 +111,17 @@ def test_shapes(shape):
     images.check_values()
     assert images.batch(slice(0, 2)).shape == (min(shape[0], 2), *shape[1:])
     assert images.batch(np.arange(min(shape[0], 2))).shape == (min(shape[0], 2), *shape[1:])
+
+
+@pytest.mark.parametrize("n_values", [0, 1, 7, 100_000])
+def test_values_without_further_axes(n_values, dtype):
+    table = np.arange(2.0 * n_values).reshape(n_values, 2)
+    order = np.arange(n_values)[::-1].copy()
+    for y in (table[:, 1], table[:, 1].copy(), table[:, 1].astype(int), pd.Series(table[:, 1])):
+        values = Values(y, dtype)
+        values.check_values()
+        assert np.array_equal(values[:], table[:, 1].astype(dtype))
+        assert np.array_equal(values.batch(order, np.empty(n_values, dtype)), values[:][::-1])
 
 
 @pytest.mark.parametrize(
@@ -186,8 +208,65 @@ def test_a_check_keeps_nothing(dtype):
 def test_what_cannot_be_bad_is_not_checked(dtype, monkeypatch):
     images = Images(np.full((20, 3), np.iinfo(dtype).max if dtype != "?" else True, dtype))
     assert np.isfinite(images.batch(slice(None))).all()
-    monkeypatch.delattr(Images, "batch")
+    monkeypatch.delattr(Batches, "batch")
     images.check_values()
+
+
+N_TARGETS = 16 * N_IMGS
+TARGETS = {
+    "uint8": lambda y: y.astype(np.uint8),
+    "float64": lambda y: y.astype(np.float64),
+    "float16": lambda y: y.astype(np.float16),
+    "Fortran": np.asfortranarray,
+    "strided": lambda y: np.repeat(y, 2, axis=0)[::2],
+    "frame": lambda y: pd.DataFrame(y.astype(np.uint8)),
+}
+
+
+def regression(n_targets):
+    return NeuralNetwork([Linear(n_targets), MeanSquaredError()], rng=0)
+
+
+@pytest.mark.parametrize("make", TARGETS.values(), ids=TARGETS)
+def test_targets_are_converted_by_batch(make, rng):
+    """In training, validation and error: what is held is far less than all of them as floats."""
+    X = rng.integers(0, 2, (N_TARGETS, 1)).astype(np.float32)
+    values = rng.integers(0, 100, (N_TARGETS, 32)).astype(np.float32)
+    y = make(values)
+    X_val, y_val = X[:BATCH], values[:BATCH]
+    networks = {}
+
+    def fit(validation_data=None):
+        networks["y"] = regression(32).fit(X, y, 1e-4, 1, BATCH, validation_data=validation_data)
+
+    def validate():
+        regression(32).fit(X_val, y_val, 1e-4, 1, BATCH, validation_data=(X, y))
+
+    for function in (fit, validate, lambda: networks["y"].error(X, y)):
+        assert peak_bytes(function) < values.nbytes / 5
+    expected = regression(32).fit(X, values, 1e-4, 1, BATCH)
+    assert np.array_equal(networks["y"].params()[0], expected.params()[0])
+    assert networks["y"].error(X, y) == expected.error(X, values)
+
+
+@pytest.mark.parametrize("given", ["f4", "f8", "u1"])
+def test_steps_reuse_the_memory_of_targets(given, rng):
+    X = np.ones((8 * BATCH, 1), np.float32)
+    y = rng.integers(0, 100, (8 * BATCH, 1000)).astype(given)
+    peaks = []
+
+    def callback(progress):
+        now, peak = tracemalloc.get_traced_memory()
+        peaks.append(peak - now)
+        tracemalloc.reset_peak()
+
+    tracemalloc.start()
+    try:
+        regression(1000).fit(X, y, 1e-4, 2, BATCH, callback=callback)
+    finally:
+        tracemalloc.stop()
+    picked = 0 if given == "f4" else BATCH * y[0].nbytes  # rows, before they are converted
+    assert max(peaks[2:]) < picked + BATCH * 1000 * 4 / 3
 
 
 def test_a_frame_of_one_dtype_is_not_copied():
@@ -263,11 +342,34 @@ def test_what_is_no_images(X, error, message):
         Images(X)
 
 
-@pytest.mark.parametrize("shape", [(20, 1, 6, 5), (20, 36), (20,)])
-def test_images_of_another_shape(shape):
-    message = rf"^validation X has shape \({str(shape)[1:-1]}\), expected \(n_imgs, 1, 6, 6\)$"
-    with pytest.raises(ValueError, match=message):
-        Images(np.zeros(shape), None, (1, 6, 6), "validation X")
+@pytest.mark.parametrize(
+    "shape, expected, remedy",
+    [
+        ((20, 1, 6, 5), (1, 6, 6), ""),
+        ((20,), (1, 6, 6), ""),
+        ((20, 35), (1, 6, 6), ""),
+        ((20, 6, 6, 3), (1, 6, 6), ""),
+        ((20, 6, 6), (3, 6, 6), ""),
+        ((20, 3), (3, 20), ""),
+        ((20, 20, 3), (3, 20), ""),  # signals
+        ((20, 6, 5, 1), (1, 6, 5), ": nnet.to_bc01(X) puts channels first"),
+        ((20, 8, 6, 3), (3, 8, 6), ": nnet.to_bc01(X) puts channels first"),
+        ((20, 6, 6), (1, 6, 6), ": nnet.to_bc01(X) puts channels first"),
+        ((1, 6, 6), (1, 6, 6), ": X[None] is a batch of one image"),
+        ((3, 8, 6), (3, 8, 6), ": X[None] is a batch of one image"),
+        ((36,), (36,), ": X[None] is a batch of one image"),
+        ((20, 36), (1, 6, 6), ": X.reshape(-1, 1, 6, 6)"),
+        ((20, 60), (3, 20), ": X.reshape(-1, 3, 20)"),
+    ],
+)
+def test_images_of_another_shape(shape, expected, remedy):
+    with pytest.raises(ValueError) as caught:
+        Images(np.zeros(shape), None, expected, "validation X")
+    wanted = f"(n_imgs, {', '.join(map(str, expected))})"
+    assert str(caught.value) == f"validation X has shape {shape}, expected {wanted}{remedy}"
+
+
+def test_images_of_the_same_shape():
     Images(np.zeros((20, 1, 6, 6)), None, (1, 6, 6))
 
 
@@ -283,6 +385,19 @@ class WithMask:
         return MASKED
 
 
+class Sequence:
+    """No class of Python's own, but NumPy asks it for its items."""
+
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
 MASKS = {
     "array": MASKED,
     "without a masked value": np.ma.array(np.ones((2, 3))),
@@ -291,6 +406,9 @@ MASKS = {
     "one of a list": [np.ones((2, 3)), MASKED],
     "tuple": (MASKED,),
     "deque": deque([MASKED]),
+    "sequence": Sequence(MASKED, MASKED),
+    "sequence in a list": [Sequence(MASKED[0])],
+    "sequence of sequences": Sequence(Sequence(1, np.ma.masked)),
     "list of lists": [[MASKED[0]], [MASKED[1]]],
     "lists with the constant": [[1, 2], [1, np.ma.masked]],
     "a scalar": [[1, 2], [1, np.ma.array(1, mask=True)]],
@@ -303,12 +421,12 @@ MASKS = {
 @pytest.mark.parametrize("masked", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize(
     "take",
-    [Images, as_images, lambda X: as_values(X, np.float32, "X"), lambda X: as_labels(X, "X")],
+    [Images, as_images, lambda y: as_values(y, "f4", name="X"), lambda y: as_labels(y, "X")],
 )
 def test_masks_are_refused(take, masked):
     with pytest.raises(
         TypeError,
-        match=r"^X(\[\d\])* is a Masked(Array|Constant), expected an array without a mask$",
+        match=r"^X(\[\d\])* is a Masked(Array|Constant), expected .* without a mask: \.filled\(",
     ):
         take(masked)
 

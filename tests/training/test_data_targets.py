@@ -1,6 +1,9 @@
 """Targets and tables as they are given: labels of one kind, values, columns of pandas."""
 
-from collections import UserList, deque
+import ctypes
+from array import array
+from collections import UserDict, UserList, UserString, deque
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,34 @@ from networks import mlp
 from nnet.training.data import Images, as_images, as_labels, as_values, check_lengths, encode
 
 # --- labels -----------------------------------------------------------------------
+
+
+class Sequence:
+    """No class of Python's own, but NumPy asks it for its items."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+class Once(Sequence):
+    """As a file may be: its items are there once."""
+
+    def __iter__(self):
+        items, self.items = self.items, [None] * len(self.items)
+        return iter(items)
+
+
+class ByName(Sequence):
+    """NumPy takes what has keys for one object."""
+
+    def __getitem__(self, index):
+        raise KeyError(index)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +70,7 @@ from nnet.training.data import Images, as_images, as_labels, as_values, check_le
 def test_labels_of_several_types(y, types):
     objects = np.empty(len(y), object)
     objects[:] = y
-    for given in (y, tuple(y), deque(y), UserList(y), y * 1000, objects):
+    for given in (y, tuple(y), deque(y), UserList(y), Sequence(y), Once(y), y * 1000, objects):
         with pytest.raises(TypeError) as caught:
             as_labels(given, "validation y")
         assert str(caught.value) == (
@@ -63,6 +94,14 @@ def test_labels_of_several_types(y, types):
         ([2**53 + 1, 2], "i8"),
         (range(3), "i8"),
         (deque(["a", "b"]), "U1"),
+        (Sequence(["a", "b"]), "U1"),
+        (Sequence([np.int8(1), np.int8(2)]), "i1"),
+        (UserDict(a=1, b=2), "U1"),
+        (array("f", [1, 2]), "f4"),
+        (array("h", [1, 2]), "i2"),
+        ((ctypes.c_int16 * 2)(1, 2), "i2"),
+        (memoryview(b"ab"), "u1"),
+        (bytearray(b"ab"), "u1"),
         ([], "f8"),
         (np.array([np.str_("a"), "b"], object), "U1"),
         (np.array([1, 2.0], object), "f8"),
@@ -78,12 +117,24 @@ def test_labels_of_one_kind(y, dtype):
 @pytest.mark.parametrize(
     "y, error, message",
     [
-        ([[1], [2]], ValueError, r"^y has shape \(2, 1\), expected one label per image: \(n_imgs,"),
+        ([[1], [2]], ValueError, r"^y has shape \(2, 1\), .* image: \(n_imgs,\), as y\.ravel\(\)$"),
+        (np.eye(2), ValueError, r"image: \(n_imgs,\), as y\.argmax\(axis=1\) of one-hot rows$"),
+        ([["a", "b"]], ValueError, r"^y has shape \(1, 2\), .* per image: \(n_imgs,\)$"),
+        (np.zeros((2, 2, 2)), ValueError, r"^y has shape \(2, 2, 2\), .* image: \(n_imgs,\)$"),
         ([[1], ["a"]], ValueError, r"^y has shape \(2, 1\)"),
         ([[1], [2, 3]], ValueError, "^y has items that differ in shape"),
         ([1, [2]], ValueError, "^y has items that differ in shape"),
         ("abc", ValueError, r"^y has shape \(\)"),
         ({1, 2}, ValueError, r"^y has shape \(\)"),
+        ({1: 2}, ValueError, r"^y has shape \(\)"),
+        ({1: 2}.values(), ValueError, r"^y has shape \(\)"),
+        (MappingProxyType({1: 2}), ValueError, r"^y has shape \(\)"),
+        (iter([1, 2]), ValueError, r"^y has shape \(\)"),
+        (ByName([1, 2]), ValueError, r"^y has shape \(\)"),
+        ([UserString("a")] * 2, ValueError, "^y has items that differ in shape"),
+        (UserDict({1: 2, "a": 3}), TypeError, r"^y has labels of types \['int', 'str'\]"),
+        (Sequence([[1], [2, 3]]), ValueError, "^y has items that differ in shape"),
+        ([Sequence([1]), Sequence([2])], ValueError, r"^y has shape \(2, 1\)"),
         ([1, np.nan], ValueError, "^y has NaN or infinite values, expected finite labels"),
         ([1, 2.5], ValueError, "^y has fractional values"),
         ([2**53 + 1, 1.0], ValueError, "^y has integers that float64 cannot tell apart"),
@@ -110,9 +161,15 @@ def test_a_network_refuses_mixed_labels_and_masks():
 
 def test_values():
     assert as_values([1, 2], np.float32).dtype == np.float32
-    assert as_values(np.array([[1, 2.5]], object), np.float64).tolist() == [[1, 2.5]]
-    with pytest.raises(ValueError, match=r"^validation y has NaN, infinite or too large values"):
-        as_values([1e300], np.float32, "validation y")
+    assert as_values(np.array([[1, 2.5]], object), np.float64)[:].tolist() == [[1, 2.5]]
+    with pytest.raises(
+        ValueError, match=r"^validation y\[1\] has NaN, infinite or too large values"
+    ):
+        as_values([0, 1e300, np.nan], np.float32, name="validation y")
+    with pytest.raises(ValueError, match=r"^y has shape \(\), expected \(n_imgs, \.\.\.\)"):
+        as_values(1, np.float32)
+    with pytest.raises(ValueError, match=r"^y has shape \(3,\), expected \(n_imgs, 2\)$"):
+        as_values([1, 2, 3], np.float32, (2,))
     with pytest.raises(TypeError, match="^y has dtype <U1, expected real numbers"):
         as_values(["a"], np.float32)
 
@@ -128,6 +185,8 @@ def test_values():
         ("abc", r"\(\)"),
         (None, r"\(\)"),
         ({1, 2, 3}, r"\(\)"),
+        (iter([1, 2, 3]), r"\(\)"),
+        (Sequence([1, 2]), r"\(2,\)"),
     ],
 )
 def test_lengths(y, shape):
@@ -138,15 +197,35 @@ def test_lengths(y, shape):
         check_lengths(X, y, "validation X", "validation y")
 
 
+def test_a_memory_without_axes_has_no_length():
+    with pytest.raises(ValueError, match=r"^X has 1 images and y has shape \(\)"):
+        check_lengths(np.zeros((1, 4)), memoryview(np.array(1)))
+
+
 def test_lengths_that_agree():
-    for y in ([1, 2, 3], [[1], [2], [3]], np.zeros((3, 2)), range(3), pd.Series([1, 2, 3])):
+    sequence = Sequence([1, 2, 3])
+    for y in ([1, 2, 3], [[1], [2], [3]], sequence, np.zeros((3, 2)), range(3), pd.Series([1] * 3)):
         check_lengths(Images(np.zeros((3, 4))), y)
         check_lengths(np.zeros((3, 4)), y)
+
+
+def test_items_are_asked_for_once():
+    labels = Once(["a", "b", "c"])
+    check_lengths(np.eye(3), labels)
+    assert as_labels(labels).tolist() == ["a", "b", "c"]
+    assert as_values(Once([1, 2]), np.float32)[:].tolist() == [1, 2]
+    assert as_images(Once([[1, 2], [3, 4]])).tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(ValueError, match="^X has items that differ in shape, expected one shape"):
+        as_images(Sequence([[1, 2], [3]]))
+    mlp().fit(Once(np.eye(3).tolist()), Once(["a", "b", "c"]), max_iter=1)
 
 
 def test_encode_names_its_labels():
     with pytest.raises(TypeError, match="^validation y has dtype <U1, expected labels like int64"):
         encode(np.array(["a"]), np.array([1, 2]), name="validation y")
+    message = r"^here has the label 7, expected one of those of fit: \[0, 1, 2, 3, 4, 5, \.\.\.\]$"
+    with pytest.raises(ValueError, match=message):
+        encode(np.array([1, 7]), np.arange(7), "here")
 
 
 # --- pandas -----------------------------------------------------------------------
@@ -161,9 +240,9 @@ def test_columns_of_numbers(kind):
     frame = pd.DataFrame({"a": numbers, "b": [0.5, 1.5, 2.5]})
     assert as_images(frame).tolist() == [[1, 0.5], [0, 1.5], [1, 2.5]]
     assert as_images(numbers.to_frame()).tolist() == [[1], [0], [1]]
-    assert as_values(numbers, np.float32).tolist() == [1, 0, 1]
-    assert as_values(numbers.to_frame(), np.float32).tolist() == [[1], [0], [1]]
-    assert as_values(numbers.array, np.float32).tolist() == [1, 0, 1]
+    assert as_values(numbers, np.float32)[:].tolist() == [1, 0, 1]
+    assert as_values(numbers.to_frame(), np.float32)[:].tolist() == [[1], [0], [1]]
+    assert as_values(numbers.array, np.float32)[:].tolist() == [1, 0, 1]
     for y in (numbers, numbers.to_frame(), numbers.array, pd.Index(numbers)):
         assert as_labels(y).tolist() == [1, 0, 1]
 
@@ -223,6 +302,33 @@ def test_labels_keep_their_strings(kind):
 def test_mixed_labels_of_a_series(kind):
     with pytest.raises(TypeError, match=r"^y has labels of types \['int', 'str'\]"):
         as_labels(pd.Series([1, "a"], name="t").astype(kind))
+
+
+class Bare(pd.api.extensions.ExtensionArray):
+    """What pandas asks of a column's array, and no __array__."""
+
+    dtype = pd.Int64Dtype()
+
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+    def isna(self):
+        return pd.isna(np.array(self.items, object))
+
+    def to_numpy(self):
+        return np.array(self.items)
+
+
+def test_columns_that_are_no_arrays():
+    assert as_labels(Bare(1, 2)).tolist() == [1, 2]
+    with pytest.raises(ValueError, match="^y has a missing value in row 1, expected none$"):
+        as_labels(Bare(1, None))
 
 
 def test_other_tables():

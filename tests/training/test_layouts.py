@@ -10,17 +10,22 @@ import nnet
 from nnet import (
     Activation,
     Conv,
+    ConvTranspose,
+    Dropout,
     Flatten,
     GlobalAveragePool,
+    GlobalMaxPool,
     Linear,
     LogRegression,
     MeanSquaredError,
     NeuralNetwork,
+    Pad,
     Parallel,
     Pool,
     Residual,
     Sequential,
     Standardize,
+    Upsample,
 )
 
 rng = np.random.default_rng(20150423)
@@ -194,11 +199,15 @@ def test_the_ways_that_the_error_for_square_images_names():
 
 
 @pytest.mark.parametrize(
-    "shape", [(8, 8, 1), (8, 8, 3), (28, 28, 1), (32, 32, 3), (9, 12, 4), (64, 8, 3)]
+    "shape", [(8, 8, 1), (8, 8, 3), (28, 28, 1), (28, 20, 1), (32, 32, 3), (9, 12, 4), (64, 8, 3)]
 )
 def test_channels_last(shape):
     X = images(*shape)
-    for layers in ([Conv(4, 3), Pool(2, 2)], [Residual([Conv(shape[0], 3)])], [Pool((1, 2), 1)]):
+    for layers in (
+        [Conv(4, 3), Pool(2, 2)],
+        [Residual([Conv(shape[0], (3, 3))])],
+        [Conv(4, (3, 1)), Pool((1, 2), 1)],
+    ):
         refused = network(*layers)
         with pytest.raises(
             ValueError, match=rf"{shape[0]} channels .* {shape[2]} pixels wide.*to_bc01"
@@ -207,10 +216,70 @@ def test_channels_last(shape):
     network(Conv(4, 3), Pool(2, 2)).fit(nnet.to_bc01(X, "NHWC"), y, 0.01, 1)
 
 
+@pytest.mark.parametrize("shape", [(16, 16, 3), (16, 12, 4), (28, 28, 1), (28, 20, 1)])
 @pytest.mark.parametrize("layers", [[Conv(4, 1)], [GlobalAveragePool()]], ids=str)
-def test_colours_last_without_wide_windows(layers):
+def test_channels_last_without_wide_windows(layers, shape):
     with pytest.raises(ValueError, match="to_bc01"):
-        network(*layers).fit(images(16, 16, 3), y)
+        network(*copy.deepcopy(layers)).fit(images(*shape), y)
+
+
+def test_columns_that_are_square():
+    X = images(16, 16, 1)
+    with pytest.raises(ValueError, match="to_bc01"):
+        network(Conv(4, (5, 1))).fit(X, y)
+    network(Conv(4, (5, 1))).build((16, 16, 1), 3).fit(X, y, 0.01, 1)
+
+
+@pytest.mark.parametrize(
+    "layers, name",
+    [
+        ([Conv(4, 3)], "layer 0 (Conv)"),
+        ([GlobalAveragePool()], "layer 0 (GlobalAveragePool)"),
+        ([Standardize(0, 2), Activation("relu"), Pool(2, 2)], "layer 2 (Pool)"),
+        ([Sequential([Residual([Conv(4, 3)])])], "layer 0.0.0 (Conv)"),
+    ],
+)
+@pytest.mark.parametrize(
+    "n_features, shape", [(784, "1, 28, 28"), (64, "1, 8, 8"), (3072, "n_channels, img_h, img_w")]
+)
+def test_rows_of_pixels(layers, name, n_features, shape):
+    for use in (lambda n: n.fit(images(n_features), y), lambda n: n.build((n_features,))):
+        with pytest.raises(ValueError) as caught:
+            use(network(*copy.deepcopy(layers)))
+        assert str(caught.value) == (
+            f"X has shape (n_imgs, {n_features}), expected (n_imgs, n_channels, img_h, img_w) for "
+            f"{name}: X.reshape(-1, {shape})"
+        )
+
+
+def test_rows_of_pixels_that_a_layer_makes_images_of():
+    class Square(Flatten):
+        def fprop(self, input):
+            return input.reshape(self.output_shape(input.shape))
+
+        def bprop(self, output_grad):
+            return output_grad.reshape(len(output_grad), -1)
+
+        def output_shape(self, input_shape):
+            return (input_shape[0], 1, 8, 8)
+
+    class OfRows(Conv):
+        def fprop(self, input):
+            return super().fprop(input.reshape(len(input), 1, 8, 8))
+
+        def _setup(self, input_shape, rng):
+            super()._setup((len(input_shape), 1, 8, 8), rng)
+
+        def array_shapes(self, input_shape):
+            return super().array_shapes((input_shape[0], 1, 8, 8))
+
+        def output_shape(self, input_shape):
+            return super().output_shape((input_shape[0], 1, 8, 8))
+
+    for layers in ([Square(), Conv(4, 3)], [OfRows(4, 3)]):
+        network(*layers).fit(images(64), y, 0.01, 1)
+    with pytest.raises(ValueError, match=r"layer 1 \(Conv\) .*: expected 4 axes"):
+        network(Linear(5), Conv(4, 3)).fit(images(64), y)
 
 
 # --- accepted -----------------------------------------------------------------------------
@@ -220,6 +289,8 @@ def test_colours_last_without_wide_windows(layers):
     "shape",
     [
         (64, 4, 4),
+        (64, 4, 3),
+        (512, 7, 3),
         (16, 5, 4),
         (128, 2, 3),
         (3, 8, 8),
@@ -243,6 +314,9 @@ def test_feature_maps(shape):
         ((16, 1, 3), [Conv(4, (1, 3))]),
         ((3, 20, 1), [Conv(4, (5, 1)), Pool((2, 1), (2, 1))]),
         ((16, 20, 1), [Conv(4, (5, 1)), Pool((2, 1), (2, 1))]),
+        ((16, 20, 1), [Conv(4, 1), Pool((2, 1), (2, 1)), GlobalAveragePool()]),
+        ((512, 7, 1), [Conv(4, 1)]),
+        ((6, 6, 1), [Conv(4, 1)]),
         ((64, 1, 1), [Conv(4, 1)]),
         ((20, 3), [Conv(4, 3)]),
         ((28, 29), [Conv(4, 3)]),
@@ -252,6 +326,18 @@ def test_feature_maps(shape):
 def test_signals_of_any_form(shape, layers):
     trained = network(*layers).fit(images(*shape), y, 0.01, 1)
     assert trained.params()[0].shape[0] == shape[0]
+
+
+@pytest.mark.parametrize(
+    "layer", [Pad(1), Upsample(2), GlobalMaxPool(), ConvTranspose(2, 1)], ids=repr
+)
+def test_other_layers_that_take_images(layer):
+    """Square images without a channel axis are no signals, and rows no images."""
+    with pytest.raises(ValueError, match="to_bc01"):
+        network(layer).fit(images(8, 8), y)
+    with pytest.raises(ValueError, match=r"X.reshape\(-1, 1, 8, 8\)"):
+        network(Dropout(0.1), layer).fit(images(64), y)
+    network(Dropout(0.1), layer).fit(images(3, 8), y, 0.01, 1)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28, 3), (16, 16, 1), (2, 2), (20,)])

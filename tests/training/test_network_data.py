@@ -56,7 +56,7 @@ def test_unseen_labels(rng):
     assert network.error(X[:3], [7, -1, 99]) == 1
     with pytest.raises(TypeError, match="y has dtype <U1, expected labels like int64"):
         network.error(X[:2], ["0", "1"])
-    with pytest.raises(ValueError, match="validation_data has the label 7, expected"):
+    with pytest.raises(ValueError, match=r"validation_data has the label 7, .* fit: \[0, 1, 2\]$"):
         network.fit(X, y, validation_data=(X[:2], [0, 7]))
 
 
@@ -77,7 +77,7 @@ def test_values_that_are_not_finite(bad, rng):
         network.fit(X, y, validation_data=(spoilt[13:], y[13:]))
     with pytest.raises(ValueError, match="y has NaN"):
         small_cnn().fit(X, np.where(y == 2, bad, y))
-    with pytest.raises(ValueError, match="y has NaN"):
+    with pytest.raises(ValueError, match=r"y\[2\] has NaN"):
         NeuralNetwork([Flatten(), Linear(1), MeanSquaredError()]).fit(X, np.where(y == 2, bad, y))
 
 
@@ -125,7 +125,7 @@ FIT_ERRORS = [
     (
         {"X": np.zeros((20, 36))},
         ValueError,
-        r"layer 0 \(Conv\) .* shape \(20, 36\): expected 4 axes",
+        r"X has shape \(n_imgs, 36\), .* for layer 0 \(Conv\): X\.reshape\(-1, 1, 6, 6\)$",
     ),
     ({"y": np.zeros(20)}, ValueError, "y has only .*, expected at least 2 classes"),
     (
@@ -134,14 +134,23 @@ FIT_ERRORS = [
         r"layer 7 \(LogRegression\) gets \(3,\) .*expected \(4,\) for the 4 classes",
     ),
     ({"y": np.arange(20) / 4}, ValueError, "y has fractional values.*MeanSquaredError"),
-    ({"y": np.eye(20)}, ValueError, r"y has shape \(20, 20\), expected one label per image"),
+    (
+        {"y": np.eye(20)},
+        ValueError,
+        r"y has shape \(20, 20\), .*y\.argmax\(axis=1\) of one-hot rows",
+    ),
     ({"y": [None, "a"] * 10}, TypeError, "y has labels of types .*NoneType"),
     ({"y": np.full(20, np.datetime64(0, "s"))}, TypeError, "y has dtype datetime64"),
     ({"max_iter": 0}, ValueError, "max_iter is 0, expected at least 1"),
     ({"max_iter": 1.5}, TypeError, "max_iter is 1.5"),
     ({"batch_size": 0}, ValueError, "batch_size is 0"),
     ({"learning_rate": np.nan}, ValueError, "learning_rate is nan"),
-    ({"learning_rate": lambda epoch: -1}, ValueError, "learning_rate is -1"),
+    (
+        {"learning_rate": "0.1"},
+        TypeError,
+        "learning_rate is '0.1', .*, or a function of the epoch$",
+    ),
+    ({"learning_rate": lambda epoch: -1}, ValueError, "learning_rate is -1, .* of at least 0$"),
     ({"momentum": 1}, ValueError, "momentum is 1"),
     ({"nesterov": True}, ValueError, "expected a momentum greater than 0"),
     ({"shuffle": "yes"}, TypeError, "shuffle is 'yes'"),
@@ -155,7 +164,7 @@ FIT_ERRORS = [
     (
         {"validation_data": (np.zeros((0, 1, 6, 6)), [])},
         ValueError,
-        "validation_data has no images",
+        "validation X has no images",
     ),
 ]
 
@@ -186,6 +195,9 @@ def test_prediction_errors(rng):
         ValueError, match=r"X has shape \(20, 1, 6, 5\), expected \(n_imgs, 1, 6, 6\)"
     ):
         network.predict(X[..., :5])
+    for use in (network.predict, lambda X: network.error(X, y)):
+        with pytest.raises(ValueError, match=r"\(n_imgs, 1, 6, 6\): nnet\.to_bc01\(X\) puts"):
+            use(X.transpose(0, 2, 3, 1))
     with pytest.raises(ValueError, match="batch_size is 0"):
         network.predict(X, batch_size=0)
     with pytest.raises(ValueError, match="X has 20 images and y"):
@@ -197,6 +209,12 @@ def test_prediction_errors(rng):
     )
     with pytest.raises(ValueError, match=r"y has shape \(20,\), expected \(n_imgs, 2\)"):
         regression.error(X, y)
+    with pytest.raises(
+        ValueError, match=r"validation y has shape \(20, 3\), expected \(n_imgs, 2\)"
+    ):
+        regression.fit(X, X[:, 0, 0, :2], validation_data=(X, X[:, 0, 0, :3]))
+    with pytest.raises(ValueError, match=r"^y\[7\] has NaN, infinite or too large values"):
+        regression.error(X, np.where(np.arange(20) == 7, 1e300, np.zeros((2, 20))).T)
 
 
 def test_regression_target_of_wrong_width(rng):

@@ -1,0 +1,129 @@
+"""Arrays and their description in one safetensors file, which is whole or not there: no code.
+
+The file's metadata has one entry: a JSON object with the keys
+
+format    1
+sha256    of the description and of all tensors
+...       the description
+"""
+
+import hashlib
+import json
+import os
+from operator import index
+
+import numpy as np
+
+FORMAT = 1
+MAX_MESSAGE = 500  # characters: what is wrong may be as large as the file
+
+
+def write(path, key, name, description, arrays):
+    """Write a file; an old one is replaced in one step.
+
+    Parameters
+    ----------
+    path : str
+    key : str
+        Of the file's metadata.
+    name : str
+        That the description has in them.
+    description : what JSON can hold
+    arrays : dict of str to array
+    """
+    safetensors = import_safetensors()
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    content = {"format": FORMAT, "sha256": digest(description, arrays), name: description}
+    _replace(os.path.realpath(path), safetensors.numpy.save(arrays, {key: dumps(content)}))
+
+
+def read(path, key, otherwise, read_content):
+    """What `read_content(content, file)` makes of a file; any error there is a ValueError here.
+
+    Parameters
+    ----------
+    path, key : str
+        As for `write`.
+    otherwise : str
+        What a safetensors file without the key is.
+    read_content : callable
+    """
+    safetensors = import_safetensors()
+    with open(path, "rb"):
+        pass  # a missing or unreadable file is an OSError, as always
+    try:
+        file = safetensors.safe_open(path, framework="numpy")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    with file:
+        content = (file.metadata() or {}).get(key)
+        if content is None:
+            raise ValueError(f"{path} is {otherwise}")
+        try:
+            content = json.loads(content, parse_constant=_refuse_constant)
+            if content["format"] != FORMAT:
+                raise ValueError(
+                    f"its format is {content['format']!r}, this version reads {FORMAT}"
+                )
+            return read_content(content, file)
+        except KeyError as error:
+            raise ValueError(_complaint(path, f"no {error}")) from error
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise ValueError(_complaint(path, error)) from error
+
+
+def check(description, arrays, content):
+    """Refuse what is not as it was written."""
+    if digest(description, arrays) != content["sha256"]:
+        raise ValueError("its checksum is wrong")
+
+
+def digest(description, arrays):
+    """A checksum of all that a file holds: it finds accidents, not forgeries."""
+    digest = hashlib.sha256(dumps(description).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape} ".encode())
+        digest.update(arrays[name])
+    return digest.hexdigest()
+
+
+def dumps(value):
+    return json.dumps(value, sort_keys=True, allow_nan=False, default=index)
+
+
+def import_safetensors():
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            "saving and loading networks needs the package safetensors: pip install 'nnet[train]'"
+        ) from error
+    return safetensors
+
+
+def _complaint(path, error):
+    text = " ".join(str(error).split())
+    text = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
+    return f"{path} is damaged or was changed: {text}"
+
+
+def _refuse_constant(name):
+    raise ValueError(f"it has the number {name}")
+
+
+def _replace(path, data):
+    """Write a file whole or not at all."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is not a regular file, expected one to replace, or a new name")
+    partial = f"{path}.{os.urandom(4).hex()}.partial"
+    try:
+        with open(partial, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        if os.path.exists(partial):
+            os.remove(partial)
+        raise

@@ -1,0 +1,320 @@
+"""What augmentations are made of, and how fit works with them.
+
+An augmentation draws a few numbers for each image of an epoch, and makes the rows of a table of
+them: so an image is changed in the same way in whatever batch it is, and by whatever thread.
+"""
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nnet._atomic import quietly
+from nnet._augment import warp
+from nnet._dense import all_finite
+from nnet.layers.arguments import as_real
+from nnet.layers.streams import as_streams
+from nnet.training.data import as_images, as_reals, batch_of
+
+NEAREST = "nearest"
+EXPECTED = "an augmentation such as Shift(2), a function of a batch of images, or a list of these"
+
+
+class Augmentation:
+    """A random change of images: `fit(..., augment=)` takes one, a function, or a list.
+
+    Called with images it returns changed copies, to look at: `Rotate(10)(X[:16], rng=0)`.
+    """
+
+    def __call__(self, images, rng=None):
+        """Changed copies of images.
+
+        Parameters
+        ----------
+        images : array (n_imgs, n_channels, img_h, img_w), or as X in `NeuralNetwork.fit`
+        rng : None, int, numpy.random.Generator or numpy.random.RandomState
+
+        Returns
+        -------
+        array of the shape of images, float32 or float64
+
+        Raises
+        ------
+        ValueError, TypeError
+            For images that cannot be changed so, and what is no array of images.
+        """
+        images = as_images(images)
+        augmenter = Augmenter(self, images.shape[1:])
+        augmenter.restart(as_streams(rng), 0, len(images))
+        changed = augmenter(
+            images, np.arange(len(images)), lambda name, shape, dtype: np.empty(shape, dtype)
+        )
+        return changed.copy() if changed is images else changed
+
+    def __repr__(self):
+        names = inspect.signature(type(self)).parameters
+        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{type(self).__name__}({arguments})"
+
+
+class Drawn(Augmentation, ABC):
+    """Changes each image by random numbers of its own."""
+
+    n_draws: int  # how many
+
+    def check(self, image_shape):
+        """Refuse images of a shape, as the user gives them, that cannot be changed so."""
+        if len(image_shape) == 1:
+            raise ValueError(f"X has shape {batch_of(image_shape)}, expected images for {self!r}")
+
+    def _check_height(self, image_shape):
+        if len(image_shape) == 2:
+            raise ValueError(
+                f"X has shape {batch_of(image_shape)}, expected images with a height for {self!r}"
+            )
+
+    @abstractmethod
+    def parameters(self, draws, image_shape):
+        """What to do to each image, array (n_imgs, ...).
+
+        Parameters
+        ----------
+        draws : float64 array (n_imgs, n_draws)
+            Uniform from 0 to 1, 1 excluded.
+        image_shape : tuple (n_channels, img_h, img_w)
+            Of one image, as the layers see it.
+        """
+
+
+class Geometric(Drawn):
+    """Moves pixels by affine maps, with bilinear interpolation.
+
+    Those that follow each other and have one `fill` are one map: nothing is blurred twice, and
+    what one moves out of an image the next may move in again.
+    """
+
+    fill: Any = None  # nothing comes in
+
+    def _take_fill(self, fill):
+        is_word = isinstance(fill, str) and fill == NEAREST
+        self.fill = fill if is_word else as_finite(fill, "fill", " or 'nearest'")
+
+    @abstractmethod
+    def parameters(self, draws, image_shape):
+        """Where each pixel comes from, float64 array (n_imgs, 2, 3).
+
+        The maps take (row, column, 1) to (row, column), both seen from the centre of the image.
+        """
+
+
+def as_finite(value, name, alternatives=""):
+    expected = f"expected a finite number{alternatives}"
+    number = as_real(value, name, expected)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    return number
+
+
+class Pointwise(Drawn):
+    """Changes what pixels hold, where they are."""
+
+    @abstractmethod
+    def change(self, images, parameters, out):
+        """Write changed images to another array.
+
+        Parameters
+        ----------
+        images, out : array (n_imgs, n_channels, img_h, img_w)
+        parameters : array
+            Theirs, as `parameters` returns them.
+        """
+
+
+# --- several in a row --------------------------------------------------------------------
+
+
+class Compose(Augmentation):
+    """Augmentations one after the other, as `fit(augment=[...])` makes of a list.
+
+    Parameters
+    ----------
+    augmentations : list of augmentations, and of functions as for `NeuralNetwork.fit`
+    """
+
+    def __init__(self, augmentations):
+        if isinstance(augmentations, str) or not isinstance(augmentations, Iterable):
+            raise TypeError(f"augmentations is {augmentations!r}, expected a list of them")
+        self.augmentations = list(augmentations)
+        listed(self)
+
+
+def listed(augment):
+    """The parts of what `fit` is given, in turn: a list of Drawn and of functions."""
+    if isinstance(augment, Compose):
+        augment = augment.augmentations
+    if isinstance(augment, (list, tuple)):
+        return [each for part in augment for each in listed(part)]
+    if isinstance(augment, type) and issubclass(augment, Augmentation):
+        raise TypeError(f"augment has the class {augment.__name__}, expected {EXPECTED}")
+    if not callable(augment):
+        raise TypeError(f"augment has {augment!r}, expected {EXPECTED}")
+    return [augment]
+
+
+class Function:
+    """A function of the user's in one epoch: what it returns is checked.
+
+    Parameters
+    ----------
+    function : callable
+        Of a batch of images, and of `rng` if it has a parameter of that name.
+    rng : Generator or RandomState
+    """
+
+    def __init__(self, function, rng):
+        self._call = partial(function, rng=rng) if takes_rng(function) else function
+
+    def __call__(self, images, rows, out):
+        np.copyto(out, images)  # it may write to that
+        returned = self._call(out)
+        if returned is None:
+            raise TypeError("augment returned None, expected the images")
+        changed = as_reals(returned, "what augment returned")
+        if changed.shape != images.shape:
+            raise ValueError(
+                f"augment returned shape {changed.shape}, expected {images.shape} as it was given"
+            )
+        changed = quietly(partial(np.asarray, changed, images.dtype))
+        if not all_finite(changed):
+            raise ValueError("augment returned NaN, infinite or too large values, expected finite")
+        return changed
+
+
+def takes_rng(function):
+    try:
+        return "rng" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of some compiled functions
+        return False
+
+
+# --- at work --------------------------------------------------------------------------------
+
+
+class Augmenter:
+    """Changes the batches of a training.
+
+    Parameters
+    ----------
+    augment : augmentation, function, or list of these
+    image_shape : tuple
+        Of one image, as the user gives it.
+    """
+
+    def __init__(self, augment, image_shape):
+        self._parts = listed(augment)
+        for part in self._parts:
+            if isinstance(part, Drawn):
+                part.check(image_shape)
+        n_channels, *sides = image_shape
+        self._shape = (n_channels, *[1] * (2 - len(sides)), *sides)
+        self._steps = []
+
+    def restart(self, streams, epoch, n_imgs):
+        """Begin an epoch, with random numbers of its own, of so many images or more."""
+        makers = list(streams.of_layers(self._parts, "augment", epoch))
+        self._steps = []
+        for group in grouped(self._parts):
+            rngs, makers = [make_rng() for make_rng in makers[: len(group)]], makers[len(group) :]
+            if isinstance(group[0], Drawn):
+                self._steps.append(Table(group, rngs, self._shape, n_imgs))
+            else:
+                self._steps.append(Function(*group, *rngs))
+
+    def __call__(self, images, rows, make_array):
+        """The images of a batch, changed: other arrays.
+
+        Parameters
+        ----------
+        images : array (n_imgs, ...)
+        rows : intp array (n_imgs,)
+            Which images of the epoch they are: what is done to each follows from that.
+        make_array : callable (name, shape, dtype) -> array
+        """
+        for i, step in enumerate(self._steps):
+            images = step(images, rows, make_array(f"augmented {i}", images.shape, images.dtype))
+        return images
+
+
+class Table:
+    """What one pass over batches does to each image of an epoch.
+
+    Parameters
+    ----------
+    group : list of Drawn
+        Geometric ones with one fill, or else a single one.
+    rngs : list of Generator or RandomState
+    shape : tuple
+        Of one image, as the layers see it.
+    n_imgs : int
+        So many rows are drawn at first.
+    """
+
+    def __init__(self, group, rngs, shape, n_imgs):
+        self._group, self._rngs, self._shape = group, rngs, shape
+        self._rows = quietly(partial(self._next_rows, n_imgs))
+
+    def _next_rows(self, n_imgs):
+        """They are the same whether they are drawn at once or in parts."""
+        parameters = [
+            part.parameters(rng.random((n_imgs, part.n_draws)), self._shape)
+            for part, rng in zip(self._group, self._rngs)
+        ]
+        if isinstance(self._group[0], Geometric):
+            return composed(parameters, self._shape)
+        return parameters[0]
+
+    def __call__(self, images, rows, out):
+        n_missing = rows.max(initial=-1) + 1 - len(self._rows)
+        if n_missing > 0:
+            more = quietly(partial(self._next_rows, max(n_missing, len(self._rows))))
+            self._rows = np.concatenate([self._rows, more])
+        parameters, shape = self._rows[rows], (len(images), *self._shape)
+        first, given, changed = self._group[0], images.reshape(shape), out.reshape(shape)
+        if isinstance(first, Geometric):
+            fills = fills_of(self._group) - {NEAREST}
+            warp(given, parameters, changed, fill=fills.pop() if fills else None)
+        else:
+            first.change(given, parameters, changed)
+        return out
+
+
+def grouped(parts):
+    """Lists of parts that take one pass."""
+    groups: list[list] = []
+    for part in parts:
+        joined = [*groups[-1], part] if groups else [part]
+        if all(isinstance(each, Geometric) for each in joined) and len(fills_of(joined)) <= 1:
+            groups[-1:] = [joined]
+        else:
+            groups.append([part])
+    return groups
+
+
+def fills_of(group):
+    """What comes in at the borders of images."""
+    return {part.fill for part in group} - {None}
+
+
+def composed(maps, shape):
+    """Maps one after the other as one, and from row and column as they are counted: (n_imgs, 6)."""
+    total, *others = maps
+    for after in others:
+        turns, moves = total[:, :, :2], total[:, :, 2:]
+        total = np.concatenate([turns @ after[:, :, :2], turns @ after[:, :, 2:] + moves], 2)
+    centre = (np.array(shape[1:]) - 1) / 2
+    total[:, :, 2] += centre - total[:, :, :2] @ centre
+    return total.reshape(-1, 6)

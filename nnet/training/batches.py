@@ -1,0 +1,334 @@
+"""Where the batches of a training come from: arrays, or an iterable of batches."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from nnet.training.data import (
+    Images,
+    as_labels,
+    as_values,
+    check_lengths,
+    encode,
+)
+from nnet.training.weights import as_class_weights, as_weights
+
+SAMPLED = 64  # images that stand for all where data are compared
+PAIRS = "expected pairs (X, y), or triples with the weights of the images"
+
+
+class Encoding:
+    """How X and y become what layers take.
+
+    Parameters
+    ----------
+    is_classifier : bool
+    dtype, image_shape, target_shape : optional
+        Those of the network, if it has some already; else the first X and y tell.
+    classes : None or array
+        Likewise.
+
+    Attributes
+    ----------
+    dtype, image_shape, target_shape, classes
+    """
+
+    def __init__(
+        self, is_classifier, dtype=None, image_shape=None, target_shape=None, classes=None
+    ):
+        self.is_classifier = is_classifier
+        self.dtype, self.image_shape, self.target_shape = dtype, image_shape, target_shape
+        self.classes = classes
+
+    @classmethod
+    def of(cls, model):
+        """That of a network that is set up."""
+        return cls(
+            model.is_classifier, model.dtype, model.input_shape, model.target_shape, model.classes
+        )
+
+    def images(self, X, name="X"):
+        """X as Images, unchecked."""
+        images = Images(X, self.dtype, self.image_shape, name)
+        self.dtype, self.image_shape = images.dtype, images.item_shape
+        return images
+
+    def labels_or_values(self, y, name="y"):
+        """y as an array of labels, or as Values that are finite."""
+        if self.is_classifier:
+            labels = as_labels(y, name)
+            self.target_shape = labels.shape[1:]
+            return labels
+        values = as_values(y, self.dtype, self.target_shape, name)
+        self.target_shape = values.item_shape
+        return values
+
+    def find_classes(self, labels, name="y"):
+        """Take the labels that occur as the classes, unless they are known."""
+        if self.classes is None:
+            classes = np.unique(labels)
+            if len(classes) < 2:
+                raise ValueError(f"{name} has only {classes.tolist()}, expected at least 2 classes")
+            self.classes = classes
+
+    def take_classes(self, classes):
+        """Labels that may occur, before any does."""
+        if not self.is_classifier:
+            raise TypeError("classes is given, expected None for a network that predicts values")
+        labels = np.unique(as_labels(classes, "classes"))
+        if self.classes is not None and not np.array_equal(labels, self.classes):
+            raise ValueError(
+                f"classes is {labels.tolist()}, expected those of the network: "
+                f"{self.classes.tolist()}"
+            )
+        if len(labels) < 2:
+            raise ValueError(f"classes has only {labels.tolist()}, expected at least 2")
+        self.classes = labels
+
+    def target(self, labels_or_values, name="y", whole=None):
+        """Class indices, or the Values as they are; errors of unknown labels name the whole."""
+        if not self.is_classifier:
+            return labels_or_values
+        return encode(labels_or_values, self.classes, whole or name, name)
+
+
+class ArrayData:
+    """Images, targets and weights in arrays.
+
+    Parameters
+    ----------
+    images : Images
+    target : array of class indices, or Values
+    weights : None or float64 array (n_imgs,)
+    rows : None or array of intp
+        Of the images that take part.
+    """
+
+    def __init__(self, images, target, weights=None, rows=None):
+        self.images, self.target, self.weights, self._rows = images, target, weights, rows
+
+    def __len__(self):
+        return len(self.images) if self._rows is None else len(self._rows)
+
+    @property
+    def n_rows(self):
+        """Of X, also those that do not take part."""
+        return len(self.images)
+
+    def part(self, rows):
+        """Some of the images."""
+        return ArrayData(self.images, self.target, self.weights, rows)
+
+    def counts(self, classes):
+        """How many images each class has."""
+        return np.bincount(self.target, minlength=len(classes))
+
+    def weigh(self, class_weights):
+        """Multiply the weight of each image by that of its class."""
+        weights = class_weights[self.target]
+        self.weights = weights if self.weights is None else self.weights * weights
+
+    def batches(self, order, batch_size, convert):
+        """(images, target, weights, rows) for each batch, unchecked.
+
+        Rows are those of X.
+
+        Parameters
+        ----------
+        order : None or array of intp
+            Of the images; None: one after the other.
+        batch_size : int
+        convert : callable (Batches, rows) -> array
+        """
+        if order is None:
+            order = np.arange(len(self))
+        rows = order if self._rows is None else self._rows[order]
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            is_array = isinstance(self.target, np.ndarray)
+            target = self.target[batch] if is_array else convert(self.target, batch)
+            yield convert(self.images, batch), target, self._weights_of(batch), batch
+
+    def in_turn(self, batch_size):
+        """(images, target, weights) for each batch, checked, one after the other."""
+        for start in range(0, len(self), batch_size):
+            rows = slice(start, min(start + batch_size, len(self)))
+            if self._rows is not None:
+                rows = self._rows[rows]
+            yield self.images.checked_batch(rows), self.target[rows], self._weights_of(rows)
+
+    def _weights_of(self, rows):
+        return None if self.weights is None else self.weights[rows]
+
+    def digest(self):
+        """A checksum of shapes and of sampled images, which tells other data from these."""
+        sample = np.unique(np.linspace(0, len(self) - 1, SAMPLED).astype(np.intp))
+        rows = sample if self._rows is None else self._rows[sample]
+        weights = [] if self.weights is None else [self.weights]
+        return digest_of(
+            len(self), self.images.batch(rows), np.asarray(self.target[rows]), *weights
+        )
+
+
+class IterableData:
+    """Batches from an iterable, which is asked for them anew in each epoch.
+
+    The first time it is only looked at: every value is checked before training begins.
+
+    Parameters
+    ----------
+    batches : iterable of (X, y) or (X, y, weights)
+        Such as a list of them, or a PyTorch DataLoader.
+    encoding : Encoding
+    name : str
+        What messages call it.
+    """
+
+    def __init__(self, batches, encoding, name="X"):
+        if isinstance(batches, Iterator):
+            raise TypeError(
+                f"{name} is a {type(batches).__name__}, which gives its batches once, expected an "
+                "array, or what gives them in each epoch, such as a list or a DataLoader"
+            )
+        self._batches, self.encoding, self._name = batches, encoding, name
+        self._class_weights, self._n_imgs = None, 0
+        self._counts: dict[object, int] = {}
+        digest = []
+        for images, labels, weights in self._read():
+            images.check_values()
+            self._n_imgs += len(images)
+            if encoding.is_classifier:
+                for label, count in zip(*np.unique(labels, return_counts=True)):
+                    self._counts[label.item()] = self._counts.get(label.item(), 0) + int(count)
+            digest.append(digest_of(len(images), images.batch(slice(0, 1)), weights))
+        if self._n_imgs == 0:
+            raise ValueError(f"{name} has no images, expected at least one")
+        if encoding.is_classifier:
+            encoding.find_classes(np.array(list(self._counts)), f"y of {name}")
+        self._digest = digest_of(digest)
+
+    def __len__(self):
+        return self._n_imgs
+
+    @property
+    def n_rows(self):
+        """Of all batches."""
+        return self._n_imgs
+
+    def counts(self, classes):
+        """How many images each class has."""
+        return np.array([self._counts.get(label, 0) for label in classes.tolist()])
+
+    def weigh(self, class_weights):
+        """Multiply the weight of each image by that of its class."""
+        self._class_weights = class_weights
+
+    def _read(self):
+        """(Images, labels or Values, weights or None) for each batch that has images."""
+        for i, batch in enumerate(self._batches):
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+                kind = type(batch).__name__
+                raise TypeError(f"{self._name} gives a {kind} as batch {i}, {PAIRS}")
+            names = [f"{what} of batch {i}" for what in ("X", "y", "the weights")]
+            images = self.encoding.images(batch[0], names[0])
+            check_lengths(images, batch[1], *names[:2])
+            labels = self.encoding.labels_or_values(batch[1], names[1])
+            weights = as_weights(batch[2], len(images), names[2]) if len(batch) == 3 else None
+            if len(images):
+                yield images, labels, weights
+
+    def batches(self, order, batch_size, convert):
+        """(images, target, weights, rows) for each batch, as it comes: rows count the images."""
+        n_seen = 0
+        for images, target, weights in self.in_turn(None):
+            yield images, target, weights, np.arange(n_seen, n_seen + len(images))
+            n_seen += len(images)
+
+    def in_turn(self, batch_size):
+        """(images, target, weights) for each batch, checked."""
+        for images, labels, weights in self._read():
+            target = self.encoding.target(labels, images.name.replace("X", "y", 1))
+            if self._class_weights is not None:
+                class_weights = self._class_weights[target]
+                weights = class_weights if weights is None else weights * class_weights
+            step = batch_size or len(images)
+            for start in range(0, len(images), step):
+                rows = slice(start, min(start + step, len(images)))
+                part = None if weights is None else weights[rows]
+                yield images.checked_batch(rows), target[rows], part
+
+    def digest(self):
+        """A checksum of lengths and first images, which tells other batches from these."""
+        return self._digest
+
+
+def digest_of(*items):
+    digest = hashlib.sha256()
+    for item in items:
+        if isinstance(item, np.ndarray):
+            digest.update(f"{item.shape} {item.dtype.str}".encode())
+            digest.update(item.tobytes())
+        else:
+            digest.update(repr(item).encode())
+    return digest.hexdigest()
+
+
+# --- what fit is given ------------------------------------------------------------------
+
+
+def read(X, y, encoding, sample_weight=None, class_weight=None):
+    """The data to train on: all of them are checked, and the encoding is complete then."""
+    if y is None:
+        if sample_weight is not None:
+            raise ValueError(f"sample_weight is given beside batches, {PAIRS}")
+        data = IterableData(X, encoding)
+    else:
+        data = _read_arrays(X, y, encoding, sample_weight)
+    if class_weight is not None:
+        if not encoding.is_classifier or encoding.target_shape:
+            raise ValueError("class_weight is given, expected one label per image then")
+        data.weigh(as_class_weights(class_weight, encoding.classes, data.counts(encoding.classes)))
+    return data
+
+
+def _read_arrays(X, y, encoding, sample_weight=None, names=("X", "y", "sample_weight"), whole="y"):
+    images = encoding.images(X, names[0])
+    check_lengths(images, y, *names[:2])
+    if len(images) == 0:
+        raise ValueError(f"{names[0]} has no images, expected at least one")
+    labels = encoding.labels_or_values(y, names[1])
+    if encoding.is_classifier:
+        encoding.find_classes(labels, names[1])
+    target = encoding.target(labels, names[1], whole)
+    weights = None if sample_weight is None else as_weights(sample_weight, len(images), names[2])
+    images.check_values()
+    return ArrayData(images, target, weights)
+
+
+def read_known(X, y, model):
+    """Data of a network that is set up: labels that it does not know are wrong, not refused."""
+    encoding = Encoding.of(model)
+    images = encoding.images(X)
+    check_lengths(images, y)
+    if len(images) == 0:
+        raise ValueError("X has no images, expected at least one")
+    labels = encoding.labels_or_values(y)
+    return ArrayData(images, encode(labels, model.classes) if model.is_classifier else labels)
+
+
+def read_validation(validation_data, encoding):
+    """The data of fit's `validation_data`: (X, y), (X, y, weights) or an iterable of batches."""
+    is_pair = isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3)
+    if is_pair and not any(isinstance(item, tuple) for item in validation_data):
+        names = "validation X", "validation y", "weights of validation_data"
+        X, y, *weights = validation_data
+        whole = "validation_data"
+        data = _read_arrays(X, y, encoding, weights[0] if weights else None, names, whole)
+    elif isinstance(validation_data, Iterable) and not hasattr(validation_data, "__array__"):
+        data = IterableData(validation_data, encoding, "validation_data")
+    else:
+        raise ValueError(
+            "validation_data is not a pair, expected None, (X, y), (X, y, weights) or batches"
+        )
+    return data

@@ -1,0 +1,165 @@
+"""Callbacks: what watches a training, ends it in time, and keeps it on disk."""
+
+from math import inf
+
+import numpy as np
+
+from nnet.layers.arguments import as_bool, as_count, as_float, as_int, as_path, as_word
+
+
+class Callback:
+    """Is told of a training: any function of a `Progress` is one too.
+
+    Returning True, or raising `StopTraining`, ends the training.
+    """
+
+    def on_fit_begin(self, network, monitors):
+        """Before the first step. `monitors` are the names that `Progress.metrics` will have."""
+
+    def __call__(self, progress):
+        """After each batch; the last one of an epoch is reported after validation."""
+
+    def on_fit_end(self, network):
+        """After the last step, also where an exception ends the training; not if it diverges."""
+
+    def state(self):
+        """What the next calls depend on: arrays and numbers by name, for a `Checkpoint`."""
+        return {}
+
+    def load_state(self, state):
+        """Take over what `state` returned."""
+
+
+class EarlyStopping(Callback):
+    """Ends a training that no longer improves, and goes back to the best epoch.
+
+    Parameters
+    ----------
+    monitor : str
+        A name of `Progress.metrics`: "loss", "accuracy", one of the `metrics` given to fit, or
+        "val_" and one of these.
+    patience : int
+        After so many epochs without an improvement in a row the training ends.
+    min_delta : float
+        What improves by less does not count.
+    mode : None, 'min' or 'max'
+        Whether less or more is better. None: more for accuracies, less for losses; metrics of
+        your own need a mode.
+    restore_best : bool
+        Whether the network gets the arrays of the best epoch, running statistics included: at
+        the end of fit, however it ends.
+
+    Attributes
+    ----------
+    best, best_epoch : float, int
+        The best value, and the epoch that it is of, counted from 1; NaN is never best. inf or
+        -inf, and 0, before the first.
+
+    Notes
+    -----
+    It starts afresh with each fit.
+    """
+
+    def __init__(self, monitor="val_loss", patience=5, min_delta=0.0, mode=None, restore_best=True):
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor is {monitor!r}, expected a name such as 'val_loss'")
+        self.monitor = monitor
+        self.patience = as_count(patience, "patience")
+        self.min_delta = as_float(min_delta, "min_delta")
+        self.mode = self._mode(mode)
+        self.restore_best = as_bool(restore_best, "restore_best")
+        self._start()
+
+    def __repr__(self):
+        return (
+            f"EarlyStopping(monitor={self.monitor!r}, patience={self.patience}, "
+            f"min_delta={self.min_delta}, mode={self.mode!r}, restore_best={self.restore_best})"
+        )
+
+    def _mode(self, mode):
+        if mode is not None:
+            return as_word(mode, "mode", ("min", "max"))
+        kind = self.monitor.removeprefix("val_")
+        if kind not in ("loss", "error", "accuracy"):
+            raise ValueError(
+                f"mode is None, expected 'min' or 'max' for the monitor {self.monitor!r}"
+            )
+        return "max" if kind == "accuracy" else "min"
+
+    def _start(self):
+        self.best = -inf if self.mode == "max" else inf
+        self.best_epoch = self._n_epochs = 0
+        self._arrays = {}
+
+    def on_fit_begin(self, network, monitors):
+        if self.monitor not in monitors:
+            advice = ""
+            if self.monitor.startswith("val_") and not any(
+                name.startswith("val_") for name in monitors
+            ):
+                advice = ": give fit validation_data or validation_fraction"
+            raise ValueError(f"monitor is {self.monitor!r}, expected one of {monitors}{advice}")
+        self._start()
+
+    def __call__(self, progress):
+        if not progress.epoch_done:
+            return False
+        self._n_epochs += 1
+        value = progress.metrics[self.monitor]
+        gain = self.best - value if self.mode == "min" else value - self.best
+        if gain > self.min_delta:
+            self.best, self.best_epoch = value, self._n_epochs
+            if self.restore_best:
+                self._arrays = progress.network.state_dict()
+        return self._n_epochs - self.best_epoch >= self.patience
+
+    def on_fit_end(self, network):
+        if self._arrays:
+            network.load_state_dict(self._arrays)
+
+    def state(self):
+        numbers = {"best": self.best, "best_epoch": self.best_epoch, "n_epochs": self._n_epochs}
+        return numbers | {f"arrays.{name}": array for name, array in self._arrays.items()}
+
+    def load_state(self, state):
+        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+        self._n_epochs = int(state["n_epochs"])
+        self._arrays = {
+            name.removeprefix("arrays."): np.array(array)
+            for name, array in state.items()
+            if name.startswith("arrays.")
+        }
+
+
+class Checkpoint(Callback):
+    """Writes all that a training needs to go on, after epochs: see fit's `resume`.
+
+    The file is replaced in one step, so that at any moment there is a whole one. Needs the extra
+    nnet[train].
+
+    Parameters
+    ----------
+    path : str or path
+    every : int
+        Epochs from one to the next; the last epoch is kept too.
+    """
+
+    def __init__(self, path, every=1):
+        self.path = as_path(path, "path")
+        self.every = as_int(every, "every", 1)
+
+    def __repr__(self):
+        return f"Checkpoint({self.path!r}, every={self.every})"
+
+
+def as_callbacks(callbacks, callback=None):
+    """A list of callables, those last that keep what the others have made of an epoch."""
+    if callable(callbacks):
+        callbacks = [callbacks]
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks is {callbacks!r}, expected a list of callables")
+    callbacks = [*callbacks, *[callback] * (callback is not None)]
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callback is {callback!r}, expected None or a callable")
+    return sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))

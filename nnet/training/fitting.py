@@ -1,0 +1,188 @@
+"""Fitting: the calls that train a network."""
+
+from nnet.training.callbacks import as_callbacks
+from nnet.training.fitted import Fitted
+from nnet.training.run import TrainingRun
+
+
+class Fitting(Fitted):
+    """The methods of `NeuralNetwork` that train."""
+
+    def fit(
+        self,
+        X,
+        y=None,
+        learning_rate=None,
+        max_iter=10,
+        batch_size=None,
+        momentum=0.0,
+        nesterov=False,
+        shuffle=True,
+        validation_data=None,
+        verbose=False,
+        callback=None,
+        optimizer=None,
+        *,
+        sample_weight=None,
+        class_weight=None,
+        validation_fraction=None,
+        metrics=(),
+        callbacks=(),
+        augment=None,
+        warm_start=False,
+        resume=None,
+    ):
+        """Train on images X and targets y: afresh, unless `warm_start` or `resume` says else.
+
+        Parameters
+        ----------
+        X : array (n_imgs, n_channels, img_h, img_w)
+            Or (n_imgs, n_channels, length): signals, which train as images of
+            height 1; all windows must have that height, or be given as one number, and
+            n_channels and length differ: else they look like images without channels.
+            A last axis of 1, 3 or 4 beside two of at least 8 looks like one of channels and is
+            refused, unless `build` was given that shape; columns (n_channels, length, 1) pass
+            where windows are so too, as (5, 1) is, and n_channels and length differ.
+            Or (n_imgs, n_features), for networks without Conv and Pool.
+            Converted to floats batch by batch; it may be a memory-mapped file.
+            Or, without y, an iterable of batches (X, y) or (X, y, weights) that gives them anew
+            in each epoch, such as a PyTorch DataLoader: in its own order. Once before the first
+            epoch it is only looked at.
+        y : array (n_imgs,) of labels of any one kind, or of floats for regression
+            Regression targets may have more axes: those of the last layer's output. They
+            are converted to the dtype of X batch by batch.
+        learning_rate : float, or callable epoch -> float with epochs counted from 0
+            Called once for each epoch. Default: 0.1, or that of the optimizer.
+        max_iter : int
+            Number of epochs. Each one uses every image once.
+        batch_size : int
+            Default: 64. The last batch of an epoch may be smaller.
+        momentum, nesterov : float, bool
+            See `SGD`.
+        shuffle : bool
+            Draw a new order of the images for each epoch.
+        validation_data : None, (X, y), (X, y, weights) or an iterable of batches
+            Evaluated after each epoch.
+        verbose : bool
+            Print one line after each epoch.
+        callback : None or callable
+            Called with a `Progress` after each batch. Training stops if it returns True or
+            raises `StopTraining`, and goes on if it returns None or False.
+        optimizer : None, 'sgd' or Optimizer
+            None is SGD with the momentum given. An instance is copied, and starts afresh.
+        sample_weight : None or array (n_imgs,)
+            At least 0. The loss, its gradient and the accuracy are weighted means over a batch:
+            an image of weight 2 counts as two. A batch of zeros changes nothing.
+        class_weight : None, 'balanced' or dict of float by label
+            Multiplies the weights of the images of each class; classes that are not named weigh
+            1. 'balanced' is n_imgs / (n_classes * count).
+        validation_fraction : None or float
+            This part of the images is held back for validation, of each class the same.
+        metrics : callables of (y, predictions)
+            Such as those of sklearn.metrics: their values, for the training and the validation
+            images of each epoch, stand in `history_`.
+        callbacks : list of callables
+            Like `callback`, and `Callback` objects such as `EarlyStopping` and `Checkpoint`.
+        augment : None, augmentation, callable, or list of these
+            What is done at random to the training images, anew in each epoch, such as
+            [Shift(2), Rotate(10)]. It follows from the seed, the epoch and which image of X it is:
+            neither the order nor the batches matter. Or a function of a batch of images that
+            returns changed ones; a parameter `rng` of it gets the epoch's random numbers.
+            Validation images stay as they are.
+        warm_start : bool
+            Go on from the parameters there are, and add to the histories. A network that is not
+            fitted starts afresh.
+        resume : None or path
+            A file that a `Checkpoint` of the same call has written: the training goes on from
+            there, and ends with the bits of one that was never stopped. Only `max_iter` may be
+            larger.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For arrays, options or layers that do not fit together.
+        DivergedError
+            If the loss of a batch, or a parameter after an epoch, is not finite.
+        RuntimeError
+            While another `fit` of the network runs.
+
+        Notes
+        -----
+        After a DivergedError, or any exception before the first step, the network, its
+        parameters and its rng are what they were before the call. Any other exception,
+        from a callback or by Ctrl-C, keeps the parameters of the last step.
+        """
+        TrainingRun(
+            self,
+            learning_rate=learning_rate,
+            max_iter=max_iter,
+            batch_size=batch_size,
+            momentum=momentum,
+            nesterov=nesterov,
+            shuffle=shuffle,
+            verbose=verbose,
+            callbacks=as_callbacks(callbacks, callback),
+            metrics=metrics,
+            optimizer=optimizer,
+            warm_start=warm_start,
+            augment=augment,
+            resume=resume,
+        ).run(
+            X,
+            y,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            validation_data=validation_data,
+            validation_fraction=validation_fraction,
+        )
+        return self
+
+    def partial_fit(
+        self,
+        X,
+        y=None,
+        classes=None,
+        learning_rate=None,
+        batch_size=None,
+        momentum=0.0,
+        nesterov=False,
+        optimizer=None,
+        *,
+        shuffle=True,
+        sample_weight=None,
+        class_weight=None,
+    ):
+        """Train for one epoch on images X and targets y, from the parameters there are.
+
+        Parameters
+        ----------
+        classes : None or array
+            All labels that any call will have, for the first call; None: those in y.
+        optimizer : None, str or Optimizer
+            If it has the options of the call before, it goes on with its momentum and the like.
+        X, y and the others : as for `fit`
+
+        Returns
+        -------
+        self
+        """
+        TrainingRun(
+            self,
+            learning_rate=learning_rate,
+            max_iter=1,
+            batch_size=batch_size,
+            momentum=momentum,
+            nesterov=nesterov,
+            shuffle=shuffle,
+            verbose=False,
+            callbacks=[],
+            metrics=(),
+            optimizer=optimizer,
+            warm_start=True,
+            keep_optimizer=True,
+        ).run(X, y, classes=classes, sample_weight=sample_weight, class_weight=class_weight)
+        return self
