@@ -19,8 +19,8 @@ from libc.string cimport memcpy
 
 cdef enum:
     MAX_COLUMNS = MAX_ACCUMULATORS // MAX_FEATURES  # vectors of columns in a tile: 2 or more
-    RUN = 128               # terms of a sum, one after the other, that lose little by rounding
-    BLOCK = 2 * RUN         # of the inner axis: that much of b stays in the L2 cache
+    TERMS = 128             # terms of a sum, one after the other, that lose little by rounding
+    BLOCK = 2 * TERMS       # of the inner axis: that much of b stays in the L2 cache
     MAX_BLOCKS = 16         # more than that keep their rounding errors
     N_CHAINS = 4            # runs that a single row takes at once: the latency in cycles
     PANEL_SIZE = BLOCK * MAX_COLUMNS * VECTOR_BYTES // 4
@@ -123,20 +123,20 @@ cdef inline void product_tile(
         for i in range(n_rows):
             for v in range(n_vectors):
                 fill(acc + (i * n_vectors + v) * lanes, <real>0)
-        for t in range(min(n_left, <Py_ssize_t>RUN)):
+        for t in range(min(n_left, <Py_ssize_t>TERMS)):
             for i in range(n_rows):
                 for v in range(n_vectors):
                     madd(acc + (i * n_vectors + v) * lanes, a[i * a_row],
                          b + column(v, n_vectors, lanes, last))
             a += a_inner
             b += b_inner
-        if second or n_left <= RUN:
+        if second or n_left <= TERMS:
             break
         for i in range(n_rows):
             for v in range(n_vectors):
                 store(before + (i * n_vectors + v) * lanes, acc + (i * n_vectors + v) * lanes)
         second = True
-        n_left -= RUN
+        n_left -= TERMS
     if second:
         for i in range(n_rows):
             for v in range(n_vectors):
@@ -192,11 +192,11 @@ cdef inline void product_chains(
     cdef int i, v
     for i in range(N_CHAINS * n_vectors):
         fill(acc + i * lanes, <real>0)
-    for t in range(RUN):
+    for t in range(TERMS):
         for i in range(N_CHAINS):
             for v in range(n_vectors):
-                madd(acc + (i * n_vectors + v) * lanes, a[i * RUN * a_inner],
-                     b + i * RUN * b_inner + column(v, n_vectors, lanes, last))
+                madd(acc + (i * n_vectors + v) * lanes, a[i * TERMS * a_inner],
+                     b + i * TERMS * b_inner + column(v, n_vectors, lanes, last))
         a += a_inner
         b += b_inner
     for i in range(2):
@@ -295,8 +295,8 @@ cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexc
             memcpy(bias, slab.bias, n_cols * sizeof(real))
             slab.bias = <const real *>bias
     while True:     # once even if there is nothing to sum
-        in_chains = job.n_rows == 1 and t + N_CHAINS * RUN <= readable
-        t_end = min(t + (N_CHAINS * RUN if in_chains else BLOCK), job.n_inner)
+        in_chains = job.n_rows == 1 and t + N_CHAINS * TERMS <= readable
+        t_end = min(t + (N_CHAINS * TERMS if in_chains else BLOCK), job.n_inner)
         source, slab.b_inner = b + t * job.b_inner + col * job.b_col, job.b_inner
         if t_end > readable:
             pack_block(panel, width, source, job, t_end - t, n_cols)

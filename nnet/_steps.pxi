@@ -1,5 +1,5 @@
-# The steps of the optimizers: each reads and writes every array once. Arrays that are not plain
-# ones (the user's own, in any layout) take a path through NumPy.
+# The steps of the optimizers, and the clipping of gradients: each reads and writes every array
+# once. Arrays that are not plain ones (the user's own, in any layout) take a path through NumPy.
 
 from libc.math cimport pow, sqrt, sqrtf
 
@@ -206,3 +206,81 @@ def rmsprop_step(list params, list incs, list squares, list means, list velociti
                 np.multiply(velocity, momentum, velocity)
                 inc = np.add(velocity, inc, velocity, casting="same_kind")
             np.subtract(param, np.multiply(inc, learning_rate), param, casting="same_kind")
+
+
+# --- gradient clipping ----------------------------------------------------------------
+
+
+cdef double sum_of_squares(const real *values, Py_ssize_t size) noexcept nogil:
+    """In double precision, in an order that only the size decides."""
+    cdef double sums[8]          # side by side: one alone waits for each addition
+    cdef double x
+    cdef Py_ssize_t i, k
+    for k in range(8):
+        sums[k] = 0
+    for i in range(0, size - 7, 8):
+        for k in range(8):
+            x = values[i + k]
+            sums[k] += x * x
+    for i in range(size - size % 8, size):
+        x = values[i]
+        sums[i % 8] += x * x
+    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + (
+        (sums[4] + sums[5]) + (sums[6] + sums[7]))
+
+
+cdef void scale_values(real *values, Py_ssize_t size, real factor) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(size):
+        values[i] *= factor
+
+
+cdef void clamp_values(real *values, Py_ssize_t size, real limit) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef real x
+    for i in range(size):       # NaN stays
+        x = values[i]
+        x = limit if x > limit else x
+        values[i] = -limit if x < -limit else x
+
+
+def norm_of(list arrays):
+    """The Euclidean norm of all values together."""
+    cdef double total = 0
+    cdef int kind
+    for array in arrays:
+        kind = plain_type(array)
+        if kind == cnp.NPY_FLOAT:
+            total += sum_of_squares[float](<float *>data_of(array), array.size)
+        elif kind == cnp.NPY_DOUBLE:
+            total += sum_of_squares[double](<double *>data_of(array), array.size)
+        else:
+            total += np.add.reduce(np.multiply(array, array, dtype=float), axis=None)
+    return sqrt(total)
+
+
+def scale_all(list arrays, double factor):
+    """array *= factor for all of them."""
+    cdef int kind
+    for array in arrays:
+        kind = plain_type(array)
+        if kind == cnp.NPY_FLOAT:
+            scale_values[float](<float *>data_of(array), array.size, factor)
+        elif kind == cnp.NPY_DOUBLE:
+            scale_values[double](<double *>data_of(array), array.size, factor)
+        else:
+            np.multiply(array, factor, array)
+
+
+def clamp_all(list arrays, double limit):
+    """What is above `limit` becomes it, what is below -limit becomes that."""
+    cdef int kind
+    for array in arrays:
+        kind = plain_type(array)
+        if kind == cnp.NPY_FLOAT:
+            clamp_values[float](<float *>data_of(array), array.size, limit)
+        elif kind == cnp.NPY_DOUBLE:
+            clamp_values[double](<double *>data_of(array), array.size, limit)
+        else:
+            np.minimum(array, limit, out=array)
+            np.maximum(array, -limit, out=array)

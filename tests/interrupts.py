@@ -1,6 +1,7 @@
 """What is interrupted, at moments that chance picks, and what must hold after it."""
 
 import ctypes
+import pickle
 import threading
 import time
 from copy import deepcopy
@@ -20,7 +21,8 @@ from trouble import (
     steps,
 )
 
-from nnet import NeuralNetwork
+from nnet import Checkpoint, EarlyStopping, NeuralNetwork
+from nnet.files import checkpoints
 
 X, Y = images()
 FIT = {"max_iter": 2, "batch_size": 32, "momentum": 0.9, "validation_data": (X[:30], Y[:30])}
@@ -31,16 +33,19 @@ class Case:
 
     def __init__(self, name, path=None):
         self.network = network = cnn().fit(X, Y, 0.1, max_iter=1)
-        self.before = everything(network, X)
+        self.before, self.dumped = everything(network, X), pickle.dumps(network)
         self.state = network.state_dict()
         self.other = {key: array + 1 for key, array in self.state.items()}
         self.path, self.name = path, name
+        self.checkpoint = b""
         self.call = getattr(self, name)
         self.allowed = {bits(network)} | set(getattr(self, f"after_{name}", list)())
         self.reset()
 
     def reset(self):
         self.network = cnn().fit(X, Y, 0.1, max_iter=1)
+        if self.name == "resume":
+            self.path.write_bytes(self.checkpoint)
 
     def predict(self):
         return self.network.predict(X)
@@ -75,6 +80,35 @@ class Case:
     def after_fit(self):
         return steps(self.network, X, Y, 0.05, **FIT)
 
+    def fitted_anew(self):
+        """The network as it was: what goes on from it may be called on and on."""
+        self.network = network = pickle.loads(self.dumped)
+        return network
+
+    def warm_start(self):
+        self.fitted_anew().fit(X, Y, 0.05, **FIT, warm_start=True)
+
+    def after_warm_start(self):
+        return steps(self.network, X, Y, 0.05, **FIT, warm_start=True)
+
+    def partial_fit(self):
+        self.fitted_anew().partial_fit(X, Y, learning_rate=0.05, batch_size=32)
+
+    def after_partial_fit(self):
+        return steps(self.network, X, Y, 0.05, batch_size=32, max_iter=1, warm_start=True)
+
+    def resume(self):
+        """It goes on from its first epoch, and writes checkpoints over the one that it has."""
+        callbacks = [EarlyStopping("val_loss"), Checkpoint(self.path)]
+        self.network.fit(X, Y, 0.05, **FIT, callbacks=callbacks, resume=self.path)
+
+    def after_resume(self):
+        first = FIT | {"max_iter": 1}
+        callbacks = [EarlyStopping("val_loss"), Checkpoint(self.path)]
+        cnn().fit(X, Y, 0.05, **first, callbacks=callbacks)
+        self.checkpoint = self.path.read_bytes()
+        return steps(self.network, X, Y, 0.05, **FIT)
+
     def build(self):
         self.network.build((1, 8, 8), 3)
 
@@ -95,7 +129,12 @@ class Case:
         assert len(network.val_loss_history_) == len(network.val_error_history_)
         if self.path is not None and self.path.exists():
             assert set(self.path.parent.iterdir()) == {self.path}
-            assert bits(NeuralNetwork.load(self.path)) in self.allowed
+            if self.name == "resume":
+                description, _ = checkpoints.load(self.path)
+                assert description["n_done"] in (1, 2)
+                self.path.write_bytes(self.checkpoint)
+            else:
+                assert bits(NeuralNetwork.load(self.path)) in self.allowed
         if len(self.allowed) == 1:
             assert everything(network, X) == self.before
         else:
@@ -107,6 +146,8 @@ class Case:
         network = self.network
         if self.name == "fit" and bits(network) != self.before[0]:
             assert len(network.loss_history_) == len(network.val_loss_history_) <= FIT["max_iter"]
+        if self.name not in GOING_ON:
+            assert len(set(map(len, network.history_.values()))) <= 1
 
 
 METHODS = [
@@ -119,8 +160,13 @@ METHODS = [
     "save",
     "load_state_dict",
     "fit",
+    "warm_start",
+    "partial_fit",
+    "resume",
     "build",
 ]
+NEED_A_FILE = "save", "resume"
+GOING_ON = "warm_start", "partial_fit"
 
 
 def seconds_of(function):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet.geometry import BORDER_MODES, as_padding, conv_geometry
 from nnet.layers.arguments import Option, PairOption, as_finite, as_word, check_axes
 from nnet.layers.base import Layer
@@ -61,32 +62,17 @@ class Pad(Layer):
     def fprop(self, input):
         if self.training:
             self._kept = input.shape
-        g, (img_h, img_w) = self._where(input.shape), input.shape[2:]
-        output = self._output(input)
-        rows, cols = slice(g.top, g.top + img_h), slice(g.left, g.left + img_w)
-        output[:, :, rows, cols] = input
-        # Rows first; columns then go over all of them, and fill the corners.
-        for axis, n, before in ((2, img_h, g.top), (3, img_w, g.left)):
-            inside = output if axis == 3 else output[..., cols]
-            for border, source in borders(inside, axis, n, before, self.border_mode):
-                border[...] = self.value if self.border_mode == "zeros" else source
+        g, output = self._where(input.shape), self._output(input)
+        pad(input, output, (g.top, g.left), self.border_mode, self.value)
         return output
 
     def bprop(self, output_grad):
         input_shape = self._kept
-        g, (img_h, img_w) = self._where(input_shape), input_shape[2:]
-        rows, cols = slice(g.top, g.top + img_h), slice(g.left, g.left + img_w)
+        g = self._where(input_shape)
         grad = self._scratch(output_grad.shape, output_grad.dtype)
         np.copyto(grad, output_grad)
-        if self.border_mode != "zeros":
-            for axis, n, before in ((3, img_w, g.left), (2, img_h, g.top)):
-                inside = grad if axis == 3 else grad[..., cols]
-                for border, source in borders(inside, axis, n, before, self.border_mode):
-                    if source.shape[axis] == 1:  # one pixel for all of the border
-                        border = np.add.reduce(border, axis=axis, dtype=float, keepdims=True)
-                    np.add(source, border, out=source, casting="same_kind")
         input_grad = self._scratch(input_shape, output_grad.dtype)
-        np.copyto(input_grad, grad[:, :, rows, cols])
+        fold(grad, input_grad, (g.top, g.left), self.border_mode)
         return input_grad
 
     def output_shape(self, input_shape):
@@ -94,6 +80,35 @@ class Pad(Layer):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
         g = self._where(input_shape)
         return *input_shape[:2], g.out_h, g.out_w
+
+
+def pad(imgs, padded, starts, border_mode, value=0.0):
+    """Images into larger ones, where they begin at `starts` = (top, left)."""
+    inside(padded, imgs, starts)[...] = imgs
+    # Rows first; columns then go over all of them, and fill the corners.
+    for axis, view in ((2, inside(padded, imgs, starts, rows=False)), (3, padded)):
+        for border, source in borders(view, axis, imgs.shape[axis], starts[axis - 2], border_mode):
+            border[...] = value if border_mode == "zeros" else source
+
+
+def fold(padded_grad, imgs_grad, starts, border_mode):
+    """The gradient of `pad`: what was copied adds up where it came from. It writes to both."""
+    middle = inside(padded_grad, imgs_grad, starts, rows=False)
+    for axis, view in () if border_mode == "zeros" else ((3, padded_grad), (2, middle)):
+        for border, source in borders(
+            view, axis, imgs_grad.shape[axis], starts[axis - 2], border_mode
+        ):
+            if source.shape[axis] == 1:  # one pixel for all of the border
+                border = np.add.reduce(border, axis=axis, dtype=float, keepdims=True)
+            np.add(source, border, out=source, casting="same_kind")
+    np.copyto(imgs_grad, inside(padded_grad, imgs_grad, starts))
+
+
+def inside(padded, imgs, starts, rows=True):
+    """A view of the columns, and rows, where images are."""
+    (top, left), (img_h, img_w) = starts, imgs.shape[2:]
+    cols = padded[..., left : left + img_w]
+    return cols[:, :, top : top + img_h] if rows else cols
 
 
 def borders(padded, axis, n, before, border_mode):
@@ -147,65 +162,83 @@ class Upsample(Layer):
     def fprop(self, input):
         if self.training:
             self._kept = input.shape
-        n_imgs, n_channels, img_h, img_w = input.shape
-        y, x = self._factors()
         output = self._output(input)
-        # Each row becomes one of the output's, then rows are put between these.
-        rows = input
-        if x > 1:
-            rows = output
-            if y > 1:
-                rows = self._scratch((n_imgs, n_channels, img_h, img_w * x), input.dtype)
-            self._enlarge(input, rows, x)
-        if y > 1:
-            self._enlarge(rows.swapaxes(2, 3), output.swapaxes(2, 3), y)
-        elif x == 1:
-            np.copyto(output, input)
+        if self.mode == "nearest":
+            self._repeat(input, output)
+            return output
+        starts, filters, options = self._triangles(input.shape, input.dtype)
+        padded = self._padded(input.shape, starts, input.dtype)
+        pad(input, padded, starts, "nearest")
+        bprop_conv_bc01(None, padded, filters, output, need_filters_grad=False, **options)
         return output
 
-    def _enlarge(self, input, output, factor):
-        """The last axis, by a factor."""
-        taps = phases(factor) if self.mode == "bilinear" else [(0, 0.0)] * factor
-        for p, (side, weight) in enumerate(taps):
-            out = output[..., p::factor]
-            if side == 0:
-                np.copyto(out, input)
-                continue
-            near, far, edge = sides(side)
-            part = self._scratch(input.shape, input.dtype)[..., near]
-            np.multiply(input[..., far], weight, out=part)
-            np.multiply(input[..., near], 1 - weight, out=out[..., near])
-            out[..., near] += part
-            np.copyto(out[..., edge], input[..., edge])
-
     def bprop(self, output_grad):
-        n_imgs, n_channels, img_h, img_w = self._kept
-        y, x = self._factors()
-        grad = output_grad
-        if y > 1:
-            grad = self._scratch((n_imgs, n_channels, img_h, img_w * x), output_grad.dtype)
-            self._reduce(output_grad.swapaxes(2, 3), grad.swapaxes(2, 3), y)
-        if x > 1:
-            input_grad = self._scratch(self._kept, output_grad.dtype)
-            self._reduce(grad, input_grad, x)
+        input_shape, dtype = self._kept, output_grad.dtype
+        input_grad = self._scratch(input_shape, dtype)
+        if self.mode == "nearest":
+            self._add_up(output_grad, input_grad)
             return input_grad
-        return grad
+        starts, filters, options = self._triangles(input_shape, dtype)
+        padded_grad = self._padded(input_shape, starts, dtype)
+        conv_bc01(output_grad, filters, padded_grad, **options)
+        fold(padded_grad, input_grad, starts, "nearest")
+        return input_grad
 
-    def _reduce(self, output_grad, input_grad, factor):
-        """The reverse of `_enlarge`."""
-        taps = phases(factor) if self.mode == "bilinear" else [(0, 0.0)] * factor
-        part = self._scratch(input_grad.shape, input_grad.dtype)
-        input_grad[...] = 0
-        for p, (side, weight) in enumerate(taps):
-            grad = output_grad[..., p::factor]
-            input_grad += grad
-            if side == 0:
-                continue
-            near, far, _ = sides(side)
-            moved = part[..., near]
-            np.multiply(grad[..., near], weight, out=moved)
-            input_grad[..., near] -= moved
-            input_grad[..., far] += moved
+    # --- nearest: first along the rows, then rows are put between these -----------------
+
+    def _between(self, input_shape, dtype):
+        n_imgs, n_channels, img_h, img_w = input_shape
+        return self._scratch((n_imgs, n_channels, img_h, img_w * self._factors()[1]), dtype)
+
+    def _repeat(self, input, output):
+        y, x = self._factors()
+        rows = self._between(input.shape, input.dtype) if y > 1 else output
+        for i in range(x):
+            np.copyto(rows[..., i::x], input)
+        for i in range(y if y > 1 else 0):
+            np.copyto(output[:, :, i::y], rows)
+
+    def _add_up(self, output_grad, input_grad):
+        y, x = self._factors()
+        rows = self._between(input_grad.shape, input_grad.dtype)
+        np.copyto(rows, output_grad[:, :, ::y])
+        for i in range(1, y):
+            rows += output_grad[:, :, i::y]
+        np.copyto(input_grad, rows[..., ::x])
+        for i in range(1, x):
+            input_grad += rows[..., i::x]
+
+    # --- bilinear: each pixel adds a pyramid to the output, as in a ConvTranspose ----------
+
+    def _triangles(self, input_shape, dtype):
+        """Where the image starts in one with an edge around, filters, and how to convolve.
+
+        Interpolation of the edge needs another pixel beyond it, which has the edge's value.
+        """
+        factors = self._factors()
+        starts = tuple(int(factor > 1) for factor in factors)
+        y, x = map(triangle, factors)
+        filters = self._array("filters", (1, input_shape[1], len(y), len(x)), dtype)
+        filters[...] = y[:, None] * x
+        cuts = [
+            start * factor + (len(taps) - factor) // 2
+            for start, factor, taps in zip(starts, factors, (y, x))
+        ]
+        return (
+            starts,
+            filters,
+            {
+                "strides": factors,
+                "padding_mode": tuple(cuts),
+                "groups": input_shape[1],
+                "algorithm": "direct",  # an infinite pixel stays where it is
+            },
+        )
+
+    def _padded(self, input_shape, starts, dtype):
+        n_imgs, n_channels, img_h, img_w = input_shape
+        shape = n_imgs, n_channels, img_h + 2 * starts[0], img_w + 2 * starts[1]
+        return self._scratch(shape, dtype)
 
     def output_shape(self, input_shape):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
@@ -213,14 +246,7 @@ class Upsample(Layer):
         return *input_shape[:2], input_shape[2] * y, input_shape[3] * x
 
 
-def phases(factor):
-    """(side, weight) of each of the pixels that one becomes: how much they take of a neighbour."""
-    offsets = [(2 * p + 1 - factor) / (2 * factor) for p in range(factor)]
-    return [((offset > 0) - (offset < 0), abs(offset)) for offset in offsets]
-
-
-def sides(side):
-    """Of the last axis: all pixels with a neighbour at that side, these, and the one without."""
-    if side < 0:
-        return slice(1, None), slice(None, -1), slice(None, 1)
-    return slice(None, -1), slice(1, None), slice(-1, None)
+def triangle(factor):
+    """How much of a pixel the output takes along an axis, from its centre on in both ways."""
+    n_taps = 2 * factor - factor % 2
+    return 1 - np.abs(np.arange(n_taps) - (n_taps - 1) / 2) / factor

@@ -1,5 +1,7 @@
 """Walks through layers and the layers inside of them: names, arrays, shapes."""
 
+from operator import index
+
 import numpy as np
 
 from nnet.layers.base import Layer, ParamMixin
@@ -34,6 +36,43 @@ def walk(children):
 def layers_in(children):
     """All layers, depth first."""
     return [layer for _, layer in walk(children)]
+
+
+def find(layers, which, argument="layer"):
+    """(name, layer) of one layer among these and those inside of them.
+
+    Parameters
+    ----------
+    layers : list of Layer
+    which : int, str or Layer
+        Its number, from the end if negative; its name; or itself.
+    argument : str
+        What errors call it.
+    """
+    named = dict(walk(numbered(layers)))
+    if isinstance(which, Layer):
+        for name, layer in named.items():
+            if layer is which:
+                return name, layer
+    elif isinstance(which, str):
+        if which in named:
+            return which, named[which]
+    else:
+        try:
+            number = index(which)
+        except TypeError:
+            raise TypeError(
+                f"{argument} is {which!r}, expected a number, a name or a layer of the network"
+            ) from None
+        if isinstance(which, bool):
+            raise TypeError(f"{argument} is {which}, expected the number of a layer")
+        if not -len(layers) <= number < len(layers):
+            raise ValueError(
+                f"{argument} is {number}, expected {-len(layers)} to {len(layers) - 1}"
+            )
+        return str(number % len(layers)), layers[number]
+    known = ", ".join(describe(name, layer).removeprefix("layer ") for name, layer in named.items())
+    raise ValueError(f"{argument} is {which!r}, expected one of the network's: {known}")
 
 
 def describe(name, layer):

@@ -23,7 +23,8 @@ def conv_transpose_bc01(
 ):
     """Transposed convolution: every pixel adds its value times a filter to the output.
 
-    Arguments as in `nnet.geometry.conv_transpose_geometry`.
+    It is what `bprop_conv_bc01` gives as gradient of the images, so that its own gradient by its
+    images is a convolution. Arguments as in `nnet.geometry.conv_transpose_geometry`.
 
     Returns
     -------

@@ -3,6 +3,7 @@
 network.py     NeuralNetwork: predict, error, state_dict, save
 fitting.py     fit and partial_fit
 fitted.py      the attributes of a network that is set up
+inside.py      what a network lets one do with single layers
 run.py         TrainingRun: one call of fit
 batches.py     where its batches come from: arrays or iterables
 weights.py     weights of images and classes; images held back
@@ -17,6 +18,7 @@ layouts.py     which axes of X are what
 data.py        the checks of X and y
 optimizers.py  SGD, Adam, AdamW, RMSprop
 schedules.py   learning rates that change
+clipping.py    gradients that are too large
 progress.py    what callbacks are told; histories
 gradients.py   gradients by central differences
 """

@@ -9,6 +9,7 @@ from nnet.training.data import (
     Images,
     as_labels,
     as_values,
+    check_kind,
     check_lengths,
     encode,
     pandas_kind,
@@ -209,6 +210,7 @@ class IterableData:
             )
         self._batches, self.encoding, self._name = batches, encoding, name
         self._class_weights, self._n_imgs, self._n_batches = None, 0, 0
+        self._label_dtype = None
         self._counts: dict[object, int] = {}
         self._samples, self._weighs_nothing = [], True
         self.must_repeat = False  # whether other batches than those it was looked at are refused
@@ -259,7 +261,11 @@ class IterableData:
             images = self.encoding.images(batch[0], names[0])
             check_lengths(images, batch[1], *names[:2])
             labels = self.encoding.labels_or_values(batch[1], names[1])
-            weights = as_weights(batch[2], len(images), names[2]) if len(batch) == 3 else None
+            if self.encoding.is_classifier:
+                self._label_dtype = check_kind(labels, self._label_dtype, names[1])
+            weights = batch[2] if len(batch) == 3 else None
+            if weights is not None:
+                weights = as_weights(weights, len(images), names[2])
             if len(images):
                 yield images, labels, weights
 
@@ -285,8 +291,9 @@ class IterableData:
                 yield images.checked_batch(rows), target[rows], part
         if samples and samples != self._samples:
             raise ValueError(
-                f"{self._name} gives other batches in each epoch, expected the same for a "
-                "Checkpoint: a training that is resumed could not be given them again"
+                f"{self._name} gives other batches in each epoch, expected the same ones for a "
+                "Checkpoint (as from a DataLoader that does not shuffle): a training that is "
+                "resumed could not be given them again"
             )
 
     def digests(self):
@@ -333,7 +340,10 @@ def read(X, y, encoding, sample_weight=None, class_weight=None):
         if hasattr(X, "__array__") or pandas_kind(X) is not None:
             raise TypeError(f"y is None and X is a {type(X).__name__}, expected y too, or batches")
         if not isinstance(X, Iterable):
-            raise TypeError(f"X is a {type(X).__name__}, expected an array with y, or batches")
+            raise TypeError(
+                f"X is a {type(X).__name__}, expected an array with y, or batches such as a "
+                "DataLoader"
+            )
         if sample_weight is not None:
             raise ValueError(f"sample_weight is given beside batches, {PAIRS}")
         data = IterableData(X, encoding)

@@ -239,7 +239,7 @@ def _import_tqdm():
 
 
 def as_callbacks(callbacks, callback=None):
-    """A list of callables, those last that keep what the others have made of an epoch."""
+    """A list of callables."""
     if callable(callbacks):
         callbacks = [callbacks]
     if not isinstance(callbacks, (list, tuple)):
@@ -251,4 +251,4 @@ def as_callbacks(callbacks, callback=None):
         if isinstance(callback, type) and issubclass(callback, Callback):
             name = callback.__name__
             raise TypeError(f"callback is the class {name}, expected an object such as {name}()")
-    return sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
+    return callbacks

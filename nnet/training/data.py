@@ -319,14 +319,21 @@ def _of_one_kind(values, labels, name):
     return labels
 
 
+def check_kind(labels, dtype, name):
+    """Refuse texts beside numbers. None is any dtype; the labels' own is returned."""
+    if dtype is not None:
+        kinds = labels.dtype.kind, dtype.kind
+        if kinds[0] != kinds[1] and ("U" in kinds or "S" in kinds):
+            raise TypeError(f"{name} has dtype {labels.dtype}, expected labels like {dtype}")
+    return labels.dtype
+
+
 def encode(labels, classes, strict_name=None, name="y"):
     """The index of each label in the sorted classes.
 
     A label that is not there gives -1, or with a `strict_name` an error.
     """
-    kinds = labels.dtype.kind, classes.dtype.kind
-    if kinds[0] != kinds[1] and ("U" in kinds or "S" in kinds):
-        raise TypeError(f"{name} has dtype {labels.dtype}, expected labels like {classes.dtype}")
+    check_kind(labels, classes.dtype, name)
     indices = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     indices[classes[indices] != labels] = -1
     if strict_name is not None and (indices < 0).any():

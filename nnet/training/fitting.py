@@ -29,6 +29,8 @@ class Fitting(Fitted):
         metrics=(),
         callbacks=(),
         augment=None,
+        clip_norm=None,
+        clip_value=None,
         warm_start=False,
         resume=None,
     ):
@@ -45,9 +47,9 @@ class Fitting(Fitted):
             where windows are so too, as (5, 1) is, and n_channels and length differ.
             Or (n_imgs, n_features), for networks without Conv and Pool.
             Converted to floats batch by batch; it may be a memory-mapped file.
-            Or, without y, an iterable of batches (X, y) or (X, y, weights) that gives them anew
-            in each epoch, such as a PyTorch DataLoader: in its own order. Once before the first
-            epoch it is only looked at.
+            Or, without y, an iterable of batches (X, y) or (X, y, weights) that gives as many
+            images anew in each epoch, such as a PyTorch DataLoader: it shuffles as it likes.
+            Once before the first epoch it is only looked at.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
             Labels of pixels, (n_imgs, img_h, img_w), for a last layer with scores
             (n_imgs, n_classes, img_h, img_w); of signals (n_imgs, length). Regression targets
@@ -57,15 +59,15 @@ class Fitting(Fitted):
             Default: that of the optimizer, 0.1 for SGD; refused if it was given one itself.
             A function is called once for each epoch.
         max_iter : int
-            Number of epochs. Each one uses every image once.
-        batch_size : int
-            Default: 64. The last batch of an epoch may be smaller.
+            Number of epochs, of this call. Each one uses every image once.
+        batch_size : None or int
+            None: 64, or as an iterable gives them. The last batch of an epoch may be smaller.
         momentum, nesterov : float, bool
             See `SGD`.
         shuffle : bool
             Draw a new order of the images for each epoch.
         validation_data : None, (X, y), (X, y, weights) or an iterable of batches
-            Evaluated after each epoch.
+            Evaluated after each epoch. class_weight has no say there.
         verbose : bool
             Print one line after each epoch.
         callback : None or callable
@@ -80,25 +82,32 @@ class Fitting(Fitted):
             Multiplies the weights of the images of each class; classes that are not named weigh
             1. 'balanced' is n_imgs / (n_classes * count).
         validation_fraction : None or float
-            This part of the images is held back for validation, of each class the same.
-        metrics : callables of (y, predictions)
-            Such as those of sklearn.metrics: their values, for the training and the validation
-            images of each epoch, stand in `history_`.
+            This part of the images is held back for validation, of each class the same; at least
+            one.
+        metrics : callable, or list of callables of (y, predictions)
+            Such as those of sklearn.metrics: their values, for the training images (each as it
+            was predicted before its step) and the validation images of each epoch, stand in
+            `history_` by the functions' names. Images of weight 0 are left out.
         callbacks : list of callables
-            Like `callback`, and `Callback` objects such as `EarlyStopping` and `Checkpoint`.
+            Like `callback`, and `Callback` objects such as `EarlyStopping`, `Checkpoint` and
+            `ProgressBar`.
         augment : None, augmentation, callable, or list of these
             What is done at random to the training images, anew in each epoch, such as
             [Shift(2), Rotate(10)]. It follows from the seed, the epoch and which image of X it is:
             neither the order nor the batches matter. Or a function of a batch of images that
             returns changed ones; a parameter `rng` of it gets the epoch's random numbers.
             Validation images stay as they are.
+        clip_norm, clip_value : None or float
+            The most for the norm of all gradients together, or (not both) for each value.
         warm_start : bool
             Go on from the parameters there are, and add to the histories. A network that is not
             fitted starts afresh.
         resume : None or path
             A file that a `Checkpoint` of the same call has written: the training goes on from
-            there, and ends with the bits of one that was never stopped. Only `max_iter` may be
-            larger.
+            there, and ends with the bits of one that was never stopped. Other data, layers or
+            options are refused, as far as they can be told: of functions and of layers of your
+            own only the names, of images a sample. `max_iter` may be larger; `verbose`, and
+            callbacks that nothing depends on, may be others.
 
         Returns
         -------
@@ -108,16 +117,20 @@ class Fitting(Fitted):
         ------
         ValueError, TypeError
             For arrays, options or layers that do not fit together.
+            An iterable that gives other numbers of images in a later epoch ends the training.
         DivergedError
             If the loss of a batch, or a parameter after an epoch, is not finite.
         RuntimeError
             While another `fit` of the network runs.
+        OSError
+            If a checkpoint cannot be read or written; the last step is kept.
 
         Notes
         -----
         After a DivergedError, or any exception before the first step, the network, its
         parameters and its rng are what they were before the call. Any other exception,
-        from a callback or by Ctrl-C, keeps the parameters of the last step.
+        from a callback or by Ctrl-C, keeps the parameters of the last step; `EarlyStopping`
+        then puts back those of its best epoch. Taking up a checkpoint is a step.
         """
         TrainingRun(
             self,
@@ -133,6 +146,8 @@ class Fitting(Fitted):
             optimizer=optimizer,
             warm_start=warm_start,
             augment=augment,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
             resume=resume,
         ).run(
             X,
@@ -158,20 +173,30 @@ class Fitting(Fitted):
         shuffle=True,
         sample_weight=None,
         class_weight=None,
+        clip_norm=None,
+        clip_value=None,
     ):
         """Train for one epoch on images X and targets y, from the parameters there are.
 
         Parameters
         ----------
+        X, y and the others : as for `fit`
         classes : None or array
             All labels that any call will have, for the first call; None: those in y.
-        optimizer : None, str or Optimizer
-            If it has the options of the call before, it goes on with its momentum and the like.
-        X, y and the others : as for `fit`
+        optimizer : None, 'sgd' or Optimizer
+            If it has the options of the call before, but the learning rate, and the same layers
+            to train, it goes on with its momentum and the like. A copy or a file of the network
+            does not keep these.
 
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError, TypeError, DivergedError, RuntimeError
+            As `fit` does; images that all have the weight 0 are no error here, and change nothing
+            but the history, whose values are NaN then.
         """
         TrainingRun(
             self,
@@ -185,6 +210,8 @@ class Fitting(Fitted):
             callbacks=[],
             metrics=(),
             optimizer=optimizer,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
             warm_start=True,
             keep_optimizer=True,
         ).run(X, y, classes=classes, sample_weight=sample_weight, class_weight=class_weight)

@@ -282,7 +282,7 @@ class Model:
                 return None
             at_work.lend(self._lent_for_predictions())
             n_imgs = len(images)
-            for rows in self._batches(n_imgs, batch_size):
+            for rows in self.batches(n_imgs, batch_size):
                 scores = self._scores(images.checked_batch(rows))
                 if not all_finite(scores):
                     raise DivergedError(
@@ -342,7 +342,7 @@ class Model:
             found.loss / weight, found.error / weight, accuracy, *map(list, zip(*kept))
         )
 
-    def _batches(self, n_imgs, batch_size):
+    def batches(self, n_imgs, batch_size):
         """The rows of one batch after the other; of none there is one, which is empty."""
         batch_size = self._batch_length(n_imgs, batch_size)
         if n_imgs == 1:  # the hot path

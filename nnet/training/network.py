@@ -10,15 +10,14 @@ from nnet.layers.streams import as_generator
 from nnet.layers.tree import numbered
 from nnet.training.batches import read_known
 from nnet.training.data import Images
-from nnet.training.fitted import NOT_FITTED
 from nnet.training.fitting import Fitting
-from nnet.training.layouts import check_layout
+from nnet.training.inside import Inside
 from nnet.training.model import NETWORKS, Model, remember
 from nnet.training.setup import build, check_layers, claim
 from nnet.training.weights import r_squared
 
 
-class NeuralNetwork(Fitting):
+class NeuralNetwork(Fitting, Inside):
     """A feed-forward network.
 
     Parameters
@@ -105,49 +104,6 @@ class NeuralNetwork(Fitting):
         check_layers(self.layers)
         build(self, input_shape, n_outputs, dtype)
         return self
-
-    # --- what everyone sees -----------------------------------------------------
-
-    def _fitted(self):
-        """The Model, in which all changes of options are taken up."""
-        while True:
-            model = self._model
-            if model is None:
-                raise ValueError(NOT_FITTED)
-            is_stale = self._is_changed or not model.is_of(self._layers)
-            if not (is_stale and self._is_live(model)):
-                return model
-            with model.lock:
-                if self._is_live(model):  # still: no training has begun to change the layers
-                    self._take_up_changes(model)
-                    return model
-
-    def _is_live(self, model):
-        """Whether its layers are the network's own, not copies of them before a training."""
-        transaction = self._transaction
-        return self._model is model and (transaction is None or transaction.model is model)
-
-    def _take_up_changes(self, model):
-        children = numbered(check_layers(self.layers))
-        claim(self, children)
-        if model.signals:
-            check_layout(children, model.input_shape)
-        model.plan(self.layers)
-        self._is_changed = False
-
-    def _is_current(self, model):
-        return self._model is model
-
-    def _at_one_moment(self, read):
-        """What a function makes of the Model, between two steps of a training."""
-        while True:
-            model = self._fitted()
-            with model.lock:
-                if self._model is model:
-                    return read(model)
-
-    def _copied_model(self):
-        return self._at_one_moment(lambda model: model.copy(self))
 
     # --- prediction -----------------------------------------------------------
 

@@ -53,6 +53,9 @@ class History:
     def __len__(self):
         return len(self["loss"])
 
+    def __deepcopy__(self, memo):
+        return self
+
     def __getitem__(self, name):
         return list(self.values.get(name, ()))
 

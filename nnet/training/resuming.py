@@ -11,7 +11,7 @@ from nnet.layers.tree import numbered, walk
 from nnet.training.batches import digest_of
 from nnet.training.callbacks import Callback
 from nnet.training.progress import History
-from nnet.training.schedules import FunctionOfEpoch
+from nnet.training.schedules import Constant, FunctionOfEpoch
 
 # What fit is called with, as errors name it: another value would give other bits.
 PLAIN = bool, int, float, str, type(None)
@@ -119,6 +119,8 @@ def call_of(run):
         "augment": [described(augmentation) for augmentation in run.augmentations],
         "optimizer": described(run.optimizer.without_rate()),
         "learning_rate": described(run.schedule),
+        "clip_norm": run.clipping.norm,
+        "clip_value": run.clipping.value,
         "metrics": run.metrics.names,
         "callbacks": [described(callback) for callback in _with_state(run.callbacks)],
     }
@@ -126,6 +128,8 @@ def call_of(run):
 
 def described(value):
     """An option as text; of what is the user's own, only its name."""
+    if isinstance(value, Constant):
+        value = value.learning_rate
     if isinstance(value, FunctionOfEpoch):
         value = value.function
     cls = type(value)

@@ -14,27 +14,24 @@ from nnet._atomic import AtWork, Shared, Transaction, Work, all_writable, quietl
 from nnet.layers.arguments import as_bool, as_count, as_float
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import Totals, totals
-from nnet.layers.program import lay_open
-from nnet.layers.standardize import Standardize
 from nnet.layers.streams import as_streams
 from nnet.layers.tree import (
     collect,
     decaying,
-    describe,
     frozen_in,
     layers_in,
     numbered,
     trained_arrays,
-    walk,
 )
 from nnet.training import batches, resuming
 from nnet.training.augmenting import Augmenter, listed
 from nnet.training.callbacks import Callback, Checkpoint
+from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
 from nnet.training.schedules import as_schedule
-from nnet.training.setup import check_layers, go_on, publish, set_up
+from nnet.training.setup import adapt, check_layers, go_on, publish, set_up
 from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
@@ -78,6 +75,8 @@ class TrainingRun:
         warm_start,
         resume=None,
         augment=None,
+        clip_norm=None,
+        clip_value=None,
         keep_optimizer=False,
     ):
         self.network = network
@@ -86,6 +85,7 @@ class TrainingRun:
         self.shuffle, self.verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
         self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
         self.schedule = copy(as_schedule(self.optimizer.learning_rate))
+        self.clipping = Clipping(clip_norm, clip_value)
         self.callbacks = callbacks
         self.metrics = Metrics(metrics)
         self.augmentations = [] if augment is None else listed(augment)
@@ -180,7 +180,7 @@ class TrainingRun:
         if self.validation is not None and self.validation.weighs_nothing():
             raise ValueError("all images to validate have the weight 0, expected some with more")
         if self.warm_model is None and self.checkpoint is None:
-            self._adapt()
+            adapt(self.model, self.data)
         self.loans = []
         self._lend()
         self.params = collect(self.trained, "params")
@@ -225,23 +225,6 @@ class TrainingRun:
 
     def _checkpoints(self):
         return [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
-
-    def _adapt(self):
-        """Let a first Standardize find out what the images are like."""
-        row = lay_open(numbered(self.model.layers), "")
-        first = next(layer for _, layer in row)
-        for name, layer in walk(numbered(self.model.layers)):
-            if isinstance(layer, Standardize) and layer.adapts():
-                if layer is not first:
-                    raise ValueError(
-                        f"{describe(name, layer)} has no mean and scale, expected some for "
-                        "any but the first layer"
-                    )
-                shape = self.model.image_shape
-                layer.adapt(
-                    (images.reshape(len(images), *shape), weights)
-                    for images, _, weights in self.data.in_turn(VALIDATION_BATCH)
-                )
 
     def _lend(self):
         """What the layers are lent for each step, by the plan of the model."""
@@ -374,7 +357,7 @@ class TrainingRun:
             if isfinite(found.loss):
                 self.metrics.add(model, compared.predictions, target, weights)
                 model.program.bprop(self._output_grad(compared.grad, scores.shape, weights))
-                self.optimizer.step(collect(self.trained, "param_incs"))
+                self.optimizer.step(self.clipping.incs(self.trained))
         finally:
             at_work.end()
         return found

@@ -388,7 +388,7 @@ def as_rate(value, name):
         raise TypeError(f"{name} is {value!r}, expected an instance of it")
     if callable(value):
         return value
-    return as_float(value, name)
+    return as_float(value, name, ", a Schedule, or a function of the epoch")
 
 
 def as_schedule(rate):

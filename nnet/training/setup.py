@@ -10,6 +10,8 @@ import numpy as np
 from nnet._atomic import Transaction
 from nnet.layers import Layer, LossMixin, ParamMixin
 from nnet.layers.arguments import as_count, as_int
+from nnet.layers.program import lay_open
+from nnet.layers.standardize import Standardize
 from nnet.layers.streams import as_streams, saved_state
 from nnet.layers.tree import (
     check_inside,
@@ -26,6 +28,8 @@ from nnet.layers.tree import (
 from nnet.training.layouts import check_layout
 from nnet.training.model import Model
 from nnet.training.targets import target_shapes
+
+ADAPTED = 256  # images at once
 
 
 def publish(network, transaction):
@@ -142,6 +146,24 @@ def go_on(network, before):
         if names:
             layer._set_arrays({name: getattr(layer, name).copy() for name in names})
     return Model(network.layers, **before.attributes())
+
+
+def adapt(model, data):
+    """Let a first Standardize find out what the images are like."""
+    children = numbered(model.layers)
+    _, first = next(lay_open(children, ""))
+    for name, layer in walk(children):
+        if not isinstance(layer, Standardize) or not layer.adapts():
+            continue
+        if layer is not first:
+            raise ValueError(
+                f"{describe(name, layer)} has no mean and scale, expected some for any but the "
+                "first layer"
+            )
+        layer.adapt(
+            (images.reshape(len(images), *model.image_shape), weights)
+            for images, _, weights in data.in_turn(ADAPTED)
+        )
 
 
 def build(network, input_shape, n_outputs, dtype):

@@ -4,7 +4,7 @@ import signal
 import threading
 
 import pytest
-from interrupts import METHODS, Case, interrupt_a_thread, interrupt_by_signals
+from interrupts import METHODS, NEED_A_FILE, Case, interrupt_a_thread, interrupt_by_signals
 from trouble import bits, cnn, images
 
 from nnet import NeuralNetwork
@@ -13,7 +13,7 @@ from nnet import NeuralNetwork
 @pytest.fixture(params=METHODS)
 def case(request, tmp_path):
     pytest.importorskip("safetensors")
-    return Case(request.param, tmp_path / "network" if request.param == "save" else None)
+    return Case(request.param, tmp_path / "network" if request.param in NEED_A_FILE else None)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")

@@ -73,9 +73,9 @@ def test_a_conv_after_pad_is_a_conv_that_pads(border_mode, rng):
 
 
 def test_a_wide_border_adds_up_in_double():
-    layer = Pad(((0, 0), (0, 200_000)), "nearest")
-    layer.fprop(np.zeros((1, 1, 1, 1), np.float32))
-    grad = layer.bprop(np.full((1, 1, 1, 200_001), 0.1, np.float32))
+    layer = Pad(((0, 200_000), (0, 0)), "nearest")
+    layer.fprop(np.zeros((1, 1, 1, 2), np.float32))
+    grad = layer.bprop(np.full((1, 1, 200_001, 2), 0.1, np.float32))
     np.testing.assert_allclose(grad, 20000.1, rtol=1e-6)
 
 

@@ -6,15 +6,18 @@ import sys
 
 import numpy as np
 import pytest
-from interrupts import METHODS, Case, interrupt_a_thread, interrupt_by_signals
+from interrupts import METHODS, NEED_A_FILE, Case, interrupt_a_thread, interrupt_by_signals
 from trouble import Interrupt, bits, cnn, images
 
 from nnet._atomic import (
     AtWork,
     Transaction,
     adam_step,
+    clamp_all,
+    norm_of,
     quietly,
     rmsprop_step,
+    scale_all,
     sgd_step,
     write_all,
 )
@@ -25,7 +28,7 @@ needs_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="need
 
 @pytest.fixture(params=METHODS)
 def case(request, tmp_path):
-    return Case(request.param, tmp_path / "network" if request.param == "save" else None)
+    return Case(request.param, tmp_path / "network" if request.param in NEED_A_FILE else None)
 
 
 @needs_alarms
@@ -64,6 +67,9 @@ def test_nothing_can_arrive_in_the_middle_of_other_steps():
     calls = (
         lambda: adam_step(*arrays[:4], n_steps, 0.1, 0.9, 0.999, 1e-8, [1.0] * 3),
         lambda: rmsprop_step(*arrays, 0.1, 0.9, 1e-8, 0.9),
+        lambda: norm_of(arrays[0]),
+        lambda: scale_all(arrays[0], 0.5),
+        lambda: clamp_all(arrays[0], 0.5),
     )
     for call in calls:
         assert python_in(call) == ["<lambda>"]

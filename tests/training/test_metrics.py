@@ -1,0 +1,304 @@
+"""Metrics, histories by Keras's names, score, and the progress bar."""
+
+import copy
+import io
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+from trouble import assert_nothing_lent, bits, cnn, everything, images
+
+from nnet import (
+    DivergedError,
+    Flatten,
+    Linear,
+    LogRegression,
+    MeanSquaredError,
+    NeuralNetwork,
+    ProgressBar,
+)
+
+X, Y = images()
+WORDS = np.array(["cat", "dog", "eel"])[Y]
+
+
+def right(y, predictions):
+    return np.mean(y == predictions)
+
+
+def regression(n_out=1):
+    return NeuralNetwork([Flatten(), Linear(n_out), MeanSquaredError()], rng=0)
+
+
+# --- metrics -----------------------------------------------------------------------------
+
+
+def test_metrics_of_labels():
+    seen = []
+
+    def keep(y, predictions):
+        seen.append((y, predictions))
+        return len(seen)
+
+    network = cnn().fit(X, WORDS, max_iter=2, metrics=[right, keep], validation_data=(X, WORDS))
+    history = network.history_
+    names = ["loss", "accuracy", "right", "keep"]
+    assert list(history) == names + [f"val_{name}" for name in names]
+    assert history["right"] == pytest.approx(history["accuracy"])
+    assert history["val_right"] == pytest.approx(history["val_accuracy"])
+    assert history["keep"] == [1, 3] and history["val_keep"] == [2, 4]
+    assert all(y.dtype == p.dtype == WORDS.dtype and len(y) == len(p) == 96 for y, p in seen)
+    assert np.array_equal(seen[3][1], network.predict(X)) and np.array_equal(seen[3][0], WORDS)
+
+
+@pytest.mark.parametrize("n_targets", [0, 1, 2])
+def test_metrics_of_values_have_the_shape_of_y(n_targets):
+    shape = (96, n_targets) if n_targets else (96,)
+    y = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    shapes = []
+
+    def worst(targets, predictions):
+        shapes.append((targets.shape, predictions.shape))
+        return np.abs(targets - predictions).max()
+
+    network = regression(max(n_targets, 1))
+    network.fit(X, y, 0.01, max_iter=2, metrics=worst, validation_data=(X, y))
+    assert shapes == [(shape, shape)] * 4
+    expected = np.abs(y - network.predict(X)).max()
+    assert network.history_["val_worst"][-1] == pytest.approx(expected, rel=1e-6)
+    assert list(network.history_) == ["loss", "worst", "val_loss", "val_worst"]
+
+
+def test_metrics_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    f1 = partial(metrics.f1_score, average="macro")
+    f1.__name__ = "f1"
+    functions = [metrics.balanced_accuracy_score, f1]
+    network = cnn().fit(X, Y, max_iter=2, metrics=functions, validation_data=(X, Y))
+    predicted = network.predict(X)
+    for name, function in [("val_balanced_accuracy_score", functions[0]), ("val_f1", f1)]:
+        assert network.history_[name][-1] == function(Y, predicted)
+
+
+def test_metrics_change_no_bit():
+    assert bits(cnn().fit(X, Y, metrics=[right])) == bits(cnn().fit(X, Y))
+
+
+def test_images_of_weight_zero_are_left_out_of_metrics():
+    """Wherever the shuffling puts them."""
+    seen = []
+
+    def keep(y, predictions):
+        seen.append(y)
+        return 0
+
+    weights = (np.arange(96) >= 60).astype(int)
+    options = {"batch_size": 16, "shuffle": False, "max_iter": 1}
+    cnn().fit(X, Y, sample_weight=weights, metrics=keep, **options)
+    cnn().fit(X, Y, metrics=keep, validation_data=(X, Y, weights), **options)
+    assert np.array_equal(seen[0], Y[60:]) and np.array_equal(seen[2], Y[60:])
+    assert len(seen[1]) == 96
+
+
+@pytest.mark.parametrize(
+    "metrics, error, message",
+    [
+        ("accuracy", TypeError, r"metrics has 'accuracy', .* it is in history_ without"),
+        (["accuracy"], TypeError, "it is in history_ without"),
+        (["mse"], TypeError, r"metrics has 'mse', expected functions of \(y, predictions\)$"),
+        (None, TypeError, "metrics has None"),
+        ([right, right], ValueError, "by the name 'right', expected names that differ"),
+        ([lambda y, p: "high"], TypeError, r"<lambda>\(y, predictions\) is 'high', expected a num"),
+        ([lambda y, p: np.ones(2)], TypeError, "expected a number"),
+        ([lambda y, p: None], TypeError, "is None, expected a number"),
+    ],
+)
+def test_other_metrics_are_refused(metrics, error, message):
+    with pytest.raises(error, match=message):
+        cnn().fit(X, Y, metrics=metrics)
+
+
+@pytest.mark.parametrize("name", ["loss", "accuracy", "error", "val_anything"])
+def test_names_that_are_taken(name):
+    def function(y, predictions):
+        return 0
+
+    function.__name__ = name
+    with pytest.raises(ValueError, match=f"by the name '{name}'"):
+        cnn().fit(X, Y, metrics=[function])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_exception_in_a_metric_keeps_the_last_step(error):
+    """The epoch has not ended then."""
+    calls = []
+
+    def metric(y, predictions):
+        calls.append(1)
+        if len(calls) == 4:
+            raise error
+        return 1.0
+
+    network = cnn()
+    with pytest.raises(error):
+        network.fit(X, Y, max_iter=4, metrics=metric, validation_data=(X, Y))
+    assert bits(network) == bits(cnn().fit(X, Y, max_iter=2))
+    assert {len(values) for values in network.history_.values()} == {1}
+    assert len(network.val_error_history_) == 1
+    assert_nothing_lent(network)
+
+
+# --- histories ----------------------------------------------------------------------------
+
+
+def test_the_history_is_a_dict_of_lists():
+    network = cnn().fit(X, Y, max_iter=3, validation_data=(X[:50], Y[:50]))
+    history = network.history_
+    assert type(history) is dict
+    assert list(history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    assert all(type(v) is list and [type(x) for x in v] == [float] * 3 for v in history.values())
+    assert history["loss"] == network.loss_history_
+    assert history["val_loss"] == network.val_loss_history_
+    assert history["val_accuracy"] == pytest.approx([1 - e for e in network.val_error_history_])
+    history["loss"].clear()
+    assert network.history_["loss"] == network.loss_history_ != []
+    assert copy.deepcopy(network).history_ == network.history_
+    with pytest.raises(AttributeError, match="not fitted"):
+        cnn().history_  # noqa: B018
+    assert network.fit(X, Y, max_iter=1).history_.keys() == {"loss", "accuracy"}
+
+
+def test_callbacks_are_told_the_values_of_the_epoch():
+    seen = []
+    network = cnn()
+    network.fit(X, Y, max_iter=2, metrics=right, validation_data=(X, Y), callback=seen.append)
+    done = [progress.metrics for progress in seen if progress.epoch_done]
+    history = network.history_
+    assert done == [{name: values[i] for name, values in history.items()} for i in range(2)]
+    assert all(not progress.metrics for progress in seen if not progress.epoch_done)
+
+
+# --- score ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 256])
+def test_score_is_the_accuracy(batch_size):
+    accuracy_score = pytest.importorskip("sklearn.metrics").accuracy_score
+    network = cnn().fit(X, WORDS, max_iter=1)
+    for y in (WORDS, WORDS[::-1], np.full(96, "gnu")):
+        assert network.score(X, y, batch_size) == accuracy_score(y, network.predict(X))
+
+
+@pytest.mark.parametrize("shape", [(96,), (96, 1), (96, 3)])
+@pytest.mark.parametrize("batch_size", [1, 7, 256])
+def test_score_is_r_squared(shape, batch_size):
+    r2_score = pytest.importorskip("sklearn.metrics").r2_score
+    y = np.random.default_rng(0).normal(100, size=shape)
+    X64 = X.astype(float)
+    network = regression(1 if len(shape) == 1 else shape[1]).fit(X64, y, 0.005, max_iter=20)
+    constant, predicted = np.full(shape, 3.0), network.predict(X64)
+    partly = y.copy()
+    partly.reshape(96, -1)[:, 0] = 5
+    for target in (y, constant, predicted, np.full(shape, predicted.flat[0]), partly):
+        expected = r2_score(target, predicted)
+        assert network.score(X64, target, batch_size) == pytest.approx(expected, rel=1e-9)
+
+
+def test_scores_that_are_refused():
+    network = cnn()
+    with pytest.raises(ValueError, match="not fitted"):
+        network.score(X, Y)
+    network.fit(X, Y, max_iter=1)
+    for data, message in [((X[:0], Y[:0]), "no images"), ((X, Y[1:]), "as many of both")]:
+        with pytest.raises(ValueError, match=message):
+            network.score(*data)
+
+
+# --- the progress bar -------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_bar():
+    pytest.importorskip("tqdm")
+    stream = Terminal()
+    network = cnn().fit(X, Y, max_iter=3, callbacks=[ProgressBar(stream)], validation_data=(X, Y))
+    assert bits(network) == bits(cnn().fit(X, Y, max_iter=3))
+    shown = stream.getvalue()
+    history = network.history_
+    assert f"epoch 3/3: loss {history['loss'][-1]:.4f}, accuracy " in shown
+    assert f"val_loss {history['val_loss'][-1]:.4f}" in shown and "images/s |" in shown
+    assert shown.endswith("\n")  # the bar stays, and what is printed next stands below it
+
+
+def test_the_bar_may_go_and_serve_again():
+    stream = Terminal()
+    bar = ProgressBar(stream, leave=False)
+    for _ in range(2):
+        cnn().fit(X, Y, max_iter=2, callbacks=[bar])
+        assert stream.getvalue().endswith("\r")
+        assert stream.getvalue().count("epoch 1/2") >= 1
+        stream.truncate(0)
+
+
+def test_what_is_no_terminal_gets_nothing(capsys):
+    stream = io.StringIO()
+    cnn().fit(X, Y, max_iter=2, callbacks=[ProgressBar(stream), ProgressBar()])
+    assert stream.getvalue() == "" and capsys.readouterr() == ("", "")
+
+
+def huge(epoch):
+    return 1e30 if epoch else 0.1
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ({"learning_rate": huge, "batch_size": 8}, DivergedError),
+        ({"callback": lambda p: 1 / (p.epoch - 2)}, TypeError),
+        ({"learning_rate": lambda epoch: 0.1 / (1 - epoch)}, ZeroDivisionError),
+    ],
+)
+def test_the_bar_is_closed_however_a_training_ends(options, error):
+    stream = Terminal()
+    bar = ProgressBar(stream)
+    with pytest.raises(error):
+        cnn().fit(X, Y, **{"max_iter": 5, "callbacks": [bar], **options})
+    assert bar._bar is None and "epoch 1/5" in stream.getvalue()
+
+
+def test_lines_above_the_bar():
+    stream = Terminal()
+    bar = ProgressBar(stream)
+    cnn().fit(X, Y, max_iter=2, callbacks=[bar, lambda p: bar.write(f"seen {p.n_seen}")])
+    lines = [line.rpartition("\r")[2] for line in stream.getvalue().split("\n")]
+    assert [line for line in lines if line.startswith("seen")] == ["seen 64", "seen 96"] * 2
+
+
+def test_a_missing_tqdm_is_named_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    network = cnn().fit(X, Y, max_iter=1)
+    before = everything(network, X)
+    with pytest.raises(ImportError, match=r"pip install 'nnet\[train\]'"):
+        network.fit(X, Y, callbacks=[ProgressBar()])
+    assert everything(network, X) == before
+
+
+@pytest.mark.parametrize("arguments", [(3,), (None, "yes")])
+def test_other_arguments_of_a_bar(arguments):
+    with pytest.raises(TypeError, match="(file|leave) is"):
+        ProgressBar(*arguments)
+
+
+def test_networks_without_metrics_keep_nothing_of_an_epoch():
+    seen = []
+
+    def watch(progress):
+        seen.append(progress.metrics)
+
+    NeuralNetwork([Flatten(), Linear(3), LogRegression()], 0).fit(X, Y, max_iter=1, callback=watch)
+    assert seen[0] == {} and list(seen[-1]) == ["loss", "accuracy"]
