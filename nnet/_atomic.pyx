@@ -227,6 +227,12 @@ def write_all(list targets, list sources):
         target[...] = source        # np.copyto would call a function of Python's before
 
 
+def set_all(list items):
+    """mapping[key] = value for each (mapping, key, value): dicts, and strings for keys."""
+    for mapping, key, value in items:
+        (<dict>mapping)[key] = value
+
+
 def quietly(function):
     """What a function without arguments returns, in which NumPy warns of nothing.
 

@@ -76,7 +76,14 @@ def _set_up(twin, X, y, fitted):
     target = encoding.target(labels)
     streams, signals = as_streams(twin.rng), fitted and fitted.signals
     shapes = X.shape[1:], X.dtype, encoding.classes, encoding.target_shape, len(X)
-    model = set_up(twin, streams, *shapes, known_shape=twin._built_shape, signals=signals)
+    model = set_up(
+        twin,
+        streams,
+        *shapes,
+        known_shape=twin._built_shape,
+        signals=signals,
+        keep_frozen=False,  # their arrays may be of float32, and are copied later
+    )
     return model, model.as_target(target[:])
 
 

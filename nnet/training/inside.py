@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from nnet._atomic import AtWork
+from nnet._atomic import AtWork, set_all
 from nnet.layers.arguments import as_count
+from nnet.layers.base import Layer
 from nnet.layers.program import Program
-from nnet.layers.tree import describe, find, numbered
+from nnet.layers.tree import describe, find, frozen_in, layers_in, numbered
 from nnet.training.data import Images
 from nnet.training.fitted import Fitted
 
@@ -43,6 +44,70 @@ class Inside(Fitted):
         model = self._copied_model()
         images = Images(X, model.dtype, model.input_shape)
         return outputs_of(model, name, images, batch_size)
+
+    def freeze(self, layers):
+        """Let training leave layers, and those inside of them, as they are.
+
+        `fit` keeps their arrays, if they have some already, also where it starts afresh: they are
+        no longer drawn, and no step changes them.
+
+        Parameters
+        ----------
+        layers : int, str, Layer, or list of these
+            Their numbers in `layers`, their names as in `state_dict`, such as "5.shortcut", or
+            the layers themselves: `network.freeze(network.layers[:-2])`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For what is no layer of the network: before any change.
+        RuntimeError
+            While the network is being trained.
+        """
+        return self._set_trainable(layers, False)
+
+    def unfreeze(self, layers=None):
+        """Let training change layers again; None: all of them.
+
+        What is around a layer that is named is no longer frozen as a whole then, only what else
+        is in it. Parameters, errors and what is returned are those of `freeze`.
+        """
+        return self._set_trainable(range(len(self._layers)) if layers is None else layers, True)
+
+    def _set_trainable(self, layers, trainable):
+        chosen = [layer for _, layer in find_all(self._layers, layers, "layers")]
+        transaction = self._transaction
+        if transaction is not None and not transaction.is_forked:
+            raise RuntimeError("this network is being trained, expected the end of fit first")
+        children = numbered(self._layers)
+        ids = {id(layer) for each in chosen for layer in [each, *layers_in(each.children)]}
+        frozen = frozen_in(children)
+        if trainable:
+            around = {id(layer) for layer in layers_in(children) if holds(layer, ids)}
+            frozen = frozen - ids - around
+        else:
+            frozen = frozen | ids
+        changes = [
+            (vars(layer), "trainable", id(layer) not in frozen) for layer in layers_in(children)
+        ]
+        set_all([*changes, (vars(self), "_is_changed", True)])
+        return self
+
+
+def find_all(layers, which, argument):
+    """`find` for one layer or for a list of them."""
+    if isinstance(which, (str, Layer)) or not np.iterable(which):
+        which = [which]
+    return [find(layers, each, argument) for each in which]
+
+
+def holds(layer, ids):
+    """Whether some of these are inside of the layer."""
+    return any(id(each) in ids for each in layers_in(layer.children))
 
 
 # --- outputs ----------------------------------------------------------------------------------

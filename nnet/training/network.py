@@ -251,7 +251,7 @@ class NeuralNetwork(Fitting, Inside):
         Returns
         -------
         list of GradientError
-            One (name, abs_error, rel_error) for each array of `params()`.
+            One (name, abs_error, rel_error) for each array of `params()` that is not frozen.
         """
         from nnet.training import gradients  # few programs need it
 

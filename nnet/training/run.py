@@ -31,7 +31,7 @@ from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
 from nnet.training.schedules import as_schedule
-from nnet.training.setup import adapt, check_layers, go_on, publish, set_up
+from nnet.training.setup import adapt, check_layers, check_trained, go_on, publish, set_up
 from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
@@ -101,7 +101,7 @@ class TrainingRun:
         The options are those of `_read`.
         """
         network = self.network
-        check_layers(network.layers)
+        check_trained(check_layers(network.layers))
         self.transaction = transaction = Transaction(network)
         try:
             transaction.begin()

@@ -14,12 +14,17 @@ from nnet.layers.program import lay_open
 from nnet.layers.standardize import Standardize
 from nnet.layers.streams import as_streams, saved_state
 from nnet.layers.tree import (
+    check_array,
+    check_arrays,
     check_inside,
     describe,
+    frozen_in,
     has_params,
     held,
+    inner_name,
     is_own,
     layers_in,
+    learns,
     numbered,
     owner_of,
     trained_arrays,
@@ -100,8 +105,9 @@ def set_up(
     n_imgs=1,
     known_shape=None,
     signals=None,
+    keep_frozen=True,
 ):
-    """Draw the parameters of all layers: the Model.
+    """Draw the parameters of all layers, but of frozen ones that have some: the Model.
 
     For `known_shape` see `check_layout`, which finds out whether images are `signals` if that
     is not given.
@@ -117,9 +123,11 @@ def set_up(
     if signals is None:
         signals = check_layout(children, input_shape, known_shape)
     make_rngs = dict(zip(map(id, layers), streams.of_layers(layers, "layer")))
+    frozen = frozen_in(children) if keep_frozen else set()
 
     def visit(name, layer, shape):
-        layer._setup(shape, make_rngs[id(layer)]())
+        if id(layer) not in frozen or not is_set_up(name, layer, shape):
+            set_layer_up(name, layer, shape, make_rngs[id(layer)](), frozen)
 
     model = Model(
         network.layers,
@@ -134,6 +142,65 @@ def set_up(
     check_params(children)
     network._is_changed = False
     return model
+
+
+def is_set_up(name, layer, input_shape):
+    """Whether a frozen layer has what it takes for this input; refused if it was for another."""
+    if not is_own(layer):
+        before, now = vars(layer).get("_set_up_for"), (tuple(input_shape[1:]), layer.dtype)
+        if before not in (None, now):
+            raise ValueError(
+                f"it is frozen, and was set up for {before[0]} and {before[1]}, expected {now[0]} "
+                f"and {now[1]} as then"
+            )
+        return before is not None
+    if all(getattr(layer, key, None) is None for key in layer.array_shapes(input_shape)):
+        return False
+    try:
+        check_arrays(name, layer, input_shape)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error}; it is frozen, so that fit keeps its arrays") from None
+    layer._make_grads()
+    return True
+
+
+def set_layer_up(name, layer, input_shape, rng, frozen):
+    """Set one layer up. If it sets others up itself, frozen ones among them keep their arrays."""
+    inside = [(inner_name(name, key), each) for key, each in walk(layer.children)]
+    kept = [
+        (key, each, {which: np.array(array) for which, array in arrays_of(each).items()})
+        for key, each in inside
+        if id(each) in frozen
+    ]
+    layer._setup(input_shape, rng)
+    for key, each, arrays in kept:
+        now = arrays_of(each)
+        for which, array in arrays.items():
+            what = f"{describe(key, each)}, which is frozen: {which}"
+            check_array(array, what, now[which].shape, now[which].dtype)
+            now[which][...] = array
+    if not is_own(layer):
+        vars(layer)["_set_up_for"] = tuple(input_shape[1:]), layer.dtype
+
+
+def arrays_of(layer):
+    """{name: array} of one layer without those inside; nothing if it is not set up."""
+    arrays = {}
+    with suppress(AttributeError, TypeError, ValueError):
+        arrays = {name: getattr(layer, name) for name in layer.state_names()}
+        if isinstance(layer, ParamMixin):
+            arrays |= {f"params()[{i}]": array for i, array in enumerate(layer.params())}
+    is_whole = all(isinstance(array, np.ndarray) for array in arrays.values())
+    return arrays if is_whole else {}
+
+
+def check_trained(layers):
+    """Refuse layers of which training would change none."""
+    if not any(map(learns, layers)):
+        raise ValueError(
+            "all layers with parameters are frozen, expected one at least that training changes: "
+            "network.unfreeze() makes all of them so"
+        )
 
 
 def go_on(network, before):
@@ -152,8 +219,9 @@ def adapt(model, data):
     """Let a first Standardize find out what the images are like."""
     children = numbered(model.layers)
     _, first = next(lay_open(children, ""))
+    frozen = frozen_in(children)
     for name, layer in walk(children):
-        if not isinstance(layer, Standardize) or not layer.adapts():
+        if not isinstance(layer, Standardize) or not layer.adapts() or id(layer) in frozen:
             continue
         if layer is not first:
             raise ValueError(
