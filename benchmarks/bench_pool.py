@@ -46,9 +46,17 @@ def all_cases():
 
 
 def numpy_pool(
-    imgs, poolout, switches, *window, mode="max", padding_mode="centered", count_include_pad=False
+    imgs,
+    poolout,
+    switches,
+    *window,
+    mode="max",
+    padding_mode="centered",
+    count_include_pad=False,
+    ceil_mode=False,
 ):
-    """`nnet.pool_bc01` on a view of all windows."""
+    """`nnet.pool_bc01` on a view of all windows; no benchmark lets them overhang."""
+    assert not ceil_mode
     pool_h, pool_w, stride_y, stride_x = window
     g = pool_geometry(*imgs.shape[2:], *window, padding_mode)
     filling = -np.inf if mode == "max" else 0
@@ -77,8 +85,10 @@ def numpy_bprop_pool(
     mode="max",
     padding_mode="centered",
     count_include_pad=False,
+    ceil_mode=False,
 ):
     """`nnet.bprop_pool_bc01`: a sum over the switches, or over the pixels of the windows."""
+    assert not ceil_mode
     n_imgs, n_channels, img_h, img_w = imgs_grad.shape
     if mode == "max":
         if switches.dtype == np.uint8:

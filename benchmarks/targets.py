@@ -111,7 +111,20 @@ def of_pool(data):
 
 
 def of_train(data):
-    return each_and_means("training", data["results"], 1.4, 2.0)
+    normed = {name: [] for name in ("VGG with batch norm", "ResNet", "mobile")}
+    plain = []
+    for row in data["results"]:
+        normed.get(row["case"].partition(" net, ")[0], plain).append(row)
+    ratios_of = {name: versus(rows, "better") for name, rows in normed.items()}
+    every = {where: ratio for found in ratios_of.values() for where, ratio in found.items()}
+    two = ratios_of["VGG with batch norm"] | ratios_of["ResNet"]
+    found = each_and_means("training", plain, 1.4, 2.0)
+    return [
+        *found,
+        Target("training with batch norm", "at least", 1.6, every, of_mean=True),
+        Target("training with batch norm, VGG and ResNet", "at least", 1.3, two),
+        Target("training with batch norm, mobile", "at least", 1.0, ratios_of["mobile"]),
+    ]
 
 
 def of_predict(data):

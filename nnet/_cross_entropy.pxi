@@ -19,7 +19,9 @@ cdef dict SCORES = {
 cdef cnp.ndarray check_scores(object scores):
     """One score for each class, of each image or of each of its pixels."""
     check_ndarray(scores, "scores", "a NumPy array")
-    return check_array(scores, "scores", SCORES.get(cnp.PyArray_NDIM(scores), SCORES[2]), None, "")
+    cdef int n_axes = cnp.PyArray_NDIM(scores)
+    cdef str axes = "n_imgs, n_classes" if n_axes == 2 else SCORES.get(n_axes, SCORES[2])
+    return check_array(scores, "scores", axes, None, "")
 
 
 cdef double as_smoothing(object smoothing) except -1:
@@ -31,7 +33,7 @@ cdef double as_smoothing(object smoothing) except -1:
 
 cdef list check_outputs(list outputs, list others):
     """The arrays that a loss fills, from (array, name, shape, dtype) for each; None is refused."""
-    others = list(others)
+    cdef list arrays = []
     for out, name, shape, dtype in outputs:
         if out is None:
             raise TypeError(f"{name} is None, expected a NumPy array")
@@ -39,7 +41,8 @@ cdef list check_outputs(list outputs, list others):
         for other, other_name in others:
             refuse_overlap(out, name, other, other_name)
         others.append((out, name))
-    return [work_array(out) for out, *_ in outputs]
+        arrays.append(work_array(out))
+    return arrays
 
 
 cdef double sum_of(const double *values, Py_ssize_t n) noexcept nogil:
@@ -374,9 +377,10 @@ def cross_entropy(
     cdef cnp.ndarray scores_ = check_scores(scores)
     cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(scores_, 0), n_classes = cnp.PyArray_DIM(scores_, 1)
     cdef tuple shape = shape_of(scores_)
-    cdef cnp.ndarray target_ = check_classes(target, (n_imgs, *shape[2:]), n_classes)
-    cdef const cnp.npy_intp *classes = <const cnp.npy_intp *>cnp.PyArray_DATA(target_)
     cdef bint of_pixels = cnp.PyArray_NDIM(scores_) > 2
+    cdef tuple target_shape = (n_imgs, *shape[2:]) if of_pixels else (n_imgs,)
+    cdef cnp.ndarray target_ = check_classes(target, target_shape, n_classes)
+    cdef const cnp.npy_intp *classes = <const cnp.npy_intp *>cnp.PyArray_DATA(target_)
     cdef list outputs = [
         (probs, "probs", shape, scores_.dtype), (losses, "losses", (n_imgs,), FLOAT64),
         (scores_grad, "scores_grad", shape, scores_.dtype),
@@ -385,18 +389,17 @@ def cross_entropy(
         outputs.append((errors, "errors", (n_imgs,), FLOAT64))
     elif errors is not None:
         raise ValueError(f"errors is given, expected None for scores of shape {shape}")
-    cdef cnp.ndarray probs_, losses_, grad_, errors_ = None
     cdef double smoothing_ = as_smoothing(smoothing)
-    probs_, losses_, grad_, *rest = check_outputs(outputs, [(scores_, "scores"), (target, "target")])
+    cdef list arrays = check_outputs(outputs, [(scores_, "scores"), (target, "target")])
+    cdef cnp.ndarray probs_ = arrays[0], losses_ = arrays[1], grad_ = arrays[2]
     scores_ = contiguous(scores_)
     cdef PixelJob job
     n_right = None
     if of_pixels:
-        errors_ = rest[0]
         job.target, job.grad, job.smoothing = classes, data_of(grad_), smoothing_
-        job.losses, job.errors = <double *>data_of(losses_), <double *>data_of(errors_)
+        job.losses, job.errors = <double *>data_of(losses_), <double *>data_of(arrays[3])
         run_pixels(&job, scores_, probs_, n_threads)
-        deliver(errors, errors_)
+        deliver(errors, arrays[3])
     elif cnp.PyArray_TYPE(scores_) == cnp.NPY_FLOAT:
         n_right = entropies[float](
             <const float *>cnp.PyArray_DATA(scores_), classes, <float *>cnp.PyArray_DATA(probs_),

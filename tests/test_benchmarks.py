@@ -186,6 +186,25 @@ def test_targets_met_and_missed(load):
     assert target._replace(of_mean=True).line()[2:] == ["1.44", "missed", "geometric mean of 3"]
 
 
+def test_targets_of_networks_with_batch_norm(load):
+    """They have bounds of their own."""
+    names = ["MNIST", "VGG with batch norm", "ResNet", "mobile"]
+    times = [0.002, 0.0014, 0.002, 0.0012]
+    rows = [
+        row("epoch", nnet=0.001, torch=time, torch_channels_last=1.0)
+        | {"case": f"{name} net, batch 32"}
+        for name, time in zip(names, times)
+    ]
+    found = load("targets").of([data_of(rows, benchmark="training")])
+    assert {target.what: target.line()[1:4] for target in found} == {
+        "training, every case": ["at least 1.4", "2.00", "met"],
+        "training, 1 thread": ["at least 2", "2.00", "met"],
+        "training with batch norm": ["at least 1.6", "1.50", "missed"],
+        "training with batch norm, VGG and ResNet": ["at least 1.3", "1.40", "met"],
+        "training with batch norm, mobile": ["at least 1", "1.20", "met"],
+    }
+
+
 def test_targets_between_files(load):
     """float64 and another compiler against float32; a limit to an instruction set."""
     slower = [row("forward", nnet=0.004, torch=0.006, torch_channels_last=0.010)]

@@ -115,7 +115,7 @@ def check_axes(input_shape, axes, advice=""):
 
 
 def with_hints(**hints):
-    """Decorates an `__init__`: names that other libraries have for its arguments are refused.
+    """Decorates a method: names that other libraries have for its arguments are refused.
 
     Parameters
     ----------
@@ -123,15 +123,15 @@ def with_hints(**hints):
         What is expected in place of an argument of this name.
     """
 
-    def decorate(init):
-        @wraps(init)
+    def decorate(method):
+        @wraps(method)
         def checked(self, *args, **options):
             for name in options:
                 if name in hints:
-                    raise TypeError(
-                        f"{type(self).__name__} has no argument {name!r}, expected {hints[name]}"
-                    )
-            init(self, *args, **options)
+                    is_init = method.__name__ == "__init__"
+                    what = type(self).__name__ if is_init else method.__name__
+                    raise TypeError(f"{what} has no argument {name!r}, expected {hints[name]}")
+            return method(self, *args, **options)
 
         return checked
 

@@ -78,7 +78,8 @@ class Huber(ValueLoss):
     def _losses(self, differences, out):
         # With the slope g, d cut to -delta .. delta, both are g (d - g / 2).
         slopes = self._scratch(differences.shape, differences.dtype)
-        np.clip(differences, -self.delta, self.delta, out=slopes)
+        cut = min(self.delta, float(np.finfo(differences.dtype).max))
+        np.clip(differences, -cut, cut, out=slopes)
         np.multiply(slopes, 0.5, out=out)
         np.subtract(differences, out, out=out)
         out *= slopes

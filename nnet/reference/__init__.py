@@ -17,8 +17,8 @@ resampling.py has layers that make images larger: `conv_transpose_bc01`,
 `pad_bc01`, `upsample_bc01`; activations.py has `activation`.
 The first steps, in one dimension and with a single channel, are in
 one_d.py: `conv_1d`, `input_1d_grads`, `param_1d_grads` and so on. Batch and group
-normalisation are in norm.py; affine.py has `warp`, what augmentations that move pixels
-come to.
+normalisation are in norm.py, losses in losses.py; affine.py has `warp`, what augmentations
+that move pixels come to.
 """
 
 from nnet.reference.activations import activation
@@ -32,6 +32,7 @@ from nnet.reference.loops import (
     conv_matrix,
     pool_bc01,
 )
+from nnet.reference.losses import absolute_error, binary_cross_entropy, cross_entropy, huber
 from nnet.reference.norm import batch_norm, bprop_batch_norm, bprop_group_norm, group_norm
 from nnet.reference.one_d import (
     conv_1d,
@@ -56,8 +57,10 @@ from nnet.reference.resampling import (
 )
 
 __all__ = [
+    "absolute_error",
     "activation",
     "batch_norm",
+    "binary_cross_entropy",
     "border_index",
     "bprop_batch_norm",
     "bprop_conv_bc01",
@@ -74,7 +77,9 @@ __all__ = [
     "conv_bc01_im2col",
     "conv_matrix",
     "conv_transpose_bc01",
+    "cross_entropy",
     "group_norm",
+    "huber",
     "input_1d_grads",
     "input_1d_grads_batch",
     "input_2d_grads",

@@ -23,8 +23,8 @@ class NeuralNetwork(Fitting, Inside):
     Parameters
     ----------
     layers : list of Layer
-        The last one is a loss: LogRegression for classification,
-        MeanSquaredError for regression, or a class of your own with LossMixin.
+        The last one is a loss: LogRegression or BinaryCrossEntropy for classification,
+        MeanSquaredError and the like for regression, or a class of your own with LossMixin.
         A layer belongs to one network: the first that trains or builds it.
     rng : None, int, numpy.random.Generator or numpy.random.RandomState
         Initial parameters, the order of the images and whatever else is drawn

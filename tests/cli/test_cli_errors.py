@@ -236,6 +236,13 @@ def test_regression_models_have_no_classes(refused, save_npz, tmp_path):
     assert line == f"{tmp_path / 'm'} predicts values, expected a model that predicts classes"
 
 
+def test_models_that_label_pixels(refused, save_npz, tmp_path):
+    network = nnet.NeuralNetwork([nnet.Conv(2, 1), nnet.LogRegression()], rng=0)
+    network.build((1, 6, 6)).save(tmp_path / "m")
+    line = refused("predict", tmp_path / "m", save_npz())
+    assert line == f"{tmp_path / 'm'} labels pixels, expected a model with one label per image"
+
+
 @pytest.mark.parametrize("package", ["tqdm", "safetensors", "sklearn.model_selection"])
 def test_train_names_missing_extras(refused, save_npz, monkeypatch, tmp_path, package):
     monkeypatch.setitem(sys.modules, package, None)

@@ -81,7 +81,7 @@ FORGERIES = {
     "too many axes": (set_key(input_shape=[2, 6, 7, 1]), "a shape"),
     "target shape": (set_key(target_shape=[3]), r"expected one label per image: \(n_imgs,\)"),
     "other loss": (
-        set_layer(8, **{"class": "MeanSquaredError"}),
+        lambda network, tensors: network["layers"].__setitem__(8, {"class": "MeanSquaredError"}),
         r"layer 8 \(MeanSquaredError\) does not fit y, expected a loss for labels",
     ),
     "dtype": (set_key(dtype="float64"), "its tensor .* expected float64"),

@@ -11,12 +11,14 @@ import nnet.layers
 from nnet import (
     Activation,
     BatchNorm,
+    BinaryCrossEntropy,
     Conv,
     ConvTranspose,
     DepthwiseConv,
     Dropout,
     Flatten,
     GroupNorm,
+    Huber,
     Layer,
     Linear,
     LogRegression,
@@ -65,6 +67,7 @@ REAL = (
     [-1, np.nan, np.inf, "x", None, 1j, [0.1], 10**400],
 )
 ABOVE_0 = [1, 0.5], [0, -1, np.nan, np.inf, "1", None, False, [1]]
+SHARE = [0, 0.5, np.float32(0.25), 1], [-0.1, 1.5, np.nan, "x", None, [0.1]]
 BOOL = [True, False, 0, 1, np.bool_(True)], [2, 1.0, "True", None, []]
 ROW = (
     [[], [Flatten()], (Flatten(), Activation("tanh"))],
@@ -113,6 +116,9 @@ OPTIONS = {
     (Dropout, "rate"): ([0, 0.5, np.float32(0.25), 1 - 1e-9], [1, -0.1, np.nan, "x", None, True]),
     (Dropout, "channels"): BOOL,
     (Linear, "n_out"): COUNT,
+    (LogRegression, "label_smoothing"): SHARE,
+    (BinaryCrossEntropy, "label_smoothing"): SHARE,
+    (Huber, "delta"): ABOVE_0,
     (Activation, "type"): words(*FUNCTIONS),
     (Standardize, "mean"): ([0, -2.5, np.float64(3)], [np.nan, np.inf, "0", 1j, True, [1]]),
     (Standardize, "scale"): ([1, 0.5], [0, -1, np.nan, np.inf, "1", False, [1]]),

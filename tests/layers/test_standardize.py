@@ -148,6 +148,10 @@ def test_what_was_found_is_kept(rng, tmp_path):
     with pytest.raises(ValueError, match="NaN"):
         network.fit(np.full_like(X, np.nan), y)
     assert np.array_equal(network.layers[0].mean_, found)
+    network.freeze(0)
+    network.fit(X * 5, y, 0.0, max_iter=1)
+    assert np.array_equal(network.layers[0].mean_, found)
+    network.unfreeze()
     network.fit(X * 5, y, 0.0, max_iter=1)
     assert np.allclose(network.layers[0].mean_, 5 * found, rtol=1e-5)
 

@@ -155,10 +155,10 @@ def test_monitors(monitor, better):
 
 def test_one_object_starts_afresh_with_each_fit():
     stopping = EarlyStopping("loss", patience=9)
-    for X_, y in [(X, Y), (X * 3, Y)]:
-        network = cnn().fit(X_, y, max_iter=3, callbacks=stopping)
+    for scale in (1, 9, 1):
+        network = cnn().fit(X * scale, Y, 0.01, max_iter=3, callbacks=stopping)
         again = EarlyStopping("loss", patience=9)
-        assert bits(network) == bits(cnn().fit(X_, y, max_iter=3, callbacks=[again]))
+        assert bits(network) == bits(cnn().fit(X * scale, Y, 0.01, max_iter=3, callbacks=again))
         assert stopping.best == again.best == min(network.loss_history_)
 
 

@@ -223,9 +223,15 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_bar():
-    pytest.importorskip("tqdm")
-    stream = Terminal()
+@pytest.fixture
+def stream(monkeypatch):
+    """A terminal, for bars that start no thread of their own."""
+    tqdm = pytest.importorskip("tqdm.auto").tqdm
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)
+    return Terminal()
+
+
+def test_a_terminal_gets_a_bar(stream):
     network = cnn().fit(X, Y, max_iter=3, callbacks=[ProgressBar(stream)], validation_data=(X, Y))
     assert bits(network) == bits(cnn().fit(X, Y, max_iter=3))
     shown = stream.getvalue()
@@ -235,8 +241,7 @@ def test_a_terminal_gets_a_bar():
     assert shown.endswith("\n")  # the bar stays, and what is printed next stands below it
 
 
-def test_the_bar_may_go_and_serve_again():
-    stream = Terminal()
+def test_the_bar_may_go_and_serve_again(stream):
     bar = ProgressBar(stream, leave=False)
     for _ in range(2):
         cnn().fit(X, Y, max_iter=2, callbacks=[bar])
@@ -246,6 +251,7 @@ def test_the_bar_may_go_and_serve_again():
 
 
 def test_what_is_no_terminal_gets_nothing(capsys):
+    pytest.importorskip("tqdm")
     stream = io.StringIO()
     cnn().fit(X, Y, max_iter=2, callbacks=[ProgressBar(stream), ProgressBar()])
     assert stream.getvalue() == "" and capsys.readouterr() == ("", "")
@@ -263,16 +269,14 @@ def huge(epoch):
         ({"learning_rate": lambda epoch: 0.1 / (1 - epoch)}, ZeroDivisionError),
     ],
 )
-def test_the_bar_is_closed_however_a_training_ends(options, error):
-    stream = Terminal()
+def test_the_bar_is_closed_however_a_training_ends(options, error, stream):
     bar = ProgressBar(stream)
     with pytest.raises(error):
         cnn().fit(X, Y, **{"max_iter": 5, "callbacks": [bar], **options})
     assert bar._bar is None and "epoch 1/5" in stream.getvalue()
 
 
-def test_lines_above_the_bar():
-    stream = Terminal()
+def test_lines_above_the_bar(stream):
     bar = ProgressBar(stream)
     cnn().fit(X, Y, max_iter=2, callbacks=[bar, lambda p: bar.write(f"seen {p.n_seen}")])
     lines = [line.rpartition("\r")[2] for line in stream.getvalue().split("\n")]

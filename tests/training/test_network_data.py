@@ -434,3 +434,11 @@ def test_one_large_image_leaves_no_memory_behind():
         assert tracemalloc.get_traced_memory()[0] < activation // 2
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["epochs", "lr", "validation_split", "early_stopping"])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_names_of_other_libraries(name, method, rng):
+    X, y = stripes(20, rng)
+    with pytest.raises(TypeError, match=f"^{method} has no argument '{name}', expected [a-z]"):
+        getattr(small_cnn(), method)(X, y, **{name: 5})

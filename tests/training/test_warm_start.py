@@ -53,6 +53,19 @@ def test_it_goes_on_where_the_last_fit_ended(make, rng):
         assert everything(network, X) == everything(make().fit(X, Y, max_iter=5, **options), X)
 
 
+def test_no_epoch_has_the_random_numbers_of_another():
+    network, seen = with_state(), []
+
+    def keep(progress):
+        seen.append(network.layers[3].factors.tobytes())
+
+    for warm_start in (False, True):
+        network.fit(X, Y, max_iter=2, batch_size=48, callback=keep, warm_start=warm_start)
+    network.partial_fit(X, Y, batch_size=48)
+    seen.append(network.layers[3].factors.tobytes())
+    assert len(set(seen)) == len(seen) == 9
+
+
 def test_a_network_that_is_not_fitted_starts_afresh():
     assert bits(cnn().fit(X, Y, warm_start=True)) == bits(cnn().fit(X, Y))
 

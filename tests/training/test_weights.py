@@ -297,7 +297,15 @@ def test_unknown_labels_are_refused_beside_weights():
 # --- images held back -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fraction, expected", [(0.2, [10, 4, 2, 1]), (0.5, [25, 10, 5, 2])])
+@pytest.mark.parametrize(
+    "fraction, expected",
+    [
+        (0.2, [10, 4, 2, 1]),
+        (0.5, [25, 10, 5, 2]),
+        (0.03, [2, 1, 1, 1]),
+        (0.97, [48, 19, 9, 3]),
+    ],
+)
 def test_a_fraction_of_each_class_is_held_back(fraction, expected):
     y = np.repeat(["d", "c", "b", "a"], [50, 20, 10, 4])
     F = np.random.default_rng(0).normal(size=(len(y), 5))
