@@ -12,6 +12,7 @@ import nnet
 from nnet import (
     Activation,
     Brightness,
+    Checkpoint,
     Compose,
     Conv,
     Crop,
@@ -207,6 +208,10 @@ def test_nothing_to_do_gives_a_copy():
     assert not np.shares_memory(found, X)
 
 
+def noisy_copy(images, rng):
+    return images + 0.1 * rng.standard_normal(images.shape)
+
+
 # --- in fit --------------------------------------------------------------------------------
 
 
@@ -281,6 +286,18 @@ def test_a_training_that_goes_on_draws_anew():
     assert third.shape == X.shape
     whole = np.concatenate(seen_by(cnn(), X, Y, max_iter=3, shuffle=False, augment=Shift(2)))
     assert_array_equal(whole, np.concatenate([*seen, third]))
+
+
+@pytest.mark.parametrize("augment", [[Shift(2), Rotate(10)], noisy_copy], ids=["own", "function"])
+def test_a_training_that_was_stopped_ends_with_the_same_bits(augment, tmp_path):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "checkpoint"
+    options = {"batch_size": 32, "momentum": 0.9, "augment": augment}
+    expected = bits(cnn().fit(X, Y, max_iter=4, **options))
+    cnn().fit(X, Y, max_iter=2, callbacks=[Checkpoint(path)], **options)
+    assert bits(cnn().fit(X, Y, max_iter=4, resume=path, **options)) == expected
+    with pytest.raises(ValueError, match="augment"):
+        cnn().fit(X, Y, max_iter=4, resume=path, **options | {"augment": Shift(1)})
 
 
 def test_batches_are_changed_by_their_place():
