@@ -152,6 +152,17 @@ cdef class Work:
 # --- layers at work -----------------------------------------------------------------
 
 
+cdef dict guards = {}       # by thread: the AtWork that keeps values of arrays
+
+
+cdef int note_step() except -1:
+    """Tell this thread's guard that an optimizer has changed its parameters."""
+    guard = guards.get(PyThread_get_thread_ident())
+    if guard is not None:
+        (<AtWork>guard).stepped = True
+    return 0
+
+
 cdef class AtWork:
     """Lends layers what they need, and takes it back: `begin` in a try, `end` in its finally.
 
@@ -161,8 +172,9 @@ cdef class AtWork:
         Whose layers these are: one thread at a time works with them.
     """
 
-    cdef object place, lock
-    cdef list loans, before
+    cdef object place, lock, outer_guard
+    cdef list loans, before, guarded, values
+    cdef public bint stepped            # whether an optimizer has, since `guard`
     cdef readonly AtWork outer          # that of a call inside of which this one is
     cdef readonly long thread
 
@@ -189,6 +201,25 @@ cdef class AtWork:
             attributes["_work"], attributes["training"] = work, work.training
             attributes["need_input_grad"] = work.need_input_grad
 
+    def guard(self, list arrays):
+        """At the end, give arrays the values of now, unless an optimizer has stepped."""
+        self.values = [array.copy() for array in arrays]
+        self.outer_guard, self.stepped = guards.get(self.thread), False
+        guards[self.thread] = self
+        self.guarded = arrays
+
+    cdef int end_guard(self) except -1:
+        guarded, self.guarded = self.guarded, None
+        if guarded is None:
+            return 0
+        if not self.stepped:
+            write_all(guarded, self.values)
+        if self.outer_guard is None:
+            guards.pop(self.thread, None)
+        else:
+            guards[self.thread] = self.outer_guard
+        return 0
+
     def end(self):
         """Take everything back, and what the layers keep for a backward pass; once."""
         if self.lock is None:
@@ -203,6 +234,7 @@ cdef class AtWork:
         cdef Work work
         cdef Py_ssize_t i
         cdef tuple before
+        self.end_guard()
         for i in range(len(self.before)):
             layer, work = self.loans[i]
             attributes, before = layer.__dict__, self.before[i]

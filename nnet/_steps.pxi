@@ -79,6 +79,7 @@ def sgd_step(list params, list incs, list velocities, double learning_rate, doub
                 np.add(velocity, inc, velocity)
                 inc = np.add(np.multiply(velocity, momentum), inc) if nesterov else velocity
             np.subtract(param, np.multiply(inc, learning_rate), param, casting="same_kind")
+    note_step()
 
 
 # --- Adam ---------------------------------------------------------------------------
@@ -128,6 +129,7 @@ def adam_step(list params, list incs, list means, list squares, cnp.ndarray n_st
             np.subtract(param, np.divide(np.multiply(mean, rate), root_of), param,
                         casting="same_kind")
     n[0] += 1
+    note_step()
 
 
 cdef approach(average, values, double beta):
@@ -206,6 +208,7 @@ def rmsprop_step(list params, list incs, list squares, list means, list velociti
                 np.multiply(velocity, momentum, velocity)
                 inc = np.add(velocity, inc, velocity, casting="same_kind")
             np.subtract(param, np.multiply(inc, learning_rate), param, casting="same_kind")
+    note_step()
 
 
 # --- gradient clipping ----------------------------------------------------------------

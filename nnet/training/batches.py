@@ -262,7 +262,7 @@ class IterableData:
             check_lengths(images, batch[1], *names[:2])
             labels = self.encoding.labels_or_values(batch[1], names[1])
             if self.encoding.is_classifier:
-                self._label_dtype = check_kind(labels, self._label_dtype, names[1])
+                self._label_dtype = check_kind(labels, self._label_dtype, names[1], "USb")
             weights = batch[2] if len(batch) == 3 else None
             if weights is not None:
                 weights = as_weights(weights, len(images), names[2])

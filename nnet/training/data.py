@@ -319,11 +319,11 @@ def _of_one_kind(values, labels, name):
     return labels
 
 
-def check_kind(labels, dtype, name):
-    """Refuse texts beside numbers. None is any dtype; the labels' own is returned."""
+def check_kind(labels, dtype, name, apart="US"):
+    """Refuse texts beside numbers, as `apart` says. None is any dtype; the labels' is returned."""
     if dtype is not None:
-        kinds = labels.dtype.kind, dtype.kind
-        if kinds[0] != kinds[1] and ("U" in kinds or "S" in kinds):
+        kinds = {labels.dtype.kind, dtype.kind}
+        if len(kinds) > 1 and kinds & set(apart):
             raise TypeError(f"{name} has dtype {labels.dtype}, expected labels like {dtype}")
     return labels.dtype
 

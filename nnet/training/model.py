@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import nan, prod
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,7 +161,7 @@ class Model:
 
     def is_of(self, layers):
         """Whether these are the layers, outside and inside, that it was planned for."""
-        if layers != self.layers:
+        if len(layers) != len(self.layers) or not all(map(is_, layers, self.layers)):
             return False
         return not self._families or all(
             layer.children == children for layer, children in self._families

@@ -236,6 +236,7 @@ class TrainingRun:
         layers = [layer for layer in layers_in(children) if id(layer) not in frozen]
         self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
         self.names = list(trained_arrays(children, frozen))
+        self.states = [(layer, name) for layer in layers for name in layer.state_names()]
         check_decay(self.optimizer, self.trained)
 
     # --- epochs ---------------------------------------------------------------------
@@ -348,6 +349,8 @@ class TrainingRun:
         try:
             at_work.begin()
             self.shared.weights = weights
+            if self.states:  # what a step that is cut short has changed is put back
+                at_work.guard([getattr(layer, name) for layer, name in self.states])
             at_work.lend(self.loans)
             target = model.as_target(target)
             scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
@@ -358,6 +361,7 @@ class TrainingRun:
                 self.metrics.add(model, compared.predictions, target, weights)
                 model.program.bprop(self._output_grad(compared.grad, scores.shape, weights))
                 self.optimizer.step(self.clipping.incs(self.trained))
+                at_work.stepped = True  # nnet's own optimizers have said so themselves
         finally:
             at_work.end()
         return found
@@ -377,8 +381,12 @@ class TrainingRun:
         return np.multiply(grad, factors, out=self.memory.array("grad", shape, grad.dtype))
 
     def _end_epoch(self, progress):
-        if not all(np.isfinite(param).all() for param in self.params):
-            self._diverge(f"a parameter became infinite or NaN in epoch {progress.epoch}: {ADVICE}")
+        states = [getattr(layer, name) for layer, name in self.states]
+        if not all(np.isfinite(array).all() for array in [*self.params, *states]):
+            self._diverge(
+                "a parameter or statistic became infinite or NaN in epoch "
+                f"{progress.epoch}: {ADVICE}"
+            )
         found = None
         if self.validation is not None:
             found = quietly(self._validate)

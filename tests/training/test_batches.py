@@ -285,3 +285,11 @@ def test_targets_may_be_memory_mapped(tmp_path):
     mapped = np.load(tmp_path / "y.npy", mmap_mode="r")
     before = bits(network.fit(X, y, 0.01, max_iter=2))
     assert bits(network.fit(X, mapped, 0.01, max_iter=2)) == before
+
+
+def test_bools_beside_numbers_are_of_two_kinds():
+    y = np.arange(20) % 3
+    X = np.zeros((20, 1, 4, 4))
+    batches = [(X[:10], y[:10] > 0), (X[10:], y[10:])]
+    with pytest.raises(TypeError, match="y of batch 1 has dtype int64, expected labels like bool"):
+        NeuralNetwork([Flatten(), Linear(3), LogRegression()], rng=0).fit(batches)
