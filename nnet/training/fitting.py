@@ -143,8 +143,10 @@ class Fitting(Fitted):
         -----
         After a DivergedError, or any exception before the first step, the network, its
         parameters and its rng are what they were before the call. Any other exception,
-        from a callback or by Ctrl-C, keeps the parameters of the last step; `EarlyStopping`
-        then puts back those of its best epoch. Taking up a checkpoint is a step.
+        from a callback or by Ctrl-C, keeps parameters and statistics of the last step;
+        `EarlyStopping` then puts back those of its best epoch. Taking up a checkpoint is a step.
+        A layer of your own names its statistics by `state_names`: what it keeps otherwise is
+        neither put back nor in checkpoints.
         """
         TrainingRun(
             self,
