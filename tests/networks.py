@@ -52,6 +52,21 @@ def walked(network):
     return list(walk(numbered(network.layers)))
 
 
+def seen_by(network, *data, **options):
+    """All batches that a network is trained on, one after the other."""
+    seen = []
+    first = network.layers[0].fprop
+
+    def fprop(input, *args):
+        if network.layers[0].training:
+            seen.append(input.copy())
+        return first(input, *args)
+
+    network.layers[0].fprop = fprop
+    network.fit(*data, **options)
+    return seen
+
+
 def check(errors):
     """What check_gradients returned."""
     for error in errors:

@@ -1,7 +1,7 @@
 """What augmentations are made of, and how fit works with them.
 
-An augmentation draws a few numbers for each image of an epoch, and makes the rows of a table of
-them: so an image is changed in the same way in whatever batch it is, and by whatever thread.
+An augmentation draws a few numbers for each image of an epoch, the rows of a table: so an image is
+changed in the same way in whatever batch it is, and by whatever thread.
 """
 
 import inspect
@@ -252,6 +252,8 @@ class Augmenter:
 class Table:
     """What one pass over batches does to each image of an epoch.
 
+    Only the draws of all images are kept: what follows from them takes more memory.
+
     Parameters
     ----------
     group : list of Drawn
@@ -265,24 +267,32 @@ class Table:
 
     def __init__(self, group, rngs, shape, n_imgs):
         self._group, self._rngs, self._shape = group, rngs, shape
-        self._rows = quietly(partial(self._next_rows, n_imgs))
+        self._n_rows, self._draws = n_imgs, quietly(partial(self._next_draws, n_imgs))
 
-    def _next_rows(self, n_imgs):
+    def _next_draws(self, n_imgs):
         """They are the same whether they are drawn at once or in parts."""
+        return [rng.random((n_imgs, part.n_draws)) for part, rng in zip(self._group, self._rngs)]
+
+    def _draw_until(self, n_imgs):
+        if n_imgs > self._n_rows:
+            n_more = max(n_imgs - self._n_rows, self._n_rows)
+            more = quietly(partial(self._next_draws, n_more))
+            self._draws = [np.concatenate(parts) for parts in zip(self._draws, more)]
+            self._n_rows += n_more
+
+    def _parameters(self, rows):
         parameters = [
-            part.parameters(rng.random((n_imgs, part.n_draws)), self._shape)
-            for part, rng in zip(self._group, self._rngs)
+            part.parameters(draws[rows], self._shape)
+            for part, draws in zip(self._group, self._draws)
         ]
         if isinstance(self._group[0], Geometric):
             return composed(parameters, self._shape)
         return parameters[0]
 
     def __call__(self, images, rows, out):
-        n_missing = rows.max(initial=-1) + 1 - len(self._rows)
-        if n_missing > 0:
-            more = quietly(partial(self._next_rows, max(n_missing, len(self._rows))))
-            self._rows = np.concatenate([self._rows, more])
-        parameters, shape = self._rows[rows], (len(images), *self._shape)
+        self._draw_until(rows.max(initial=-1) + 1)
+        parameters = quietly(partial(self._parameters, rows))
+        shape = len(images), *self._shape
         first, given, changed = self._group[0], images.reshape(shape), out.reshape(shape)
         if isinstance(first, Geometric):
             fills = fills_of(self._group) - {NEAREST}
