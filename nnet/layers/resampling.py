@@ -10,6 +10,9 @@ from nnet.layers.arguments import Option, PairOption, as_finite, as_word, check_
 from nnet.layers.base import Layer
 from nnet.layers.windows import as_plain
 
+FLOAT64 = np.dtype(np.float64)
+LONG_SUM = 32  # values in a row: gradients of larger factors add up in double
+
 
 def as_pads(value, name):
     """Explicit padding as it was given, in ints and tuples."""
@@ -175,13 +178,12 @@ class Upsample(Layer):
     def bprop(self, output_grad):
         input_shape, dtype = self._kept, output_grad.dtype
         input_grad = self._scratch(input_shape, dtype)
-        if self.mode == "nearest":
-            self._add_up(output_grad, input_grad)
-            return input_grad
-        starts, filters, options = self._triangles(input_shape, dtype)
-        padded_grad = self._padded(input_shape, starts, dtype)
-        conv_bc01(output_grad, filters, padded_grad, **options)
-        fold(padded_grad, input_grad, starts, "nearest")
+        sums = input_grad
+        if dtype != FLOAT64 and max(self._factors()) > LONG_SUM:
+            sums = self._scratch(input_shape, FLOAT64)
+        (self._add_up if self.mode == "nearest" else self._weigh_up)(output_grad, sums)
+        if sums is not input_grad:
+            np.copyto(input_grad, sums, casting="same_kind")
         return input_grad
 
     # --- nearest: first along the rows, then rows are put between these -----------------
@@ -234,6 +236,20 @@ class Upsample(Layer):
                 "algorithm": "direct",  # an infinite pixel stays where it is
             },
         )
+
+    def _weigh_up(self, output_grad, input_grad):
+        """In the dtype of input_grad."""
+        dtype = input_grad.dtype
+        starts, filters, options = self._triangles(input_grad.shape, dtype)
+        padded_grad = self._padded(input_grad.shape, starts, dtype)
+        if dtype == output_grad.dtype:
+            conv_bc01(output_grad, filters, padded_grad, **options)
+        else:
+            wide = self._scratch((1, *output_grad.shape[1:]), dtype)
+            for i in range(len(output_grad)):  # all at once would take much memory
+                np.copyto(wide, output_grad[i])
+                conv_bc01(wide, filters, padded_grad[i : i + 1], **options)
+        fold(padded_grad, input_grad, starts, "nearest")
 
     def _padded(self, input_shape, starts, dtype):
         n_imgs, n_channels, img_h, img_w = input_shape

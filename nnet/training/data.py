@@ -147,11 +147,16 @@ class Batches:
         """
         if not self._may_be_bad and self._range is None:
             return
+        for rows, work in self.blocks():
+            self.checked_batch(rows, work)
+
+    def blocks(self):
+        """(rows, work array for them): of all images, a few at once."""
         item_bytes = prod(self.item_shape) * self.dtype.itemsize
         n_rows = min(max(CHECK_BYTES // max(item_bytes, 1), 1), max(len(self), 1))
         work = self._first(n_rows)
         for start in range(0, len(self), n_rows):
-            self.checked_batch(slice(start, start + n_rows), work)
+            yield slice(start, start + n_rows), work
 
     def _first(self, n_imgs, out=None):
         """The part of a work array for so many images."""

@@ -1,4 +1,4 @@
-"""Metrics: what is reported of an epoch beside the loss."""
+"""Metrics: what is reported of an epoch beside the loss, and R^2."""
 
 from collections.abc import Iterable
 from math import nan
@@ -52,38 +52,76 @@ class Metrics:
 
     def restart(self):
         """Begin an epoch."""
-        self._targets, self._decisions = [], []
+        self._trained, self._validated = [], []
 
     def add(self, model, predictions, target, weights=None):
         """Keep what a batch of the epoch had predicted, before its step."""
         if self._functions:
             decisions = model.loss.decide(predictions)
-            targets, decisions = that_weigh(weights, target, decisions)
-            self._targets.append(targets)
-            self._decisions.append(decisions)
+            self._trained.append(that_weigh(weights, target, decisions))
+
+    def add_validated(self, target, decisions, weights=None):
+        """Keep what was decided about a batch of the validation after the epoch."""
+        self._validated.append(that_weigh(weights, target, decisions))
 
     def of_epoch(self, model, progress, found=None):
         """{name: value} of an epoch: its training, and the `Evaluation` found for validation."""
         values = {"loss": progress.loss}
         if model.loss.has_probabilities:
             values["accuracy"] = progress.accuracy
-        values |= self._values(model, "", self._targets, self._decisions)
+        values |= self._values(model, "", self._trained)
         if found is not None:
             values["val_loss"] = found.loss
             if model.loss.has_probabilities:
                 values["val_accuracy"] = found.accuracy
-            values |= self._values(model, "val_", found.targets, found.decisions)
+            values |= self._values(model, "val_", self._validated)
         return values
 
-    def _values(self, model, prefix, targets, decisions):
+    def _values(self, model, prefix, kept):
         if not self._functions:
             return {}
-        if not sum(map(len, targets)):  # all images have the weight 0
+        if not any(len(targets) for targets, _ in kept):  # all images have the weight 0
             return dict.fromkeys((prefix + name for name in self._functions), nan)
-        y, predictions = (model.as_y(np.concatenate(parts)) for parts in (targets, decisions))
+        y, predictions = (model.as_y(np.concatenate(parts)) for parts in zip(*kept))
         return {
             prefix + name: as_real(
                 function(y, predictions), f"{name}(y, predictions)", "expected a number"
             )
             for name, function in self._functions.items()
         }
+
+
+class RSquared:
+    """1 - sum of (y - predictions)^2 / sum of (y - mean of y)^2, a mean over the targets.
+
+    Where all y are equal it is 1 if they are predicted exactly, else 0.
+
+    Parameters
+    ----------
+    values : Values
+        All y.
+    """
+
+    def __init__(self, values):
+        self._mean = mean_of(values).ravel()
+        self._left, self._total = np.zeros((2, len(self._mean)))
+
+    def add(self, target, predictions, weights=None):
+        """Count a batch; each image as one."""
+        y, predictions = (array.reshape(len(array), -1) for array in (target, predictions))
+        self._left += np.square(np.subtract(y, predictions, dtype=float)).sum(axis=0)
+        self._total += np.square(y - self._mean).sum(axis=0)
+
+    def value(self):
+        scores = np.where(self._left == 0, 1.0, 0.0)
+        varies = self._total > 0
+        scores[varies] = 1 - self._left[varies] / self._total[varies]
+        return float(scores.mean())
+
+
+def mean_of(values):
+    """The float64 mean of each target: of equal ones it is their value exactly."""
+    first, total = values[:1][0].astype(float), np.zeros(values.item_shape)
+    for rows, work in values.blocks():
+        total += np.add.reduce(values.batch(rows, work) - first, axis=0)
+    return first + total / len(values)

@@ -4,7 +4,7 @@ import copy
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from math import nan, prod
 from operator import is_
@@ -35,7 +35,6 @@ from nnet.layers.tree import (
 from nnet.training.data import as_array, bc01_shape
 from nnet.training.progress import DivergedError, History
 from nnet.training.targets import check_targets
-from nnet.training.weights import that_weigh
 
 FEW_IMAGES = 16  # at once are always as fast as fewer
 CACHE_BYTES = 2**20  # with more, 256 images through the MNIST network took twice as long
@@ -44,13 +43,11 @@ KEPT_BYTES = 2**25  # activations of one prediction whose memory serves the next
 
 
 class Evaluation(NamedTuple):
-    """How well a model does: weighted means over the images, and what it decided."""
+    """How well a model does: weighted means over the images."""
 
     loss: float
     error: float
     accuracy: float
-    targets: Sequence[np.ndarray] = ()  # batch by batch, if they were asked for
-    decisions: Sequence[np.ndarray] = ()
 
 
 class Model:
@@ -309,13 +306,14 @@ class Model:
         finally:
             at_work.end()
 
-    def evaluate(self, data, batch_size, is_current, with_loss=False, keep_decisions=False):
+    def evaluate(self, data, batch_size, is_current, with_loss=False, watch=None):
         """An `Evaluation` of `ArrayData` or the like, or None if the model `is_current` no more.
 
         Without the loss, which is 0 then, nothing is weighted, and class indices may be -1:
-        unknown and wrong.
+        unknown and wrong. `watch` is called with (target, decisions, weights) of each batch, whose
+        memory serves the next.
         """
-        found, kept = Totals(0.0, 0.0, 0.0), []
+        found = Totals(0.0, 0.0, 0.0)
         at_work = AtWork(self)
         try:
             at_work.begin()
@@ -333,8 +331,8 @@ class Model:
                     errors = self.loss.errors(predictions, target)
                     sums = Totals(0.0, float(np.add.reduce(errors)), float(len(errors)))
                 found = Totals(*map(sum, zip(found, sums)))
-                if keep_decisions:
-                    kept.append(that_weigh(weights, target, self.loss.decide(predictions)))
+                if watch is not None:
+                    watch(target, self.loss.decide(predictions), weights)
         except (TypeError, ValueError):
             self.check()
             raise
@@ -342,9 +340,7 @@ class Model:
             at_work.end()
         weight = found.weight or nan
         accuracy = (weight - found.error) / weight
-        return Evaluation(
-            found.loss / weight, found.error / weight, accuracy, *map(list, zip(*kept))
-        )
+        return Evaluation(found.loss / weight, found.error / weight, accuracy)
 
     def batches(self, n_imgs, batch_size):
         """The rows of one batch after the other; of none there is one, which is empty."""

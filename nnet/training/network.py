@@ -2,8 +2,6 @@
 
 import copy
 
-import numpy as np
-
 from nnet._atomic import write_all
 from nnet.layers.arguments import as_count, as_float
 from nnet.layers.streams import as_generator
@@ -12,9 +10,9 @@ from nnet.training.batches import read_known
 from nnet.training.data import Images
 from nnet.training.fitting import Fitting
 from nnet.training.inside import Inside
+from nnet.training.metrics import RSquared
 from nnet.training.model import NETWORKS, Model, remember
 from nnet.training.setup import build, check_layers, claim
-from nnet.training.weights import r_squared
 
 
 class NeuralNetwork(Fitting, Inside):
@@ -174,18 +172,21 @@ class NeuralNetwork(Fitting, Inside):
             As `predict` does, and for y of another shape or kind than in `fit`, or
             not finite.
         """
-        return self._evaluation(X, y, batch_size)[1].error
+        return self._evaluation(X, y, batch_size)[0].error
 
-    def _evaluation(self, X, y, batch_size, keep_decisions=False):
+    def _evaluation(self, X, y, batch_size, with_r_squared=False):
+        """(Evaluation, RSquared or None): for regression, if it is wanted."""
         batch_size = as_count(batch_size, "batch_size")
         while True:
             model = self._fitted()
             data = read_known(X, y, model)
-            found = model.evaluate(
-                data, batch_size, self._is_current, keep_decisions=keep_decisions
-            )
+            r_squared = watch = None
+            if with_r_squared and not model.loss.has_probabilities:
+                r_squared = RSquared(data.target)
+                watch = r_squared.add
+            found = model.evaluate(data, batch_size, self._is_current, watch=watch)
             if found is not None:
-                return model, found
+                return found, r_squared
 
     def score(self, X, y, batch_size=256):
         """Accuracy, 1 - `error`; for regression R^2, the part of y's variance that is predicted.
@@ -193,10 +194,8 @@ class NeuralNetwork(Fitting, Inside):
         Parameters and errors as for `error`. R^2 is the mean over the targets of an image, 1
         for perfect predictions, 0 for the mean of y, as scikit-learn's `r2_score`.
         """
-        model, found = self._evaluation(X, y, batch_size, keep_decisions=True)
-        if model.loss.has_probabilities:
-            return found.accuracy
-        return r_squared(np.concatenate(found.targets), np.concatenate(found.decisions))
+        found, r_squared = self._evaluation(X, y, batch_size, with_r_squared=True)
+        return found.accuracy if r_squared is None else r_squared.value()
 
     # --- parameters -----------------------------------------------------------
 

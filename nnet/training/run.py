@@ -407,7 +407,7 @@ class TrainingRun:
             VALIDATION_BATCH,
             lambda model: True,
             with_loss=True,
-            keep_decisions=bool(self.metrics),
+            watch=self.metrics.add_validated if self.metrics else None,
         )
 
     def _diverge(self, message):

@@ -103,17 +103,3 @@ def split(target, fraction, classes, rng):
     held = np.zeros(n_imgs, bool)
     held[np.concatenate(parts)] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
-
-
-def r_squared(y, predictions):
-    """1 - sum of (y - predictions)^2 / sum of (y - mean of y)^2, a mean over the targets.
-
-    Where all y are equal it is 1 if they are predicted exactly, else 0.
-    """
-    y, predictions = (np.asarray(a, float).reshape(len(a), -1) for a in (y, predictions))
-    left = np.square(y - predictions).sum(axis=0)
-    total = np.square(y - y.mean(axis=0)).sum(axis=0)
-    scores = np.where(left == 0, 1.0, 0.0)
-    varies = total > 0
-    scores[varies] = 1 - left[varies] / total[varies]
-    return float(scores.mean())

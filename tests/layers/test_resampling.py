@@ -146,6 +146,20 @@ def test_upsample_equals_torch(factor, mode, rng, dtype):
     np.testing.assert_allclose(layer.bprop(output_grad), tensor.grad.numpy(), atol=10 * tolerance)
 
 
+@pytest.mark.parametrize("factor", [40, 300, (1, 2000), (2000, 1), (33, 32)])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("kind", ["equal", "random"])
+def test_many_gradients_add_up_in_double(factor, mode, kind, rng):
+    layer = Upsample(factor, mode)
+    shape = layer.fprop(np.zeros((2, 1, 2, 1), np.float32)).shape
+    output_grad = np.full(shape, 0.1) if kind == "equal" else rng.random(shape)
+    output_grad = output_grad.astype(np.float32)
+    grad = layer.bprop(output_grad)
+    assert grad.dtype == np.float32
+    layer.fprop(np.zeros((2, 1, 2, 1)))
+    np.testing.assert_allclose(grad, layer.bprop(output_grad.astype(float)), rtol=1e-7)
+
+
 def test_known_values():
     """Keras's bilinear UpSampling2D of factor 2 gives quarters, and the edge at the ends."""
     x = np.array([0.0, 4.0, 8.0]).reshape(1, 1, 1, 3)

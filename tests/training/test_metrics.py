@@ -3,6 +3,7 @@
 import copy
 import io
 import sys
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -200,9 +201,35 @@ def test_score_is_r_squared(shape, batch_size):
     constant, predicted = np.full(shape, 3.0), network.predict(X64)
     partly = y.copy()
     partly.reshape(96, -1)[:, 0] = 5
-    for target in (y, constant, predicted, np.full(shape, predicted.flat[0]), partly):
+    for target in (y, 1e6 + y, constant, predicted, partly):
         expected = r2_score(target, predicted)
         assert network.score(X64, target, batch_size) == pytest.approx(expected, rel=1e-9)
+    equal = np.full(shape, predicted.flat[0])  # scikit-learn may find that their mean is another
+    assert network.score(X64, equal, batch_size) == 0
+
+
+def test_score_is_r_squared_of_many_values(dtype):
+    """In blocks; y are as the network sees them."""
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(70_000, 2)).astype(dtype)
+    network = NeuralNetwork([Linear(2), MeanSquaredError()], rng=0).build((2,), dtype=dtype)
+    network.params()[0][...] = [[1, 0], [0, 0.5]]
+    y = 1000 + rows + rng.normal(size=rows.shape)
+    predicted, seen = network.predict(rows).astype(float), y.astype(dtype).astype(float)
+    left, total = (np.square(seen - of).sum(0) for of in (predicted, seen.mean(0)))
+    assert network.score(rows, y) == pytest.approx(np.mean(1 - left / total), rel=1e-9)
+
+
+def test_score_keeps_neither_targets_nor_predictions(dtype):
+    rows, y = np.zeros((2, 150_000, 2))
+    network = NeuralNetwork([Linear(2), MeanSquaredError()], rng=0).build((2,), dtype=dtype)
+    network.score(rows, y)
+    tracemalloc.start()
+    try:
+        network.score(rows, y)
+        assert tracemalloc.get_traced_memory()[1] < y.nbytes // 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_scores_that_are_refused():
