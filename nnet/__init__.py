@@ -15,6 +15,7 @@ _atomic.pyx            what an interrupt must not cut in two
 _api.py                what `nnet` has besides the kernels; loaded when it is first asked for
 kernels.py             which instruction set and how many threads
 geometry.py            output sizes and padding
+_lazy.py               imports that wait, and forks that wait for these
 """
 
 # ruff: noqa: F405  # of the star import that type checkers see
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from nnet import kernels  # isort: skip  # first: it says what to do where nothing is compiled
 from nnet._conv import bprop_conv_bc01, conv_bc01
+from nnet._lazy import IMPORTS
 from nnet._pool import bprop_pool_bc01, pool_bc01
 from nnet.kernels import get_num_threads, num_threads, set_num_threads, show_config
 
@@ -106,9 +108,11 @@ ROOMS = ("cli", "files", "layers", "reference", "training", "zoo")
 
 def __getattr__(name):
     if name in ROOMS:
-        return import_module(f"nnet.{name}")
+        with IMPORTS:
+            return import_module(f"nnet.{name}")
     if name in __all__:
-        return globals().setdefault(name, getattr(import_module("nnet._api"), name))
+        with IMPORTS:
+            return globals().setdefault(name, getattr(import_module("nnet._api"), name))
     raise AttributeError(f"module 'nnet' has no attribute {name!r}")
 
 

@@ -21,10 +21,12 @@ ROOMS = (
     ("layers",),
     ("reference", "_conv", "_pool", "_dense", "_atomic", "_augment"),
     ("kernels", "geometry"),
-    ("_cpu",),
+    ("_cpu", "_lazy"),
 )
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 UPWARD = {("kernels", "nnet")}  # show_config prints the version, when it is called
+# What functions may import without a lock: `import nnet` has loaded it. (The last: kernels.load)
+LOADED = ("numpy", "nnet", "_module_name(kernel, target or TARGET)")
 
 
 def name_of(path):
@@ -77,6 +79,35 @@ def test_no_exception_is_left_over():
         assert any(room in imports_of_python(path.read_text()) for path in paths), (here, room)
 
 
+@pytest.mark.parametrize("path", PYTHON, ids=name_of)
+def test_forks_wait_for_imports_inside_functions(path):
+    """Such imports are inside of `with IMPORTS`, unless `import nnet` has loaded the module."""
+    assert [name for name in unguarded_imports(path.read_text()) if name not in LOADED] == []
+
+
+def unguarded_imports(text):
+    """The modules that functions import, by statements or by `import_module`."""
+    tree = ast.parse(text)
+    for function in ast.walk(tree):
+        if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        guarded = {
+            id(node)
+            for block in ast.walk(function)
+            if isinstance(block, ast.With) and ast.unparse(block.items[0]) == "IMPORTS"
+            for node in ast.walk(block)
+        }
+        for node in ast.walk(function):
+            if id(node) in guarded:
+                continue
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield node.module
+            elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+                yield ast.unparse(node.args[0])
+
+
 def room_of(path):
     """The folder or module of nnet/ that a file belongs to."""
     if path == NNET / "__init__.py":
@@ -120,6 +151,10 @@ def test_imports_are_read():
     assert list(imports_of_python(python)) == ["files", "nnet", "kernels"]
     cython = "from nnet import a, b\nimport numpy\nfrom nnet._cpu cimport (\n    c)\n"
     assert set(imports_of_cython(cython)) == {"_cpu", "a", "b"}
+    guarded = "    with IMPORTS:\n        import a\n        import_module('b')\n"
+    free = "    import c\n    from d import e\n    importlib.import_module('f')"
+    text = f"import z\ndef function():\n{guarded}{free}"
+    assert list(unguarded_imports(text)) == ["c", "d", "'f'"]
 
 
 # --- lists --------------------------------------------------------------------

@@ -4,12 +4,14 @@ import importlib
 import os
 import tempfile
 
+from nnet._lazy import IMPORTS
 from nnet.cli.errors import CliError
 
 
 def require(package):
     try:
-        importlib.import_module(package)
+        with IMPORTS:
+            importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise CliError(f'this needs the package {package}: pip install "nnet[train]"') from error
 

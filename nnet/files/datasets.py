@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 
+from nnet._lazy import IMPORTS
+
 SPLIT_SEED = 0  # the same images are held out in every run, so that runs can be compared
 
 
@@ -87,7 +89,8 @@ def split(X, y, test_fraction):
 
 def _import_sklearn(module):
     try:
-        return importlib.import_module(f"sklearn.{module}")
+        with IMPORTS:
+            return importlib.import_module(f"sklearn.{module}")
     except ModuleNotFoundError as error:
         raise ImportError(
             'the digits and the test split need scikit-learn: pip install "nnet[train]"'

@@ -14,6 +14,8 @@ from operator import index
 
 import numpy as np
 
+from nnet._lazy import IMPORTS
+
 FORMAT = 1
 MAX_MESSAGE = 500  # characters: what is wrong may be as large as the file
 
@@ -93,8 +95,9 @@ def dumps(value):
 
 def import_safetensors():
     try:
-        import safetensors
-        import safetensors.numpy
+        with IMPORTS:
+            import safetensors
+            import safetensors.numpy
     except ImportError as error:
         raise ImportError(
             "saving and loading networks needs the package safetensors: pip install 'nnet[train]'"

@@ -7,6 +7,7 @@ from math import inf
 
 import numpy as np
 
+from nnet._lazy import IMPORTS
 from nnet.layers.arguments import as_bool, as_count, as_float, as_int, as_path, as_word
 from nnet.training.progress import headline
 
@@ -159,7 +160,8 @@ class Checkpoint(Callback):
         return f"Checkpoint({self.path!r}, every={self.every})"
 
     def on_fit_begin(self, network, monitors):
-        from nnet.files import tensors  # only now: fit can do without
+        with IMPORTS:
+            from nnet.files import tensors  # only now: fit can do without
 
         tensors.import_safetensors()
         tensors.check_name(self.path)
@@ -230,7 +232,8 @@ class ProgressBar(Callback):
 
 def _import_tqdm():
     try:
-        from tqdm.auto import tqdm
+        with IMPORTS:
+            from tqdm.auto import tqdm
     except ImportError as error:
         raise ImportError(
             "a progress bar needs the package tqdm: pip install 'nnet[train]'"

@@ -13,6 +13,7 @@ import numpy as np
 
 from nnet._atomic import quietly
 from nnet._dense import all_finite
+from nnet._lazy import IMPORTS
 from nnet.training.targets import batch_of, check_label_shape
 
 CHECK_BYTES = 2**17  # of values that are checked at once: they stay in the L2 cache
@@ -431,7 +432,8 @@ def _is_sequence(kind):
 
 def _object_reals(array, name):
     """Python objects as numbers, if all of them are."""
-    from decimal import Decimal  # a millisecond, and rare
+    with IMPORTS:
+        from decimal import Decimal  # a millisecond, and rare
 
     kinds = set(map(type, array.flat))
     others = {kind for kind in kinds if not issubclass(kind, (Real, np.bool_, Decimal))}

@@ -3,6 +3,7 @@
 import copy
 
 from nnet._atomic import write_all
+from nnet._lazy import IMPORTS
 from nnet.layers.arguments import as_count, as_float
 from nnet.layers.streams import as_generator
 from nnet.layers.tree import numbered
@@ -252,7 +253,8 @@ class NeuralNetwork(Fitting, Inside):
         list of GradientError
             One (name, abs_error, rel_error) for each array of `params()` that is not frozen.
         """
-        from nnet.training import gradients  # few programs need it
+        with IMPORTS:
+            from nnet.training import gradients  # few programs need it
 
         eps = as_float(eps, "eps")
         if eps == 0:
@@ -310,7 +312,8 @@ class NeuralNetwork(Fitting, Inside):
             finite, or of another shape or dtype than the layers call for: before the old
             file is touched.
         """
-        from nnet.files import saving  # only now: it needs modules that import nnet can do without
+        with IMPORTS:  # only now: it needs modules that import nnet can do without
+            from nnet.files import saving
 
         saving.save(self._copied_model(), path)
 
@@ -327,7 +330,8 @@ class NeuralNetwork(Fitting, Inside):
         ValueError, TypeError
             For a file that is truncated, changed, or not from `save`, and for what is no path.
         """
-        from nnet.files import saving
+        with IMPORTS:
+            from nnet.files import saving
 
         model = saving.load(path)
         network = cls(model.layers)

@@ -6,6 +6,7 @@ from operator import index
 import numpy as np
 
 from nnet._atomic import write_all
+from nnet._lazy import IMPORTS
 from nnet.layers.streams import GENERATORS, Streams
 from nnet.layers.tree import numbered, walk
 from nnet.training.batches import digest_of
@@ -19,7 +20,8 @@ PLAIN = bool, int, float, str, type(None)
 
 def save(run, path, is_stopped):
     """Keep a training at the end of an epoch."""
-    from nnet.files import checkpoints  # only now: it needs modules that fit can do without
+    with IMPORTS:  # only now: it needs modules that fit can do without
+        from nnet.files import checkpoints
 
     history = run.model.history
     description = {
@@ -54,7 +56,8 @@ def save(run, path, is_stopped):
 
 def read(path):
     """What `save` has written: (path, description, arrays)."""
-    from nnet.files import checkpoints
+    with IMPORTS:
+        from nnet.files import checkpoints
 
     return path, *checkpoints.load(path)
 

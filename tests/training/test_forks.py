@@ -334,13 +334,85 @@ for _ in range(5):
     child_of(child)
 finish(thread)
 """,
+    "importing": """
+import nnet
+from importlib.machinery import PathFinder
+
+
+class Finder:
+    "A thread that imports the module of this name waits in its middle."
+
+    name = None
+
+    def find_spec(self, name, path=None, target=None):
+        if name != Finder.name or threading.current_thread() is threading.main_thread():
+            return None
+        spec = PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+        def wait_and_execute(module):
+            started.set()
+            go_on.wait(50)
+            execute(module)
+        spec.loader.exec_module = wait_and_execute
+        return spec
+
+
+def at_fork():
+    "Called before nnet's own: the import goes on when the fork is done, or waits for it."
+    threading.Timer(0.1, go_on.set).start()
+
+
+def forget(name):
+    package, _, attribute = name.rpartition(".")
+    del sys.modules[name]
+    vars(sys.modules[package or "__main__"]).pop(attribute, None)
+    vars(nnet).pop("Conv", None)
+
+
+def use(name, function):
+    started.clear(), go_on.clear()
+    function()
+    forget(name)
+    Finder.name = name
+    thread = in_thread(function)
+    child_of(function)
+    thread.join(50)
+    assert not thread.is_alive()
+
+
+sys.meta_path.insert(0, Finder())
+os.register_at_fork(before=at_fork)
+network = cnn().fit(X, Y, max_iter=1)
+network.save(PATH)
+def train(**options):
+    return cnn().fit(X, Y, max_iter=1, **options)
+def keep():
+    train(callbacks=[nnet.Checkpoint(f"checkpoint{os.getpid()}")])
+keep()
+CHECKPOINT = f"checkpoint{os.getpid()}"
+for name, function in [
+    ("nnet.files.saving", lambda: network.save(f"{PATH}{os.getpid()}")),
+    ("nnet.files.saving", lambda: NeuralNetwork.load(PATH)),
+    ("safetensors.numpy", lambda: sys.modules["nnet.files.tensors"].import_safetensors()),
+    ("nnet.files.tensors", keep),
+    ("nnet.files.checkpoints", keep),
+    ("nnet.files.checkpoints", lambda: train(resume=CHECKPOINT)),
+    ("nnet.training.gradients", lambda: network.check_gradients(X[:2], Y[:2], max_checks=1)),
+    ("tqdm.auto", lambda: train(callbacks=[nnet.ProgressBar()])),
+    ("decimal", lambda: network.predict(X.astype(object))),
+    ("nnet._api", lambda: nnet.Conv),
+    ("nnet.zoo", lambda: nnet.zoo),
+]:
+    use(name, function)
+print("done")
+""",
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_children(name, run_python):
-    if name == "saving":
-        pytest.importorskip("safetensors")
+    for package in {"saving": ["safetensors"], "importing": ["safetensors", "tqdm"]}.get(name, []):
+        pytest.importorskip(package)
     folders = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
     done = run_python(START.format(folders=folders) + CASES[name], timeout=200)
     assert done.stdout.splitlines()[-1:] == ["done"], done.stderr
