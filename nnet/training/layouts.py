@@ -2,8 +2,13 @@
 
 from math import isqrt
 
+import numpy as np
+
 from nnet.layers.activation import Activation
+from nnet.layers.conv_transpose import ConvTranspose
 from nnet.layers.dropout import Dropout
+from nnet.layers.linear import Flatten, Linear
+from nnet.layers.norm import Norm
 from nnet.layers.pool import GlobalPool
 from nnet.layers.resampling import Pad, Upsample
 from nnet.layers.standardize import Standardize
@@ -12,16 +17,19 @@ from nnet.layers.windows import WindowMixin
 
 LAST_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA: an axis of so many at the end is one of channels
 LEAST_SIDE = 8  # pixels: of an image, if these are its height and width
+# What options may be along the height of signals, which is 1 and stays so
+HEIGHTS = {"pads": 0, "padding_mode": 0, "output_padding": 0, "factor": 1}
 ADVICE = "nnet.to_bc01(X) gives images their channel axis, in its place"
 
 
 def check_layout(children, input_shape, known_shape=None):
     """Whether X, of images of this shape, holds signals.
 
-    3 axes are signals only where all windows have height 1, and where they are not square; else
-    they are grey images without a channel axis. A last axis that looks like one of channels
-    is refused too, unless this is the `known_shape`, or windows are columns for signals along
-    the height; and so are rows of features for layers that take images.
+    3 axes are signals only where all windows have height 1, no padding or factor reaches along
+    the height, and they are not square; else they are grey images without a channel axis. A last
+    axis that looks like one of channels is refused too, unless this is the `known_shape`, or
+    windows are columns for signals along the height; and so are rows of features for layers that
+    take images. To networks that see values only, not channels, any axes are the same.
 
     Raises
     ------
@@ -29,15 +37,16 @@ def check_layout(children, input_shape, known_shape=None):
     """
     layers = list(walk(children))
     layers += [("", layer) for layer in held([layer for _, layer in layers])]
+    images = [(name, layer) for name, layer in layers if sees_images(layer)]
     windows = [(name, layer) for name, layer in layers if isinstance(layer, WindowMixin)]
     n_axes = len(input_shape)
     if n_axes == 1:
         _check_rows(layers, input_shape[0])
-    if n_axes == 1 or not any(sees_images(layer) for _, layer in layers):
+    if n_axes == 1 or not (images or any(map(sees_channels, unflattened(children)))):
         return n_axes == 2
     shape = f"({', '.join(map(str, ('n_imgs', *input_shape)))})"
     if n_axes == 2:
-        _check_signals(windows, input_shape, shape)
+        _check_signals(images, input_shape, shape)
         return True
     n_channels, height, width = input_shape
     if (
@@ -59,6 +68,37 @@ def sees_images(layer):
     return isinstance(layer, WindowMixin | GlobalPool | Pad | Upsample)
 
 
+def sees_channels(layer):
+    """Whether the layer takes rows of features, but images by their channels."""
+    return (
+        isinstance(layer, Norm)
+        or (isinstance(layer, Standardize) and layer.adapts())
+        or (isinstance(layer, Dropout) and layer.channels)
+        or (isinstance(layer, Activation) and layer.type == "softmax")
+    )
+
+
+def unflattened(children):
+    """The layers, also inside of others, whose input has all axes of X."""
+    found = []
+
+    def pass_through(row):
+        """Find those of a row: whether its output has all axes too."""
+        for layer in row.values():
+            found.append(layer)
+            if layer._is_container:
+                ends = [pass_through(inner) for inner in layer._rows()]
+                keeps_axes = all(ends)
+            else:  # a layer of the user's may do anything
+                keeps_axes = is_own(layer) and not isinstance(layer, Flatten | GlobalPool | Linear)
+            if not keeps_axes:
+                return False
+        return True
+
+    pass_through(children)
+    return found
+
+
 def _check_rows(layers, n_features):
     """Refuse rows of features where the first layer that does not keep shapes takes images."""
     for name, layer in layers:
@@ -76,20 +116,39 @@ def _check_rows(layers, n_features):
             return
 
 
-def _check_signals(windows, input_shape, shape):
-    """Refuse windows that are higher than signals, and images without a channel axis."""
-    for name, layer in windows:
-        if layer.least_height() != 1:
+def _check_signals(layers, input_shape, shape):
+    """Refuse what has more than one row to work on, and images without a channel axis."""
+    signals = f"X has shape {shape}, signals of {input_shape[0]} channels, but"
+    for name, layer in layers:
+        if isinstance(layer, WindowMixin) and layer.least_height() != 1:
             raise ValueError(
-                f"X has shape {shape}, signals of {input_shape[0]} channels, but the windows "
-                f"of {describe(name, layer)} are {layer.least_height()} high, expected 1: "
-                f"{ADVICE}"
+                f"{signals} the windows of {describe(name, layer)} are {layer.least_height()} "
+                f"high, expected 1: {ADVICE}"
             )
+        for option, most in _heights(layer).items():
+            value = getattr(layer, option)
+            if np.max(value[0]) > most:
+                raise ValueError(
+                    f"{signals} {option} of {describe(name, layer)} is {value}, expected {most} "
+                    f"along the height: {ADVICE}"
+                )
     if input_shape[0] == input_shape[1]:
         raise ValueError(
             f"X has shape {shape}, square images without a channel axis or as many channels "
             f"of signals as values, expected 4 axes: {ADVICE}; for signals, X[:, :, None]"
         )
+
+
+def _heights(layer):
+    """{option: what it may be along the height} of options that were given as pairs."""
+    most = HEIGHTS | ({"strides": 1} if isinstance(layer, ConvTranspose) else {})
+    given = vars(layer)
+    numbers = given.get("_numbers", ())
+    return {
+        option: most[option]
+        for option in most
+        if option not in numbers and isinstance(given.get(option), tuple)
+    }
 
 
 def _are_columns(windows):

@@ -220,9 +220,9 @@ def test_in_a_network(rng, tmp_path):
 
 def test_signals(rng):
     X = rng.normal(size=(12, 2, 15)).astype(np.float32)
-    shapes = [Pad(2, "reflect"), Upsample(3), Pad((1, 2))]
+    shapes = [Pad(2, "reflect"), Upsample(3), Pad((0, 2))]
     network = as_network([Conv(2, 3), *shapes]).fit(X, np.arange(12) % 3, 0.01, 1)
     assert network.predict(X).shape == (12,)
     assert shapes[0].output_shape((5, 2, 1, 15)) == (5, 2, 1, 19)
     assert shapes[1].output_shape((5, 2, 1, 15)) == (5, 2, 1, 45)
-    assert shapes[2].output_shape((5, 2, 1, 15)) == (5, 2, 3, 19)
+    assert shapes[2].output_shape((5, 2, 1, 15)) == (5, 2, 1, 19)

@@ -9,12 +9,14 @@ from networks import check, same
 import nnet
 from nnet import (
     Activation,
+    BatchNorm,
     Conv,
     ConvTranspose,
     Dropout,
     Flatten,
     GlobalAveragePool,
     GlobalMaxPool,
+    GroupNorm,
     Linear,
     LogRegression,
     MeanSquaredError,
@@ -23,6 +25,7 @@ from nnet import (
     Parallel,
     Pool,
     Residual,
+    SeparableConv,
     Sequential,
     Standardize,
     Upsample,
@@ -178,6 +181,56 @@ def test_signals_have_no_height(name):
         with pytest.raises(ValueError, match="to_bc01") as caught:
             use(network(*copy.deepcopy(layers)))
         assert f"signals of 3 channels, but the windows of {where} high" in str(caught.value)
+
+
+PAIRS = {
+    "Upsample": ([Conv(4, 3), Upsample((2, 2))], r"factor of layer 1 \(Upsample\) is \(2, 2\)", 1),
+    "Pad": ([Pad((1, 1))], r"pads of layer 0 \(Pad\) is \(1, 1\)", 0),
+    "Pad below": ([Pad(((0, 1), (1, 1)))], r"pads of layer 0 \(Pad\) is \(\(0, 1\), \(1, 1\)\)", 0),
+    "Conv": ([Conv(4, 3, padding_mode=(1, 1))], r"padding_mode of layer 0 \(Conv\) is \(1, 1\)", 0),
+    "Pool": ([Pool(2, 2, "max", (1, 0))], r"padding_mode of layer 0 \(Pool\) is \(1, 0\)", 0),
+    "SeparableConv": (
+        [SeparableConv(4, 3, padding_mode=((1, 0), (1, 1)))],
+        r"padding_mode of layer 0.depthwise \(DepthwiseConv\) is \(\(1, 0\), \(1, 1\)\)",
+        0,
+    ),
+    "strides of ConvTranspose": (
+        [Residual([Pool(2, 2), ConvTranspose(3, 2, (2, 2))])],
+        r"strides of layer 0.1 \(ConvTranspose\) is \(2, 2\)",
+        1,
+    ),
+    "output_padding": (
+        [ConvTranspose(4, 2, 2, 0, (1, 1))],
+        r"output_padding of layer 0 \(ConvTranspose\) is \(1, 1\)",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_signals_stay_without_height(name):
+    layers, text, most = PAIRS[name]
+    for use in (lambda n: n.fit(SIGNALS, y), lambda n: n.build((3, 20))):
+        with pytest.raises(ValueError, match=f"{text}, expected {most} along the height.*to_bc01"):
+            use(network(*copy.deepcopy(layers)))
+    network(*copy.deepcopy(layers)).build((3, 8, 20), 3)  # images may have it
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Upsample((1, 2))],
+        [Pad((0, 1))],
+        [Pad(((0, 0), (2, 1)))],
+        [ConvTranspose(4, 3, (1, 2)), ConvTranspose(4, (1, 2), 2, 0, 1)],
+        [ConvTranspose(4, 2, 3, (0, 1), (0, 2))],
+        [Conv(4, 3, strides=(2, 2)), Pool(2, (1, 2))],
+    ],
+    ids=str,
+)
+def test_pairs_that_are_meant_for_signals(layers):
+    trained = network(*copy.deepcopy(layers)).fit(SIGNALS, y, 0.01, 1)
+    assert trained.predict(SIGNALS).shape == (9,)
 
 
 @pytest.mark.parametrize(
@@ -343,6 +396,49 @@ def test_other_layers_that_take_images(layer):
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28, 3), (16, 16, 1), (2, 2), (20,)])
 def test_networks_without_windows_take_anything(shape):
     network(Standardize(0, 2), Activation("tanh")).fit(images(*shape), y, 0.01, 1)
+
+
+PER_CHANNEL = {
+    "BatchNorm": [BatchNorm()],
+    "GroupNorm": [GroupNorm(2)],
+    "Standardize": [Standardize()],
+    "Dropout": [Dropout(0.1, channels=True)],
+    "softmax": [Activation("softmax")],
+    "later": [Standardize(0, 2), Activation("relu"), Dropout(0.1), BatchNorm()],
+    "nested": [Sequential([Residual([Activation("relu"), BatchNorm()])])],
+    "shortcut": [Residual([], [BatchNorm()])],
+    "branch": [Parallel([[Activation("relu")], [BatchNorm()]])],
+    "beside rows": [Parallel([[Flatten(), Linear(4)], [BatchNorm(), Flatten()]], "concat")],
+}
+
+
+@pytest.mark.parametrize("name", PER_CHANNEL)
+def test_channels_matter_without_windows_too(name):
+    """Images need them in their place; rows of features, and signals, are fine."""
+    layers = PER_CHANNEL[name]
+    for shape in [(8, 8, 3), (8, 8, 1), (28, 20, 1), (8, 8)]:
+        refused = network(*copy.deepcopy(layers))
+        with pytest.raises(ValueError, match=r"nnet\.to_bc01\(X\) gives images their channel axis"):
+            refused.fit(images(*shape), y)
+        assert refused.input_shape_ is None
+    rows = [] if name == "Dropout" else [(6,), (64,)]  # which are not for whole channels
+    for shape in [(4, 8, 8), (8, 20), *rows]:
+        network(*copy.deepcopy(layers)).fit(images(*shape), y, 0.01, 1)
+    network(*copy.deepcopy(layers)).build((8, 8, 3), 3).fit(images(8, 8, 3), y, 0.01, 1)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3), (28, 28, 1)])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Flatten(), Linear(6), BatchNorm(), GroupNorm(2), Activation("softmax")],
+        [Activation("relu"), Sequential([Sequential([Flatten()]), BatchNorm()]), BatchNorm()],
+        [Parallel([[Flatten(), BatchNorm()], [Flatten(), Linear(4)]], "concat"), BatchNorm()],
+    ],
+    ids=str,
+)
+def test_features_of_flattened_images_are_no_channels(layers, shape):
+    network(*copy.deepcopy(layers)).fit(images(*shape), y, 0.01, 1)
 
 
 def test_what_a_network_was_built_for(tmp_path):
