@@ -63,6 +63,8 @@ def as_positive(value, name):
 
 def as_real(value, name, expected):
     """A float from one real number of any type, or from an array without axes of one."""
+    if type(value) is float:  # the hot path
+        return value
     array = value if np.isscalar(value) else np.asarray(value)
     if isinstance(value, (str, bytes)) or np.ndim(array) > 0 or np.iscomplexobj(array):
         raise TypeError(f"{name} is {value!r}, {expected}")

@@ -1,6 +1,7 @@
 """Conv and DepthwiseConv: convolutions with bias."""
 
 from abc import abstractmethod
+from typing import Any
 
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet.geometry import BORDER_MODES, PADDING_WORDS, conv_geometry
@@ -36,6 +37,8 @@ class ConvLayer(WindowMixin, WeightedLayer):
         self.padding_mode = padding_mode
         self.border_mode = border_mode
         self.dilation = dilation
+
+    groups: Any  # as many as channels in a DepthwiseConv, once it has weights
 
     @abstractmethod
     def _counts(self, n_channels):
@@ -78,7 +81,7 @@ class ConvLayer(WindowMixin, WeightedLayer):
             self._output(input),
             bias=self.b if self.use_bias else None,
             activation=activation,
-            groups=self._counts(input.shape[1])[1],
+            groups=self.groups,
             **(self._found_geometry or self._geometry()),
         )
 
@@ -97,7 +100,7 @@ class ConvLayer(WindowMixin, WeightedLayer):
             need_imgs_grad=self.need_input_grad,
             need_filters_grad=learns,
             bias_grad=self._bias_grad() if learns else None,
-            groups=self._counts(imgs.shape[1])[1],
+            groups=self.groups,
             **self._geometry(),
         )[0]
 
@@ -225,6 +228,10 @@ class DepthwiseConv(ConvLayer):
             weight_decay,
         )
         self.depth_multiplier = depth_multiplier
+
+    @property
+    def groups(self):
+        return self.W.shape[1] // self.depth_multiplier
 
     def _counts(self, n_channels):
         return n_channels * self.depth_multiplier, n_channels

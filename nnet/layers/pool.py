@@ -74,23 +74,20 @@ class Pool(WindowMixin, Layer):
 
     def _find_geometry(self):
         sizes = *self._window("pool_shape"), *self._window("strides")
-        return *sizes, self._pads(), self.ceil_mode
+        options = {
+            "mode": self.mode,
+            "padding_mode": self._pads(),
+            "count_include_pad": self.count_include_pad,
+            "ceil_mode": self.ceil_mode,
+        }
+        return sizes, options
 
     def fprop(self, input):
         output, switches = self._output(input), None
         if self.mode == "max":
             switches = self._switches(output.shape)
-        *sizes, padding_mode, ceil_mode = self._geometry()
-        pool_bc01(
-            input,
-            output,
-            switches,
-            *sizes,
-            mode=self.mode,
-            padding_mode=padding_mode,
-            count_include_pad=self.count_include_pad,
-            ceil_mode=ceil_mode,
-        )
+        sizes, options = self._found_geometry or self._geometry()
+        pool_bc01(input, output, switches, *sizes, **options)
         if self.training:
             self._kept = input.shape, output, switches
         return output
@@ -98,17 +95,8 @@ class Pool(WindowMixin, Layer):
     def bprop(self, output_grad):
         input_shape, _, switches = self._kept
         imgs_grad = self._scratch(input_shape, output_grad.dtype)
-        *sizes, padding_mode, ceil_mode = self._geometry()
-        return bprop_pool_bc01(
-            output_grad,
-            switches,
-            imgs_grad,
-            *sizes,
-            mode=self.mode,
-            padding_mode=padding_mode,
-            count_include_pad=self.count_include_pad,
-            ceil_mode=ceil_mode,
-        )
+        sizes, options = self._geometry()
+        return bprop_pool_bc01(output_grad, switches, imgs_grad, *sizes, **options)
 
     def bprop_relu(self, output_grad):
         """`bprop`, and that of a ReLU before this layer: here there are fewer values."""
@@ -119,7 +107,9 @@ class Pool(WindowMixin, Layer):
     def output_shape(self, input_shape):
         self._check_options()
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
-        where = pool_geometry(*input_shape[2:], *self._geometry())
+        sizes, options = self._geometry()
+        windows = *sizes, options["padding_mode"], options["ceil_mode"]
+        where = pool_geometry(*input_shape[2:], *windows)
         return *input_shape[:2], where.out_h, where.out_w
 
     def _switches(self, out_shape):

@@ -344,9 +344,9 @@ class Model:
 
     def batches(self, n_imgs, batch_size):
         """The rows of one batch after the other; of none there is one, which is empty."""
-        batch_size = self._batch_length(n_imgs, batch_size)
-        if n_imgs == 1:  # the hot path
+        if n_imgs == 1 and self._image_bytes <= KEPT_BYTES:  # the hot path
             return ONE_IMAGE
+        batch_size = self._batch_length(n_imgs, batch_size)
         starts = range(0, max(n_imgs, 1), batch_size)
         return [slice(start, min(start + batch_size, n_imgs)) for start in starts]
 

@@ -300,7 +300,9 @@ class TrainingRun:
                 )
             self.transaction.keep = True
             n_seen += len(images)
-            sums = Totals(*map(sum, zip(sums, found)))
+            sums = Totals(
+                sums.loss + found.loss, sums.error + found.error, sums.weight + found.weight
+            )
             if n_seen >= len(self.data):
                 self._check_end(epoch, n_seen, of_epoch, sums.weight)
             weight = sums.weight or nan  # all weights may be 0 so far
@@ -344,7 +346,8 @@ class TrainingRun:
         model = self.model
         if weights is not None and not weights.any():
             return Totals(0.0, 0.0, 0.0)
-        images = self.augment(images, rows, self.memory.array)
+        if self.augmentations:
+            images = self.augment(images, rows, self.memory.array)
         at_work = AtWork(model)
         try:
             at_work.begin()
