@@ -8,7 +8,6 @@ import numpy as np
 from nnet._atomic import quietly
 
 BELOW = 2**63  # seeds
-GENERATORS = np.random.Generator, np.random.RandomState
 
 
 class Streams:
@@ -51,9 +50,14 @@ class Streams:
             yield lambda name=name, number=number: self.named(*purpose, name, number)
 
 
+def is_generator(rng):
+    # Not at import: NumPy loads its random numbers when they are first asked for.
+    return isinstance(rng, (np.random.Generator, np.random.RandomState))
+
+
 def as_generator(rng):
     """The source of random numbers that an `rng` stands for."""
-    if isinstance(rng, GENERATORS):
+    if is_generator(rng):
         return rng
     try:
         seed = rng if rng is None else index(rng)

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnet._atomic import write_all
 from nnet._lazy import IMPORTS
-from nnet.layers.streams import GENERATORS, Streams
+from nnet.layers.streams import Streams, is_generator
 from nnet.layers.tree import numbered, walk
 from nnet.training.batches import digest_of
 from nnet.training.callbacks import Callback
@@ -107,7 +107,7 @@ def call_of(run):
     model, validation, rng = run.model, run.validation, run.network.rng
     held = {} if validation is None else validation.digests()
     if rng is not None:
-        rng = type(rng).__name__ if isinstance(rng, GENERATORS) else index(rng)
+        rng = type(rng).__name__ if is_generator(rng) else index(rng)
     return {
         "rng": rng,
         **{name: described(layer) for name, layer in walk(numbered(model.layers))},
