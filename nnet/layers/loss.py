@@ -28,6 +28,9 @@ class Totals(NamedTuple):
     error: float
     weight: float
 
+    def plus(self, other):
+        return Totals(self.loss + other.loss, self.error + other.error, self.weight + other.weight)
+
 
 def totals(loss, compared, input, target, weights=None, with_error=True):
     """The Totals of what a loss found in one pass."""

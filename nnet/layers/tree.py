@@ -300,6 +300,11 @@ def check_arrays(name, layer, input_shape):
         check_array(array, which, shape, layer.dtype)
 
 
+def check_all_arrays(layers, image_shape):
+    """The same for all layers of a network, which gets images of this shape."""
+    follow(numbered(layers), "", Trace(check_arrays), (1, *image_shape))
+
+
 def check_array(array, which, shape, dtype):
     """Refuse another shape, or another dtype or byte order."""
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):

@@ -16,7 +16,7 @@ import numpy as np
 from nnet._atomic import quietly
 from nnet._augment import warp
 from nnet._dense import all_finite
-from nnet.layers.arguments import as_real
+from nnet.layers.arguments import as_call, as_real
 from nnet.layers.streams import as_streams
 from nnet.training.data import as_images, as_reals, batch_of
 
@@ -56,9 +56,7 @@ class Augmentation:
         return changed.copy() if changed is images else changed
 
     def __repr__(self):
-        names = inspect.signature(type(self)).parameters
-        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        return f"{type(self).__name__}({arguments})"
+        return as_call(self)
 
 
 class Drawn(Augmentation, ABC):

@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 
 from nnet._lazy import IMPORTS
-from nnet.layers.arguments import as_bool, as_count, as_float, as_int, as_path, as_word
+from nnet.layers.arguments import as_bool, as_call, as_count, as_float, as_int, as_path, as_word
 from nnet.training.progress import headline
 
 
@@ -79,10 +79,7 @@ class EarlyStopping(Callback):
         self._start()
 
     def __repr__(self):
-        return (
-            f"EarlyStopping(monitor={self.monitor!r}, patience={self.patience}, "
-            f"min_delta={self.min_delta}, mode={self.mode!r}, restore_best={self.restore_best})"
-        )
+        return as_call(self)
 
     def _mode(self, mode):
         if mode is not None:

@@ -20,6 +20,7 @@ from nnet.layers.loss import Totals, totals
 from nnet.layers.program import Program
 from nnet.layers.tree import (
     Trace,
+    check_all_arrays,
     check_array,
     check_arrays,
     describe,
@@ -166,7 +167,7 @@ class Model:
 
     def check(self):
         """Refuse arrays that do not fit, such as one that the user has put in a layer."""
-        follow(numbered(self.layers), "", Trace(check_arrays), (1, *self.image_shape))
+        check_all_arrays(self.layers, self.image_shape)
 
     def copy(self, network):
         """The same with arrays of its own; nobody may work with the layers meanwhile.
@@ -330,7 +331,7 @@ class Model:
                     predictions = self.loss.fprop(scores)
                     errors = self.loss.errors(predictions, target)
                     sums = Totals(0.0, float(np.add.reduce(errors)), float(len(errors)))
-                found = Totals(*map(sum, zip(found, sums)))
+                found = found.plus(sums)
                 if watch is not None:
                     watch(target, self.loss.decide(predictions), weights)
         except (TypeError, ValueError):

@@ -300,9 +300,7 @@ class TrainingRun:
                 )
             self.transaction.keep = True
             n_seen += len(images)
-            sums = Totals(
-                sums.loss + found.loss, sums.error + found.error, sums.weight + found.weight
-            )
+            sums = sums.plus(found)
             if n_seen >= len(self.data):
                 self._check_end(epoch, n_seen, of_epoch, sums.weight)
             weight = sums.weight or nan  # all weights may be 0 so far

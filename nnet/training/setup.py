@@ -14,12 +14,11 @@ from nnet.layers.program import lay_open
 from nnet.layers.standardize import Standardize
 from nnet.layers.streams import as_streams, saved_state
 from nnet.layers.tree import (
-    Trace,
+    check_all_arrays,
     check_array,
     check_arrays,
     check_inside,
     describe,
-    follow,
     frozen_in,
     has_params,
     held,
@@ -213,8 +212,7 @@ def go_on(network, before):
 
     So a training that goes on and fails leaves those of before.
     """
-    check = Trace(check_arrays)
-    follow(numbered(network.layers), "", check, (1, *before.image_shape))
+    check_all_arrays(network.layers, before.image_shape)
     for layer in filter(is_own, layers_in(numbered(network.layers))):
         names = [*layer.param_names(), *layer.state_names()]
         if names:
