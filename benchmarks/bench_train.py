@@ -114,6 +114,10 @@ def pieces_of(spec):
     return named
 
 
+def has_norms(case):
+    return any(isinstance(layer, BatchNorm) for layer in case.nnet_layers())
+
+
 def block(n_feats, size, stride=1, groups=1):
     conv = Conv(n_feats, size, stride, groups=groups, use_bias=False)
     return [conv, BatchNorm(), Activation("relu")]
@@ -132,7 +136,10 @@ def operations(library, case, dtype):
     run = (torch_seconds, torch_step) if on_torch else (nnet_seconds, nnet_step)
     seconds, step = (partial(function, library, case, dtype) for function in run)
     rates = {"images/s": case.imgs[0], "GFLOP/s": 1e-9 * case.flops()}
-    return {"epoch": Operation(seconds=seconds, result=step, rates=rates)}
+    tolerance = None
+    if dtype == np.float32 and has_norms(case):  # whose ReLUs turn more easily
+        tolerance = 5e-3
+    return {"epoch": Operation(seconds=seconds, result=step, rates=rates, tolerance=tolerance)}
 
 
 # --- nnet, with any kernels ---------------------------------------------------
@@ -245,7 +252,7 @@ def changes(case, before, after):
     There the gradients of some scales are about zero, and what is left of them is rounding.
     """
     differences = [b - a for b, a in zip(before, after, strict=True)]
-    if not any(isinstance(layer, BatchNorm) for layer in case.nnet_layers()):
+    if not has_norms(case):
         return differences
     return [np.concatenate([difference.ravel() for difference in differences])]
 
@@ -376,7 +383,7 @@ BENCHMARK = Benchmark(
     tiny_case=Case((8, 1, 8, 8), "conv2-3,relu,pool2", 4, 2),
     small=small,
     operations=operations,
-    float32_tolerance=5e-3,  # rounding turns one of a million ReLUs or maxima the other way
+    float32_tolerance=1e-3,  # rounding turns one of a million ReLUs or maxima the other way
 )
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class Operation:
     seconds: Callable  # budget in seconds -> median time of one run
     result: Callable | None  # () -> list of arrays, laid out as nnet's; None: nothing to check
     rates: dict  # {unit: amount of it in one run}, such as {"GFLOP/s": 1.2}
+    tolerance: float | None = None  # of the largest value in an array; None: the benchmark's
 
     @property
     def call(self):
@@ -125,11 +126,12 @@ def check(benchmark, library, name, case, dtype):
     for operation, got in benchmark.operations(library, case, dtype).items():
         if got.result is None:
             continue
+        allowed = tolerance if got.tolerance is None else got.tolerance
         for a, b in zip(got.result(), expected[operation].result(), strict=True):
             same_shape = a.shape == b.shape
             scale = max(np.max(np.abs(b)), np.finfo(dtype).tiny)
             error = np.max(np.abs(a - b)) / scale if same_shape else np.inf
-            if not error <= tolerance:
+            if not error <= allowed:
                 sys.exit(
                     f"{library} is wrong and was not timed: {name}, {operation}: "
                     f"relative error {error:.1e}"

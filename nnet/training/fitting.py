@@ -35,7 +35,7 @@ class Fitting(Fitted):
         validation_data=None,
         verbose=False,
         callback=None,
-        optimizer=None,
+        optimizer="sgd",
         *,
         sample_weight=None,
         class_weight=None,
@@ -87,8 +87,8 @@ class Fitting(Fitted):
         callback : None or callable
             Called with a `Progress` after each batch. Training stops if it returns True or
             raises `StopTraining`, and goes on if it returns None or False.
-        optimizer : None, 'sgd', 'adam', 'adamw', 'rmsprop' or Optimizer
-            None is SGD. An instance is copied, and starts afresh.
+        optimizer : 'sgd', 'adam', 'adamw', 'rmsprop' or Optimizer
+            An instance is copied, and starts afresh.
         sample_weight : None or array (n_imgs,)
             At least 0. The loss, its gradient and the accuracy are weighted means over a batch:
             an image of weight 2 counts as two. A batch of zeros changes nothing.
@@ -185,7 +185,7 @@ class Fitting(Fitted):
         batch_size=None,
         momentum=0.0,
         nesterov=False,
-        optimizer=None,
+        optimizer="sgd",
         *,
         shuffle=True,
         sample_weight=None,
@@ -200,7 +200,7 @@ class Fitting(Fitted):
         X, y and the others : as for `fit`
         classes : None or array
             All labels that any call will have, for the first call; None: those in y.
-        optimizer : None, 'sgd' or Optimizer
+        optimizer : 'sgd' and so on, or Optimizer
             If it has the options of the call before, but the learning rate, and the same layers
             to train, it goes on with its momentum and the like. A copy or a file of the network
             does not keep these.

@@ -414,7 +414,7 @@ def as_optimizer(optimizer, learning_rate, momentum, nesterov):
             raise ValueError("momentum or nesterov is given, expected them in the optimizer alone")
         found = copy(optimizer)
     else:
-        found = named_optimizer("sgd" if optimizer is None else optimizer, momentum, nesterov)
+        found = named_optimizer(optimizer, momentum, nesterov)
     if learning_rate is not None:
         if found._given_rate is not None:
             raise ValueError(
