@@ -169,12 +169,15 @@ class Optimizer(ABC):
                 check_array(state[name], f"state[{name!r}]", array.shape, array.dtype)
         write_all(list(mine.values()), [state[name] for name in mine])
 
-    def _begin(self, params):
-        if not np.iterable(params):
+    def _begin(self, learning_rate, params):
+        if np.iterable(learning_rate) and not isinstance(learning_rate, str):
+            name = type(self).__name__
             raise TypeError(
-                f"params is {params!r}, expected a list of arrays; a rate by its name, as in "
-                f"{type(self).__name__}(learning_rate=0.1)"
+                f"learning_rate is a {type(learning_rate).__name__}, expected a number: fit knows "
+                f"the parameters, as in fit(X, y, optimizer={name}()); else {name}(params=...)"
             )
+        if learning_rate is not None:
+            self.learning_rate = learning_rate
         self.bind(params)
 
 
@@ -209,25 +212,23 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : list of arrays, optional
-        Changed in place by `step`. `fit` binds a copy to those of the network.
     learning_rate : None, float, Schedule, or callable epoch -> float
         None: what `fit` is given, or 0.1.
     momentum : float
         At least 0 and less than 1.
     nesterov : bool
         Needs a momentum greater than 0.
+    params : list of arrays, optional
+        Changed in place by `step`. `fit` binds a copy to those of the network.
     """
 
     @with_hints(**HINTS, **OF_DECAY)
-    def __init__(self, params=(), learning_rate=None, momentum=0.0, nesterov=False):
-        if learning_rate is not None:
-            self.learning_rate = learning_rate
+    def __init__(self, learning_rate=None, momentum=0.0, nesterov=False, *, params=()):
         self.momentum = as_fraction(momentum, "momentum")
         self.nesterov = as_bool(nesterov, "nesterov")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov is True, expected a momentum greater than 0 with it")
-        self._begin(params)
+        self._begin(learning_rate, params)
 
     def bind(self, params, decays=None):
         self.params = list(params)
@@ -256,26 +257,24 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : list of arrays, optional
-        Changed in place by `step`. `fit` binds a copy to those of the network.
     learning_rate : None, float, Schedule, or callable epoch -> float
         None: what `fit` is given, or 0.001.
     beta1, beta2 : float
         What a step leaves of the averages of gradients and of squares; less than 1.
     eps : float
         Added to the root.
+    params : list of arrays, optional
+        Changed in place by `step`. `fit` binds a copy to those of the network.
     """
 
     DEFAULT_RATE = 0.001
 
     @with_hints(**HINTS, **OF_DECAY, **OF_BETAS)
-    def __init__(self, params=(), learning_rate=None, beta1=0.9, beta2=0.999, eps=1e-8):
-        if learning_rate is not None:
-            self.learning_rate = learning_rate
+    def __init__(self, learning_rate=None, beta1=0.9, beta2=0.999, eps=1e-8, *, params=()):
         self.beta1 = as_fraction(beta1, "beta1")
         self.beta2 = as_fraction(beta2, "beta2")
         self.eps = as_float(eps, "eps")
-        self._begin(params)
+        self._begin(learning_rate, params)
 
     def bind(self, params, decays=None):
         self.params = list(params)
@@ -313,7 +312,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, learning_rate, beta1, beta2, eps
+    learning_rate, beta1, beta2, eps, params
         See `Adam`.
     weight_decay : float
     """
@@ -321,15 +320,16 @@ class AdamW(Adam):
     @with_hints(**HINTS, **OF_BETAS)
     def __init__(
         self,
-        params=(),
         learning_rate=None,
         beta1=0.9,
         beta2=0.999,
         eps=1e-8,
         weight_decay=0.01,
+        *,
+        params=(),
     ):
         self.weight_decay = as_float(weight_decay, "weight_decay")
-        super().__init__(params, learning_rate, beta1, beta2, eps)
+        super().__init__(learning_rate, beta1, beta2, eps, params=params)
 
 
 class RMSprop(Optimizer):
@@ -341,8 +341,6 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params : list of arrays, optional
-        Changed in place by `step`. `fit` binds a copy to those of the network.
     learning_rate : None, float, Schedule, or callable epoch -> float
         None: what `fit` is given, or 0.01.
     alpha : float
@@ -353,6 +351,8 @@ class RMSprop(Optimizer):
         At least 0 and less than 1.
     centered : bool
         Subtract the square of the average gradient: the root is a standard deviation.
+    params : list of arrays, optional
+        Changed in place by `step`. `fit` binds a copy to those of the network.
     """
 
     DEFAULT_RATE = 0.01
@@ -360,20 +360,19 @@ class RMSprop(Optimizer):
     @with_hints(**HINTS, **OF_DECAY, rho="alpha", epsilon="eps")
     def __init__(
         self,
-        params=(),
         learning_rate=None,
         alpha=0.99,
         eps=1e-8,
         momentum=0.0,
         centered=False,
+        *,
+        params=(),
     ):
-        if learning_rate is not None:
-            self.learning_rate = learning_rate
         self.alpha = as_fraction(alpha, "alpha")
         self.eps = as_float(eps, "eps")
         self.momentum = as_fraction(momentum, "momentum")
         self.centered = as_bool(centered, "centered")
-        self._begin(params)
+        self._begin(learning_rate, params)
 
     def bind(self, params, decays=None):
         self.params = list(params)
@@ -427,12 +426,16 @@ def as_optimizer(optimizer, learning_rate, momentum, nesterov):
 
 def named_optimizer(name, momentum, nesterov):
     expected = f"expected one of {tuple(OPTIMIZERS)} or an Optimizer"
+    if isinstance(name, type) and issubclass(name, Optimizer):
+        name = name.__name__
+        raise TypeError(f"optimizer is the class {name}, expected an object such as {name}()")
     if not isinstance(name, str):
-        raise TypeError(f"optimizer is {name!r}, {expected}")
+        raise TypeError(f"optimizer has the type {type(name).__name__}, {expected}")
+    name = name.lower()
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer is {name!r}, {expected}")
     if name == "sgd":
-        return SGD((), None, momentum, nesterov)
+        return SGD(None, momentum, nesterov)
     if momentum or nesterov:
         instance = "RMSprop(momentum=...)" if name == "rmsprop" else "beta1, as in Adam(beta1=...)"
         raise ValueError(

@@ -53,7 +53,7 @@ def arrays_of(rng, dtype=np.float64, shapes=SHAPES):
 
 
 def make(case, params=(), **options):
-    return case[0](params, **(case[1] | options))
+    return case[0](params=params, **(case[1] | options))
 
 
 # --- what a step is -----------------------------------------------------------------------
@@ -85,7 +85,7 @@ NO_DECAY = {"weight_decay": 0.0}
 def test_adam_is_that_of_its_paper():
     rate, beta1, beta2, eps = 0.1, 0.8, 0.9, 1e-3
     param, mean, square, expected = np.zeros(3), 0.0, 0.0, 0.0
-    adam = Adam([param], rate, beta1, beta2, eps)
+    adam = Adam(rate, beta1, beta2, eps, params=[param])
     for t, inc in enumerate((1.0, -2.0, 0.5, 3.0), start=1):
         mean = beta1 * mean + (1 - beta1) * inc
         square = beta2 * square + (1 - beta2) * inc**2
@@ -97,7 +97,7 @@ def test_adam_is_that_of_its_paper():
 
 def test_the_decay_of_adamw_is_apart_from_the_gradient():
     params = [np.ones((2, 2)), np.ones(2)]
-    AdamW(params, 0.5, weight_decay=0.25).step([np.zeros((2, 2)), np.zeros(2)])
+    AdamW(0.5, weight_decay=0.25, params=params).step([np.zeros((2, 2)), np.zeros(2)])
     assert np.array_equal(params[0], np.full((2, 2), 1 - 0.5 * 0.25))
     assert np.array_equal(params[1], np.ones(2))
     flags = AdamW(learning_rate=0.5, weight_decay=0.25)
@@ -162,7 +162,7 @@ def test_increments_of_another_dtype_are_left_alone(case):
 def test_a_steady_gradient_has_no_variance(dtype):
     """Rounding may make it negative."""
     params = [np.ones(1000, dtype)]
-    rmsprop = RMSprop(params, alpha=0.5, centered=True, eps=1e-3)
+    rmsprop = RMSprop(alpha=0.5, centered=True, eps=1e-3, params=params)
     inc = np.random.default_rng(0).normal(size=1000).astype(dtype)
     for layout in (inc, np.repeat(inc, 2)[::2]):
         for _ in range(80):
@@ -212,15 +212,15 @@ def test_state_and_load_state(case, rng, dtype):
 
 
 def test_names_of_the_state():
-    adam = Adam([np.zeros(2), np.zeros(3)])
+    adam = Adam(params=[np.zeros(2), np.zeros(3)])
     for _ in range(2):
         adam.step([np.ones(2), np.ones(3)])
     state = adam.state()
     assert list(state) == ["step", "exp_avg.0", "exp_avg.1", "exp_avg_sq.0", "exp_avg_sq.1"]
     assert type(state["step"]) is int and state["step"] == 2
-    both = RMSprop([np.zeros(2)], momentum=0.5, centered=True).state()
+    both = RMSprop(momentum=0.5, centered=True, params=[np.zeros(2)]).state()
     assert list(both) == ["square_avg.0", "grad_avg.0", "velocity.0"]
-    assert list(RMSprop([np.zeros(2)]).state()) == ["square_avg.0"]
+    assert list(RMSprop(params=[np.zeros(2)]).state()) == ["square_avg.0"]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_names_of_the_state():
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_whole(changes, error):
-    adam = Adam([np.zeros(2)])
+    adam = Adam(params=[np.zeros(2)])
     with pytest.raises(error, match="expected"):
         adam.load_state({"step": 5, "exp_avg.0": np.ones(2), "exp_avg_sq.0": np.ones(2)} | changes)
     assert adam.state()["step"] == 0 and not adam.state()["exp_avg_sq.0"].any()
@@ -256,7 +256,7 @@ def test_a_state_that_does_not_fit_is_refused_whole(changes, error):
         (lambda: SGD(clipnorm=1), TypeError, r"SGD has no .*expected fit\(clip_norm=...\)"),
         (lambda: RMSprop(rho=0.9), TypeError, "expected alpha"),
         (lambda: RMSprop(clipvalue=1), TypeError, r"fit\(clip_value=...\)"),
-        (lambda: Adam(0.1), TypeError, r"params is 0.1, expected .*Adam\(learning_rate=0.1\)"),
+        (lambda: Adam([np.zeros(2)]), TypeError, r"learning_rate is a list, .*Adam\(params=..."),
         (lambda: Adam(amsgrad=True), TypeError, "unexpected keyword argument 'amsgrad'"),
         (lambda: Adam(beta1=1), ValueError, "beta1 is 1, expected less than 1"),
         (lambda: Adam(beta2=-0.1), ValueError, "beta2 is -0.1"),
@@ -275,7 +275,7 @@ def test_errors(make, error, message):
 
 def test_only_fit_follows_schedules():
     param = np.ones(2)
-    optimizer = Adam([param], learning_rate=StepDecay(0.1, 3))
+    optimizer = Adam(StepDecay(0.1, 3), params=[param])
     with pytest.raises(TypeError, match="learning_rate is .*StepDecay.*, expected a number"):
         optimizer.step([np.ones(2)])
     assert (param == 1).all() and optimizer.state()["step"] == 0

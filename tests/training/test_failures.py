@@ -396,7 +396,7 @@ def test_layers_move_to_a_new_network_when_the_old_one_is_gone_or_was_never_trai
 def test_fit_leaves_the_optimizer_as_it_is():
     """What an own training has left in it, say, to be saved."""
     params = [np.ones(3)]
-    optimizer = SGD(params, momentum=0.9)
+    optimizer = SGD(momentum=0.9, params=params)
     optimizer.step([np.ones(3)])
     velocity = optimizer.state()["velocity.0"].copy()
     network = cnn()

@@ -23,7 +23,7 @@ def trajectory(incs, momentum, nesterov, rate=0.1):
 def test_formula(momentum, nesterov, dtype):
     incs = [1.0, -2.0, 0.5, 3.0]
     param = np.zeros((2, 3), dtype)
-    sgd = SGD([param], 0.1, momentum, nesterov)
+    sgd = SGD(0.1, momentum, nesterov, params=[param])
     for inc, expected in zip(incs, trajectory(incs, momentum, nesterov)):
         sgd.step([np.full((2, 3), inc, dtype)])
         np.testing.assert_allclose(param, expected, rtol=1e-5)
@@ -36,7 +36,7 @@ def test_torch(momentum, nesterov, rng):
     params = [rng.normal(size=shape) for shape in [(3, 4), (4,)]]
     theirs = [torch.tensor(param, requires_grad=True) for param in params]
     optimizer = torch.optim.SGD(theirs, lr=0.05, momentum=momentum, nesterov=nesterov)
-    sgd = SGD(params, 0.05, momentum, nesterov)
+    sgd = SGD(0.05, momentum, nesterov, params=params)
     for _ in range(5):
         incs = [rng.normal(size=param.shape) for param in params]
         for tensor, inc in zip(theirs, incs):
@@ -50,7 +50,7 @@ def test_torch(momentum, nesterov, rng):
 @pytest.mark.parametrize("momentum, nesterov", OPTIONS)
 def test_increments_are_left_alone(momentum, nesterov):
     inc = np.ones(3)
-    sgd = SGD([np.zeros(3)], 0.1, momentum, nesterov)
+    sgd = SGD(0.1, momentum, nesterov, params=[np.zeros(3)])
     for _ in range(3):
         sgd.step([inc])
     assert np.array_equal(inc, np.ones(3))
@@ -58,14 +58,14 @@ def test_increments_are_left_alone(momentum, nesterov):
 
 def test_increments_of_another_dtype_or_memory_order():
     param = np.zeros((2, 3), np.float32)
-    SGD([param], 1.0, 0.5, True).step([np.asfortranarray(np.ones((2, 3)))])
+    SGD(1.0, 0.5, True, params=[param]).step([np.asfortranarray(np.ones((2, 3)))])
     assert np.array_equal(param, np.full((2, 3), -1.5))
     assert param.dtype == np.float32
 
 
 def test_learning_rate_may_change():
     param = np.zeros(1)
-    sgd = SGD([param], 0.5)
+    sgd = SGD(0.5, params=[param])
     sgd.step([np.ones(1)])
     sgd.learning_rate = 0.25
     sgd.step([np.ones(1)])
@@ -86,14 +86,14 @@ def test_learning_rate_may_change():
 )
 def test_errors(options, error, message):
     with pytest.raises(error, match=message):
-        SGD([np.zeros(2)], **options)
+        SGD(params=[np.zeros(2)], **options)
 
 
 @pytest.mark.parametrize("incs", [[], [np.ones(3)], [np.ones(2), np.ones(2)]])
 def test_wrong_increments(incs):
     param = np.zeros(2)
     with pytest.raises(ValueError, match="incs have shapes .*, expected the parameters'"):
-        SGD([param], 0.1).step(incs)
+        SGD(0.1, params=[param]).step(incs)
     assert not param.any()
 
 
@@ -139,6 +139,10 @@ def test_an_optimizer_starts_afresh_with_each_fit_and_stays_as_it_is():
     assert same(first.fit(X, y, optimizer=sgd, **FIT).params(), expected)
 
 
+def test_the_name_of_an_optimizer_may_have_capitals():
+    assert same(*[trained(fresh(), optimizer=name).params() for name in ("rmsprop", "RMSprop")])
+
+
 def test_a_schedule_leaves_the_learning_rate_of_the_optimizer():
     sgd = SGD()
     trained(fresh(), lambda epoch: 0.2 / (epoch + 1), optimizer=sgd)
@@ -149,8 +153,9 @@ def test_a_schedule_leaves_the_learning_rate_of_the_optimizer():
     "options, error, message",
     [
         ({"optimizer": "adagrad"}, ValueError, "optimizer is 'adagrad', expected one of .'sgd'"),
-        ({"optimizer": SGD}, TypeError, "optimizer is <class .*, expected one of"),
-        ({"optimizer": 0.1}, TypeError, "optimizer is 0.1, expected one of"),
+        ({"optimizer": SGD}, TypeError, r"optimizer is the class SGD, .* such as SGD\(\)"),
+        ({"optimizer": 0.1}, TypeError, "optimizer has the type float, expected one of"),
+        ({"optimizer": None}, TypeError, "optimizer has the type NoneType, expected one of"),
         ({"optimizer": SGD(), "momentum": 0.9}, ValueError, "expected them in the optimizer alone"),
         (
             {"optimizer": SGD(momentum=0.9), "nesterov": True},
@@ -232,6 +237,6 @@ def test_state_and_load_state():
         assert same(list(sgd.state().values()), list(before.values()))
 
 
-def test_a_rate_in_place_of_parameters():
-    with pytest.raises(TypeError, match=r"params is 0.1, expected .*SGD\(learning_rate=0.1\)"):
-        SGD(0.1)
+def test_parameters_in_place_of_a_rate():
+    with pytest.raises(TypeError, match=r"learning_rate is a list, expected .*optimizer=SGD\(\)"):
+        SGD([np.zeros(2)], 0.1)
