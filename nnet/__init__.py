@@ -113,8 +113,14 @@ def __getattr__(name):
     if name in __all__:
         with IMPORTS:
             return globals().setdefault(name, getattr(import_module("nnet._api"), name))
-    raise AttributeError(f"module 'nnet' has no attribute {name!r}")
+    message = f"module 'nnet' has no attribute {name!r}"
+    if not name.startswith("_"):
+        with IMPORTS:
+            from nnet.layers.hints import OTHER_CLASSES
+        if name in OTHER_CLASSES:
+            message = f"{message}, expected {OTHER_CLASSES[name]}"
+    raise AttributeError(message)
 
 
 def __dir__():
-    return sorted({*globals(), *__all__, *ROOMS})
+    return sorted({*__all__, *ROOMS, *(name for name in globals() if name.startswith("__"))})

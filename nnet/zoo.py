@@ -23,8 +23,10 @@ from nnet.layers import (
     Residual,
 )
 from nnet.layers.arguments import as_count, as_int
+from nnet.layers.hints import with_hints
 
 
+@with_hints()
 def lenet5(n_classes=10, activation="tanh"):
     """LeNet-5, for images of 28x28: LeCun et al. 1998, "Gradient-based learning applied to
     document recognition", section II.B; every feature sees all channels, and the last layer is a
@@ -53,6 +55,7 @@ def lenet5(n_classes=10, activation="tanh"):
     ]
 
 
+@with_hints()
 def mnist_net(n_classes=10, weight_decay=0.02):
     """Two convolutions, for images of 28x28: 97 to 98 % right on MNIST after 4,000 images.
 
@@ -74,6 +77,7 @@ def mnist_net(n_classes=10, weight_decay=0.02):
     ]
 
 
+@with_hints()
 def all_conv(n_classes=10, n_feats=96, dropout=0.5):
     """All-CNN-C, for images of 32x32: Springenberg et al. 2015, "Striving for simplicity: the all
     convolutional net", table 1. Strides take the place of pooling.
@@ -97,6 +101,7 @@ def all_conv(n_classes=10, n_feats=96, dropout=0.5):
     return [*layers, Conv(n_classes, 1), GlobalAveragePool(), LogRegression()]
 
 
+@with_hints()
 def mini_vgg(n_classes=10, n_feats=32, n_blocks=3, dropout=0.3):
     """Blocks of two 3x3 convolutions and a maximum, for images of 32x32: Simonyan and Zisserman
     2015, "Very deep convolutional networks", with batch normalisation.
@@ -118,6 +123,7 @@ def mini_vgg(n_classes=10, n_feats=32, n_blocks=3, dropout=0.3):
     return [*layers, GlobalAveragePool(), Linear(n_classes), LogRegression()]
 
 
+@with_hints()
 def resnet8(n_classes=10, n_feats=16):
     """A residual network of 8 layers with weights, for images of 32x32: He et al. 2016, "Deep
     residual learning for image recognition", section 4.2 with n = 1; where the size changes,
@@ -137,6 +143,7 @@ def resnet8(n_classes=10, n_feats=16):
     return [*layers, GlobalAveragePool(), Linear(n_classes), LogRegression()]
 
 
+@with_hints()
 def mobile_small(n_classes=10, n_feats=16):
     """Depthwise separable convolutions, for images of 32x32: Howard et al. 2017, "MobileNets",
     section 3.1, of four blocks.
@@ -154,6 +161,7 @@ def mobile_small(n_classes=10, n_feats=16):
     return [*layers, GlobalAveragePool(), Linear(n_classes), LogRegression()]
 
 
+@with_hints()
 def small_unet(n_classes=2, n_feats=16, depth=2):
     """A label for each pixel: Ronneberger et al. 2015, "U-Net: convolutional networks for
     biomedical image segmentation", with padded convolutions and batch normalisation.

@@ -4,7 +4,6 @@ import inspect
 import math
 import os
 from contextlib import suppress
-from functools import wraps
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -114,30 +113,6 @@ def check_axes(input_shape, axes, advice=""):
         raise ValueError(f"expected {n_axes} axes ({axes}), got shape {tuple(input_shape)}{advice}")
     if 0 in input_shape[1:]:
         raise ValueError(f"expected no empty axis in ({axes}), got shape {tuple(input_shape)}")
-
-
-def with_hints(**hints):
-    """Decorates a method: names that other libraries have for its arguments are refused.
-
-    Parameters
-    ----------
-    hints : str
-        What is expected in place of an argument of this name.
-    """
-
-    def decorate(method):
-        @wraps(method)
-        def checked(self, *args, **options):
-            for name in options:
-                if name in hints:
-                    is_init = method.__name__ == "__init__"
-                    what = type(self).__name__ if is_init else method.__name__
-                    raise TypeError(f"{what} has no argument {name!r}, expected {hints[name]}")
-            return method(self, *args, **options)
-
-        return checked
-
-    return decorate
 
 
 class Option:

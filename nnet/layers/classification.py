@@ -4,6 +4,7 @@ import numpy as np
 
 from nnet._dense import binary_cross_entropy, cross_entropy, sigmoid, softmax
 from nnet.layers.arguments import Option, as_share, check_axes
+from nnet.layers.hints import with_hints
 from nnet.layers.loss import FLOAT64, Compared, Loss
 
 
@@ -24,6 +25,7 @@ class LogRegression(Loss):
 
     label_smoothing = Option(as_share)
 
+    @with_hints()
     def __init__(self, label_smoothing=0.0):
         self.label_smoothing = label_smoothing
 
@@ -80,6 +82,7 @@ class BinaryCrossEntropy(Loss):
     target_range = 0.0, 1.0
     label_smoothing = Option(as_share)
 
+    @with_hints()
     def __init__(self, label_smoothing=0.0):
         self.label_smoothing = label_smoothing
 

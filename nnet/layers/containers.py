@@ -11,6 +11,7 @@ import numpy as np
 from nnet._dense import add_arrays
 from nnet.layers.arguments import Option, as_word
 from nnet.layers.base import Layer
+from nnet.layers.hints import with_hints
 from nnet.layers.loss import LossMixin
 from nnet.layers.program import Program
 from nnet.layers.streams import as_streams
@@ -138,6 +139,7 @@ class Sequential(Container):
 
     layers = Option(as_layers)
 
+    @with_hints()
     def __init__(self, layers=()):
         self.layers = layers
 
@@ -172,6 +174,7 @@ class Residual(Container):
     _COMPUTES_RELU = True
     layers = Option(as_layers)
 
+    @with_hints()
     def __init__(self, layers, shortcut=None):
         self.layers = layers
         self.shortcut = shortcut
@@ -232,6 +235,7 @@ class Parallel(Container):
 
     mode = Option(as_word, ("sum", "concat", "mul"))
 
+    @with_hints()
     def __init__(self, branches, mode="sum"):
         self.branches = branches
         self.mode = mode

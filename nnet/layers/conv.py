@@ -6,6 +6,7 @@ from typing import Any
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet.geometry import BORDER_MODES, PADDING_WORDS, conv_geometry
 from nnet.layers.arguments import Option, PairOption, as_count, as_word, check_axes
+from nnet.layers.hints import with_hints
 from nnet.layers.weighted import WeightedLayer
 from nnet.layers.windows import WindowMixin, as_padding_mode
 
@@ -142,6 +143,7 @@ class Conv(ConvLayer):
     n_feats = Option(as_count)
     groups = Option(as_count)
 
+    @with_hints()
     def __init__(
         self,
         n_feats,
@@ -205,6 +207,7 @@ class DepthwiseConv(ConvLayer):
     _COMPUTES_RELU = True
     depth_multiplier = Option(as_count)
 
+    @with_hints()
     def __init__(
         self,
         filter_shape,

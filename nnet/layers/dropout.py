@@ -4,6 +4,7 @@ import numpy as np
 
 from nnet.layers.arguments import Option, as_bool, as_real, check_axes
 from nnet.layers.base import Layer
+from nnet.layers.hints import with_hints
 from nnet.layers.streams import as_generator
 
 BOOL, FLOAT32 = np.dtype(bool), np.dtype(np.float32)
@@ -47,6 +48,7 @@ class Dropout(Layer):
     channels = Option(as_bool)
     _rng = None  # outside of a network
 
+    @with_hints()
     def __init__(self, rate=0.5, channels=False):
         self.rate = rate
         self.channels = channels

@@ -5,6 +5,7 @@ import numpy as np
 from nnet._dense import matmul
 from nnet.layers.arguments import Option, as_count, check_axes
 from nnet.layers.base import Layer
+from nnet.layers.hints import with_hints
 from nnet.layers.weighted import WeightedLayer
 
 MAX_TERMS = 1024  # of a sum in its own precision; longer ones are taken in double
@@ -32,6 +33,7 @@ class Linear(WeightedLayer):
     _COMPUTES_RELU = True
     n_out = Option(as_count)
 
+    @with_hints()
     def __init__(self, n_out, weight_scale="he", weight_decay=0.0, use_bias=True):
         super().__init__(weight_scale, weight_decay, use_bias)
         self.n_out = n_out

@@ -9,6 +9,7 @@ from nnet._pool import bprop_pool_bc01, pool_bc01
 from nnet.geometry import PADDING_WORDS, pool_geometry
 from nnet.layers.arguments import Option, PairOption, as_bool, as_word, check_axes
 from nnet.layers.base import Layer
+from nnet.layers.hints import with_hints
 from nnet.layers.windows import WindowMixin, as_padding_mode
 
 MAX_PLACES = 256  # pixels of a window: the kernels keep a place among them in a byte
@@ -43,6 +44,7 @@ class Pool(WindowMixin, Layer):
     count_include_pad = Option(as_bool)
     ceil_mode = Option(as_bool)
 
+    @with_hints()
     def __init__(
         self,
         pool_shape=(3, 3),

@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 
 from nnet.layers.arguments import Option, as_positive
+from nnet.layers.hints import with_hints
 from nnet.layers.loss import FLOAT64, Compared, Loss
 
 
@@ -72,6 +73,7 @@ class Huber(ValueLoss):
 
     delta = Option(as_positive)
 
+    @with_hints()
     def __init__(self, delta=1.0):
         self.delta = delta
 

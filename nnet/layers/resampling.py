@@ -8,6 +8,7 @@ from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet.geometry import BORDER_MODES, as_padding, conv_geometry
 from nnet.layers.arguments import Option, PairOption, as_finite, as_word, check_axes
 from nnet.layers.base import Layer
+from nnet.layers.hints import with_hints
 from nnet.layers.windows import as_plain
 
 FLOAT64 = np.dtype(np.float64)
@@ -41,6 +42,7 @@ class Pad(Layer):
     border_mode = Option(as_word, BORDER_MODES)
     value = Option(as_finite, -math.inf, "expected a finite number")
 
+    @with_hints()
     def __init__(self, pads, border_mode="zeros", value=0.0):
         self.pads = pads
         self.border_mode = border_mode
@@ -151,6 +153,7 @@ class Upsample(Layer):
     factor = PairOption()
     mode = Option(as_word, ("nearest", "bilinear"))
 
+    @with_hints()
     def __init__(self, factor, mode="nearest"):
         self.factor = factor
         self.mode = mode

@@ -3,6 +3,7 @@
 from nnet.layers.arguments import PassedOption
 from nnet.layers.containers import Container
 from nnet.layers.conv import Conv, DepthwiseConv
+from nnet.layers.hints import with_hints
 
 
 class SeparableConv(Container):
@@ -38,6 +39,7 @@ class SeparableConv(Container):
     weight_scale = PassedOption("depthwise", "pointwise")
     weight_decay = PassedOption("depthwise", "pointwise")
 
+    @with_hints()
     def __init__(
         self,
         n_feats,

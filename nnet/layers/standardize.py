@@ -6,6 +6,7 @@ import numpy as np
 
 from nnet.layers.arguments import Option, as_finite
 from nnet.layers.base import Layer
+from nnet.layers.hints import with_hints
 
 ROUNDING = 10 * np.finfo(float).eps  # of a mean: less is no deviation
 
@@ -40,6 +41,7 @@ class Standardize(Layer):
     mean = Option(as_known, -math.inf, "expected None or a finite number")
     scale = Option(as_known, 0.0, "expected None or a finite number greater than 0")
 
+    @with_hints()
     def __init__(self, mean=None, scale=None):
         self.mean, self.scale = mean, scale
 

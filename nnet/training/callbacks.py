@@ -9,6 +9,7 @@ import numpy as np
 
 from nnet._lazy import IMPORTS
 from nnet.layers.arguments import as_bool, as_call, as_count, as_float, as_int, as_path, as_word
+from nnet.layers.hints import with_hints
 from nnet.training.progress import headline
 
 
@@ -68,6 +69,7 @@ class EarlyStopping(Callback):
     It starts afresh with each fit.
     """
 
+    @with_hints()
     def __init__(self, monitor="val_loss", patience=5, min_delta=0.0, mode=None, restore_best=True):
         if not isinstance(monitor, str):
             raise TypeError(f"monitor is {monitor!r}, expected a name such as 'val_loss'")
@@ -149,6 +151,7 @@ class Checkpoint(Callback):
         Epochs from one to the next; the last epoch is kept too.
     """
 
+    @with_hints()
     def __init__(self, path, every=1):
         self.path = as_path(path, "path")
         self.every = as_int(every, "every", 1)
@@ -180,6 +183,7 @@ class ProgressBar(Callback):
         Whether it stays there at the end.
     """
 
+    @with_hints()
     def __init__(self, file=None, leave=True):
         if file is not None and not hasattr(file, "write"):
             raise TypeError(f"file is {file!r}, expected None or a text stream")

@@ -1,27 +1,17 @@
 """Fitting: the calls that train a network."""
 
-from nnet.layers.arguments import with_hints
+from nnet.layers.hints import with_hints
 from nnet.training.callbacks import as_callbacks
 from nnet.training.fitted import Fitted
 from nnet.training.run import TrainingRun
 
-# What other libraries call otherwise.
-OF_FIT = {
-    "lr": "learning_rate",
-    "learning_rate_init": "learning_rate",
-    "solver": "optimizer",
-    "sample_weights": "sample_weight",
-    "validation_split": "validation_fraction",
-    "weight_decay": "that of the layers, or optimizer=AdamW(weight_decay=...)",
-    **dict.fromkeys(("epochs", "n_epochs", "num_epochs", "max_epochs"), "max_iter"),
-    **dict.fromkeys(("early_stopping", "patience"), "callbacks=[EarlyStopping(patience=...)]"),
-}
+ONE_EPOCH = "one call for each epoch, or fit(..., warm_start=True)"
 
 
 class Fitting(Fitted):
     """The methods of `NeuralNetwork` that train."""
 
-    @with_hints(**OF_FIT)
+    @with_hints()
     def fit(
         self,
         X,
@@ -175,7 +165,7 @@ class Fitting(Fitted):
         )
         return self
 
-    @with_hints(**OF_FIT)
+    @with_hints(**dict.fromkeys(("epochs", "n_epochs", "max_iter"), ONE_EPOCH))
     def partial_fit(
         self,
         X,

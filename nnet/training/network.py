@@ -1,10 +1,12 @@
 """NeuralNetwork: layers that are trained together."""
 
 import copy
+from typing import TYPE_CHECKING
 
 from nnet._atomic import write_all
 from nnet._lazy import IMPORTS
 from nnet.layers.arguments import as_count, as_float
+from nnet.layers.hints import OTHER_METHODS, with_hints
 from nnet.layers.streams import as_generator
 from nnet.layers.tree import numbered
 from nnet.training.batches import read_known
@@ -14,6 +16,21 @@ from nnet.training.inside import Inside
 from nnet.training.metrics import RSquared
 from nnet.training.model import NETWORKS, Model, remember
 from nnet.training.setup import build, check_layers, claim
+
+if TYPE_CHECKING:
+    class_only = classmethod
+else:
+
+    class class_only(classmethod):
+        """A class method that instances do not have: what it returns would be dropped there."""
+
+        def __get__(self, instance, owner=None):
+            if instance is not None:
+                call = f"NeuralNetwork.{self.__name__}(path)"
+                raise AttributeError(
+                    f"{self.__name__} makes another network, expected network = {call}"
+                )
+            return super().__get__(instance, owner)
 
 
 class NeuralNetwork(Fitting, Inside):
@@ -59,6 +76,7 @@ class NeuralNetwork(Fitting, Inside):
     An exception at any moment, such as KeyboardInterrupt, leaves a network that can be used.
     """
 
+    @with_hints()
     def __init__(self, layers, rng=None):
         self.layers = layers
         as_generator(rng)
@@ -83,6 +101,7 @@ class NeuralNetwork(Fitting, Inside):
 
     # --- setting up -----------------------------------------------------------
 
+    @with_hints()
     def build(self, input_shape, n_outputs=None, dtype="float32"):
         """Set the layers up without data: parameters are drawn, and the network predicts.
 
@@ -269,6 +288,12 @@ class NeuralNetwork(Fitting, Inside):
     def __repr__(self):
         return f"{type(self).__name__}({self.layers!r}, rng={self.rng!r})"
 
+    def __getattr__(self, name):
+        if name in OTHER_METHODS:
+            expected = OTHER_METHODS[name]
+            raise AttributeError(f"a network has no attribute {name!r}, expected {expected}")
+        return object.__getattribute__(self, name)  # raises what it did before
+
     def __getstate__(self):
         """What copies and pickles hold: no memory of work at hand, and no training."""
         model, layers = None, self._unfitted_layers()
@@ -317,7 +342,7 @@ class NeuralNetwork(Fitting, Inside):
 
         saving.save(self._copied_model(), path)
 
-    @classmethod
+    @class_only
     def load(cls, path):
         """The network that `save` wrote: it predicts the same bits.
 

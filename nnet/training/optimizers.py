@@ -7,28 +7,23 @@ from typing import Any
 import numpy as np
 
 from nnet._atomic import adam_step, rmsprop_step, sgd_step, write_all
-from nnet.layers.arguments import as_bool, as_call, as_float, as_int, with_hints
+from nnet.layers.arguments import as_bool, as_call, as_float, as_int
+from nnet.layers.hints import with_hints
 from nnet.layers.tree import check_array
 from nnet.training.schedules import as_rate
 
 # What other libraries have, or call, otherwise.
 CLIPPING = "fit(clip_norm=...), which is of all gradients together, or fit(clip_value=...)"
 HINTS = {
-    "lr": "learning_rate",
-    "learning_rate_init": "learning_rate",
     "decay": "a schedule as learning_rate, such as ExponentialDecay",
-    "clipnorm": CLIPPING,
-    "clipvalue": CLIPPING,
-    "global_clipnorm": CLIPPING,
-    "clip_norm": CLIPPING,
-    "clip_value": CLIPPING,
+    **dict.fromkeys(
+        ("clipnorm", "clipvalue", "global_clipnorm", "clip_norm", "clip_value"), CLIPPING
+    ),
 }
-OF_DECAY = {"weight_decay": "weight_decay of the layers, or AdamW(weight_decay=...)"}
 OF_BETAS = {
     "betas": "beta1 and beta2",
     "beta_1": "beta1",
     "beta_2": "beta2",
-    "epsilon": "eps",
     "momentum": "beta1 in its place",
 }
 
@@ -222,7 +217,7 @@ class SGD(Optimizer):
         Changed in place by `step`. `fit` binds a copy to those of the network.
     """
 
-    @with_hints(**HINTS, **OF_DECAY)
+    @with_hints(**HINTS)
     def __init__(self, learning_rate=None, momentum=0.0, nesterov=False, *, params=()):
         self.momentum = as_fraction(momentum, "momentum")
         self.nesterov = as_bool(nesterov, "nesterov")
@@ -269,7 +264,7 @@ class Adam(Optimizer):
 
     DEFAULT_RATE = 0.001
 
-    @with_hints(**HINTS, **OF_DECAY, **OF_BETAS)
+    @with_hints(**HINTS, **OF_BETAS)
     def __init__(self, learning_rate=None, beta1=0.9, beta2=0.999, eps=1e-8, *, params=()):
         self.beta1 = as_fraction(beta1, "beta1")
         self.beta2 = as_fraction(beta2, "beta2")
@@ -357,7 +352,7 @@ class RMSprop(Optimizer):
 
     DEFAULT_RATE = 0.01
 
-    @with_hints(**HINTS, **OF_DECAY, rho="alpha", epsilon="eps")
+    @with_hints(**HINTS, rho="alpha")
     def __init__(
         self,
         learning_rate=None,

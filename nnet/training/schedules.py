@@ -10,13 +10,9 @@ from nnet.layers.arguments import (
     as_int,
     as_positive,
     as_word,
-    with_hints,
 )
+from nnet.layers.hints import with_hints
 
-# What other libraries call otherwise.
-OF_RATE = {"lr": "learning_rate", "initial_learning_rate": "learning_rate"}
-OF_LEAST = {"min_lr": "min_learning_rate", "eta_min": "min_learning_rate"}
-OF_LENGTH = dict.fromkeys(("T_max", "epochs", "total_steps", "decay_steps"), "n_epochs")
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
@@ -90,7 +86,7 @@ class StepDecay(Schedule):
         What step_size counts.
     """
 
-    @with_hints(**OF_RATE)
+    @with_hints()
     def __init__(self, learning_rate, step_size, gamma=0.1, by="epoch"):
         self.learning_rate = as_float(learning_rate, "learning_rate")
         self.step_size = as_count(step_size, "step_size")
@@ -114,7 +110,7 @@ class ExponentialDecay(Schedule):
         After what the rate changes.
     """
 
-    @with_hints(**OF_RATE, decay_rate="gamma")
+    @with_hints(decay_rate="gamma")
     def __init__(self, learning_rate, gamma, by="epoch"):
         self.learning_rate = as_float(learning_rate, "learning_rate")
         self.gamma = as_float(gamma, "gamma")
@@ -146,13 +142,7 @@ class CosineDecay(Schedule):
         After what the rate changes.
     """
 
-    @with_hints(
-        **OF_RATE,
-        **OF_LEAST,
-        **OF_LENGTH,
-        alpha="min_learning_rate",
-        warmup_steps="warmup_epochs",
-    )
+    @with_hints(alpha="min_learning_rate", warmup_steps="warmup_epochs")
     def __init__(
         self, learning_rate, min_learning_rate=0.0, warmup_epochs=0, n_epochs=None, by="step"
     ):
@@ -205,7 +195,7 @@ class OneCycle(Schedule):
         None: max_iter of `fit`. The last rate is left from then on.
     """
 
-    @with_hints(**OF_LENGTH, max_lr="max_learning_rate")
+    @with_hints()
     def __init__(
         self,
         max_learning_rate,
@@ -265,8 +255,6 @@ class ReduceOnPlateau(Schedule):
     """
 
     @with_hints(
-        **OF_RATE,
-        **OF_LEAST,
         min_delta="threshold",
         mode="monitor, whose accuracies are to rise, and losses to fall",
     )

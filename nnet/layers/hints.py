@@ -1,0 +1,140 @@
+"""Hints: what other libraries call otherwise, for errors that say what to type."""
+
+from functools import wraps
+
+# Arguments: names that a function may have instead, and for others what is expected.
+OTHER_NAMES = {
+    "kernel_size": ("filter_shape", "pool_shape"),
+    "pool_size": ("pool_shape",),
+    "filters": ("n_feats",),
+    "out_channels": ("n_feats",),
+    "units": ("n_out",),
+    "out_features": ("n_out",),
+    "num_classes": ("n_classes", "n_outputs"),
+    "n_classes": ("n_outputs",),
+    "num_groups": ("n_groups",),
+    "stride": ("strides",),
+    "padding": ("padding_mode", "pads"),
+    "bias": ("use_bias",),
+    "scale_factor": ("factor",),
+    "interpolation": ("mode",),
+    "p": ("rate",),
+    "epsilon": ("eps",),
+    "kernel_initializer": ("weight_scale",),
+    "random_state": ("rng",),
+    "seed": ("rng",),
+    "lr": ("learning_rate",),
+    "learning_rate_init": ("learning_rate",),
+    "initial_learning_rate": ("learning_rate",),
+    "min_lr": ("min_learning_rate",),
+    "eta_min": ("min_learning_rate",),
+    "max_lr": ("max_learning_rate",),
+    "solver": ("optimizer",),
+    "sample_weights": ("sample_weight",),
+    "validation_split": ("validation_fraction",),
+    "augmentation": ("augment",),
+    "scheduler": ("learning_rate",),
+    "restore_best_weights": ("restore_best",),
+    "filepath": ("path",),
+    **dict.fromkeys(("epochs", "n_epochs", "num_epochs", "max_epochs"), ("max_iter", "n_epochs")),
+    **dict.fromkeys(("T_max", "total_steps", "decay_steps"), ("n_epochs",)),
+}
+OWN_SHAPE = "none: a layer takes them from its input"
+OTHER_WAYS = {
+    **dict.fromkeys(("in_channels", "in_features", "num_features", "num_channels"), OWN_SHAPE),
+    "activation": "Activation(...) as the next layer",
+    "input_shape": "fit(X, y), which sees it, or network.build(input_shape)",
+    **dict.fromkeys(("early_stopping", "patience"), "callbacks=[EarlyStopping(patience=...)]"),
+    "progress": "callbacks=[ProgressBar()]",
+    "loss": "a loss as the last layer, such as LogRegression()",
+    "device": "none: nnet computes on CPUs",
+    "save_best_only": "EarlyStopping(), which puts the best epoch back at the end",
+    "weight_decay": "weight_decay of the layers, or AdamW(weight_decay=...)",
+}
+# Attributes of a network.
+OTHER_METHODS = {
+    "evaluate": "score(X, y), or error(X, y)",
+    "history": "history_",
+    "parameters": "params(), or state_dict()",
+    "compile": "fit(X, y, optimizer=...), with a loss as the last layer",
+    "add": "layers.append(...)",
+    "train": "fit(X, y): layers are in training there alone",
+    "eval": "predict(X): layers are in training in fit alone",
+    "forward": "outputs(X)",
+    "transform": "outputs(X)",
+    "to": "none: nnet computes on CPUs",
+    "save_weights": "save(path), or state_dict()",
+    "load_weights": "NeuralNetwork.load(path), or load_state_dict(state)",
+}
+CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv1d", "Conv2d")
+# Names of the module.
+OTHER_CLASSES = {
+    **dict.fromkeys(CONVOLUTIONS, "Conv"),
+    **dict.fromkeys(("Conv2DTranspose", "ConvTranspose2d"), "ConvTranspose"),
+    "DepthwiseConv2D": "DepthwiseConv",
+    "SeparableConv2D": "SeparableConv",
+    "Dense": "Linear",
+    **dict.fromkeys(("MaxPool2d", "MaxPooling2D", "MaxPool2D"), "Pool(2, 2)"),
+    **dict.fromkeys(("AvgPool2d", "AveragePooling2D"), 'Pool(2, 2, mode="avg")'),
+    **dict.fromkeys(("GlobalAveragePooling2D", "AdaptiveAvgPool2d"), "GlobalAveragePool"),
+    "GlobalMaxPooling2D": "GlobalMaxPool",
+    **{name: f'Activation("{name.lower()}")' for name in ("ReLU", "Sigmoid", "Tanh", "Softmax")},
+    **{name: f'Activation("{name.lower()}")' for name in ("GELU", "SiLU", "ELU", "SELU", "ReLU6")},
+    "LeakyReLU": 'Activation("leaky_relu")',
+    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNormalization"), "BatchNorm"),
+    "GroupNormalization": "GroupNorm",
+    **dict.fromkeys(("Dropout2d", "SpatialDropout2D"), "Dropout(rate, channels=True)"),
+    **dict.fromkeys(("ZeroPad2d", "ZeroPadding2D"), "Pad"),
+    "UpSampling2D": "Upsample",
+    **dict.fromkeys(("CrossEntropyLoss", "SparseCategoricalCrossentropy"), "LogRegression"),
+    **dict.fromkeys(("BCEWithLogitsLoss", "BinaryCrossentropy"), "BinaryCrossEntropy"),
+    "MSELoss": "MeanSquaredError",
+    "L1Loss": "MeanAbsoluteError",
+    **dict.fromkeys(("HuberLoss", "SmoothL1Loss"), "Huber"),
+    **dict.fromkeys(("Model", "Module"), "NeuralNetwork"),
+    **dict.fromkeys(("ModelCheckpoint", "BackupAndRestore"), "Checkpoint"),
+    **dict.fromkeys(("ReduceLROnPlateau",), "ReduceOnPlateau"),
+    "StepLR": "StepDecay",
+    "ExponentialLR": "ExponentialDecay",
+    "CosineAnnealingLR": "CosineDecay",
+    "OneCycleLR": "OneCycle",
+}
+
+
+def with_hints(**hints):
+    """Decorates a function: arguments that it does not have are refused by what to type.
+
+    Parameters
+    ----------
+    hints : str
+        What is expected in place of an argument of this name, before what the tables have.
+    """
+
+    def decorate(function):
+        code = function.__code__
+        known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        known = tuple(name for name in known if name != "self")
+
+        @wraps(function)
+        def checked(*args, **options):
+            for name in options:
+                if name not in known:
+                    is_init = function.__name__ == "__init__"
+                    what = type(args[0]).__name__ if is_init else function.__name__
+                    expected = expected_for(name, known, hints)
+                    raise TypeError(f"{what} has no argument {name!r}, expected {expected}")
+            return function(*args, **options)
+
+        return checked
+
+    return decorate
+
+
+def expected_for(name, known, hints):
+    """What to type in place of an argument."""
+    if name in hints:
+        return hints[name]
+    others = [other for other in OTHER_NAMES.get(name, ()) if other in known]
+    if others:
+        return others[0]
+    return OTHER_WAYS.get(name, f"one of {known}")
