@@ -88,7 +88,9 @@ class BatchNorm(Norm):
     gamma, beta : array (n_channels,)
         The output is (input - mean) / sqrt(var + eps) * gamma + beta. Weight decay spares both.
     running_mean, running_var : array (n_channels,)
-        The variance is that of a sample, divided by one less than the number of values.
+        The variance is that of a sample, divided by one less than the number of values. An image
+        of weight 2 counts as two; weights that are small for their number count by their ratios:
+        max(sum(w), sum(w)^2 / sum(w^2)) images.
     """
 
     _COMPUTES_RELU = True

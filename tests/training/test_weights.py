@@ -8,6 +8,7 @@ from trouble import bits, cnn, images
 
 from nnet import (
     Activation,
+    BatchNorm,
     Conv,
     Flatten,
     Layer,
@@ -16,6 +17,7 @@ from nnet import (
     LossMixin,
     MeanSquaredError,
     NeuralNetwork,
+    Standardize,
 )
 
 X, Y = images()
@@ -57,9 +59,16 @@ def regression(loss):
     return NeuralNetwork([Flatten(), Linear(4), Activation("tanh"), Linear(2), loss], rng=0)
 
 
+def normed():
+    """Batch norms over pixels and over images alone."""
+    layers = [Standardize(), Conv(3, 3), BatchNorm(), Activation("tanh"), Flatten(), Linear(4)]
+    return NeuralNetwork([*layers, BatchNorm(), Linear(3), LogRegression()], rng=0)
+
+
 T64 = np.random.default_rng(2).normal(size=(len(X), 2))
 NETWORKS = {
     "LogRegression": (cnn, Y),
+    "BatchNorm": (normed, Y),
     "MeanSquaredError": (lambda: regression(MeanSquaredError()), T64),
     "a loss of one's own": (lambda: regression(Absolute()), T64),
 }
@@ -84,6 +93,22 @@ def test_only_the_ratios_of_weights_matter(factor):
     expected = cnn().fit(X64, Y, sample_weight=weights, max_iter=2)
     network = cnn().fit(X64, Y, sample_weight=weights * factor, max_iter=2)
     assert_close(network, expected, 1e-3 if factor == 1e-320 else 1e-10)  # a subnormal number
+
+
+@pytest.mark.parametrize("factor", [1e-310, 1e-200, 1 / len(X), 0.2])
+def test_only_the_ratios_of_small_weights_matter_to_batch_norm(factor):
+    """Those above 1 say how many images there are, for the running variance alone."""
+    weights = np.random.default_rng(0).integers(0, 4, len(X)) / 3
+    expected = normed().fit(X64, Y, sample_weight=weights, max_iter=2)
+    network = normed().fit(X64, Y, sample_weight=weights * factor, max_iter=2)
+    assert_close(network, expected, 1e-7 if factor == 1e-310 else 1e-10)
+    assert not np.allclose(network.layers[6].running_var, 1)
+
+
+def test_weights_that_sum_to_one():
+    expected = normed().fit(X64, Y, max_iter=2)
+    network = normed().fit(X64, Y, max_iter=2, sample_weight=np.full(len(X), 1 / len(X)))
+    assert_close(network, expected)
 
 
 def test_weights_of_one_change_nothing_but_the_rounding():
