@@ -8,7 +8,7 @@ from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet.geometry import PADDING_WORDS, conv_transpose_geometry
 from nnet.layers.arguments import Option, PairOption, as_count, check_axes
 from nnet.layers.conv import check_groups
-from nnet.layers.hints import with_hints
+from nnet.layers.hints import CHANNELS_ARE_FOUND, with_hints
 from nnet.layers.weighted import WeightedLayer
 from nnet.layers.windows import WindowMixin, as_padding_mode
 
@@ -63,12 +63,13 @@ class ConvTranspose(WindowMixin, WeightedLayer):
     dilation = PairOption()
     groups = Option(as_count)
 
-    @with_hints()
+    @with_hints(CHANNELS_ARE_FOUND)
     def __init__(
         self,
         n_feats,
         filter_shape,
         strides=(1, 1),
+        *,
         padding_mode="same",
         output_padding=(0, 0),
         dilation=(1, 1),

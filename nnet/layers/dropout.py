@@ -49,7 +49,7 @@ class Dropout(Layer):
     _rng = None  # outside of a network
 
     @with_hints()
-    def __init__(self, rate=0.5, channels=False):
+    def __init__(self, rate=0.5, *, channels=False):
         self.rate = rate
         self.channels = channels
 

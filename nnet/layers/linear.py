@@ -33,8 +33,8 @@ class Linear(WeightedLayer):
     _COMPUTES_RELU = True
     n_out = Option(as_count)
 
-    @with_hints()
-    def __init__(self, n_out, weight_scale="he", weight_decay=0.0, use_bias=True):
+    @with_hints("it finds the number of inputs itself")
+    def __init__(self, n_out, *, weight_scale="he", weight_decay=0.0, use_bias=True):
         super().__init__(weight_scale, weight_decay, use_bias)
         self.n_out = n_out
 

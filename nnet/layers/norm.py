@@ -5,7 +5,7 @@ import numpy as np
 from nnet._dense import batch_norm, bprop_batch_norm, bprop_group_norm, group_norm
 from nnet.layers.arguments import Option, as_count, as_finite, as_float, check_axes
 from nnet.layers.base import Layer, ParamMixin
-from nnet.layers.hints import with_hints
+from nnet.layers.hints import CHANNELS_ARE_FOUND, with_hints
 from nnet.layers.weighted import as_given
 
 FLOAT64 = np.dtype(np.float64)
@@ -98,8 +98,8 @@ class BatchNorm(Norm):
     running_mean = Option(as_given)
     running_var = Option(as_given)
 
-    @with_hints()
-    def __init__(self, momentum=0.1, eps=1e-5):
+    @with_hints(CHANNELS_ARE_FOUND)
+    def __init__(self, *, momentum=0.1, eps=1e-5):
         super().__init__(eps)
         self.momentum = momentum
         self.running_mean = self.running_var = None
@@ -169,8 +169,8 @@ class GroupNorm(Norm):
     _COMPUTES_RELU = True
     n_groups = Option(as_count)
 
-    @with_hints()
-    def __init__(self, n_groups, eps=1e-5):
+    @with_hints(CHANNELS_ARE_FOUND)
+    def __init__(self, n_groups, *, eps=1e-5):
         super().__init__(eps)
         self.n_groups = n_groups
 

@@ -159,7 +159,9 @@ def test_is_the_transpose_of_the_convolution(input_shape, options, rng):
 )
 def test_equals_torch(strides, pads, extra, dilation, groups, rng, dtype):
     torch = pytest.importorskip("torch")
-    layer = ConvTranspose(8, 3, strides, pads, extra, dilation, groups)
+    layer = ConvTranspose(
+        8, 3, strides, padding_mode=pads, output_padding=extra, dilation=dilation, groups=groups
+    )
     x = rng.normal(size=(3, 4, 5, 6)).astype(dtype)
     set_up(layer, x.shape, rng, dtype)
     tensors = [torch.tensor(array, requires_grad=True) for array in (x, layer.W, layer.b)]
@@ -181,8 +183,12 @@ def test_same_leaves_out_the_last_value_where_torch_leaves_out_the_first(rng):
     """Keras 3.15.1's Conv2DTranspose: kernel 3, stride 2; torch: padding=1, output_padding=1."""
     x = rng.normal(size=(1, 1, 1, 5))
     full, same, explicit = (
-        set_up(ConvTranspose(1, (1, 3), (1, 2), *pads), x.shape, np.random.default_rng(0))
-        for pads in [("valid",), ("same",), ((0, 1), (0, 1))]
+        set_up(
+            ConvTranspose(1, (1, 3), (1, 2), padding_mode=pads, output_padding=extra),
+            x.shape,
+            np.random.default_rng(0),
+        )
+        for pads, extra in [("valid", 0), ("same", 0), ((0, 1), (0, 1))]
     )
     outputs = [layer.fprop(x) for layer in (full, same, explicit)]
     for layer in (same, explicit):
@@ -195,7 +201,7 @@ def test_a_stride_above_the_kernel_leaves_zeros(rng):
     """n * stride values, also for 'valid', as in Keras."""
     x = rng.normal(size=(1, 2, 4, 4))
     for mode in ("same", "valid"):
-        layer = ConvTranspose(1, 2, 3, mode, use_bias=False)
+        layer = ConvTranspose(1, 2, 3, padding_mode=mode, use_bias=False)
         y = set_up(layer, x.shape, rng).fprop(x)
         assert y.shape == (1, 1, 12, 12)
         rows = np.abs(y).sum(axis=(0, 1, 3)) > 0
@@ -244,7 +250,7 @@ def test_in_a_network(rng, tmp_path):
 
 def test_signals(rng):
     X = rng.normal(size=(12, 2, 15)).astype(np.float32)
-    layer = ConvTranspose(3, 4, 2, 1, 1)
+    layer = ConvTranspose(3, 4, 2, padding_mode=1, output_padding=1)
     network = as_network([layer]).fit(X, np.arange(12) % 3, 0.01, 1)
     assert layer.W.shape == (2, 3, 1, 4)
     assert layer.output_shape((5, 2, 1, 15)) == (5, 3, 1, 31)

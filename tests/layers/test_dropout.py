@@ -45,7 +45,7 @@ def test_whole_channels(make, dtype):
 
 @pytest.mark.parametrize("channels", [False, True])
 def test_the_gradient_is_masked_as_the_values_were(channels, rng, dtype):
-    layer = set_up(Dropout(0.3, channels))
+    layer = set_up(Dropout(0.3, channels=channels))
     x, output_grad = rng.normal(size=(2, 6, 5, 4, 3)).astype(dtype)
     y = layer.fprop(x)
     factor = np.where(y != 0, dtype.type(1 / 0.7), 0).astype(dtype)

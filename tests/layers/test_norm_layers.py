@@ -164,7 +164,7 @@ def test_equals_pytorch(norm, shape, offset, dtype, torch, rng):
 
 def test_training_gathers_statistics_and_prediction_uses_them(rng):
     X, y = stripes(30, rng)
-    network = NeuralNetwork([BatchNorm(0.5), Flatten(), Linear(3), LogRegression()], 0)
+    network = NeuralNetwork([BatchNorm(momentum=0.5), Flatten(), Linear(3), LogRegression()], 0)
     network.fit(X, y, max_iter=2, batch_size=30, shuffle=False)
     norm = network.layers[0]
     mean, var = X.mean(dtype=float), X.var(ddof=1, dtype=float)
@@ -250,7 +250,7 @@ def at_work(layer, shape, weights, trainable=True):
 def test_weights_are_those_of_the_batch(shape, rng):
     weights = np.array([2.0, 0.5, 0, 1])
     x, grad = rng.normal(size=(2, *shape))
-    layer = at_work(prepared(BatchNorm(0.3), shape, np.float64), shape, weights)
+    layer = at_work(prepared(BatchNorm(momentum=0.3), shape, np.float64), shape, weights)
     running = np.zeros(3), np.ones(3)
     out, mean, inv_std = reference.batch_norm(
         x, np.ones(3), np.zeros(3), *running, momentum=0.3, weights=weights

@@ -32,7 +32,7 @@ def test_depthwise_is_a_conv_with_a_group_for_each_channel(multiplier, options, 
 def test_depthwise_equals_torch(rng):
     torch = pytest.importorskip("torch")
     x = rng.normal(size=(3, 4, 8, 9))
-    layer = DepthwiseConv(3, 2, 1, 2)
+    layer = DepthwiseConv(3, 2, padding_mode=1, depth_multiplier=2)
     layer.dtype = np.dtype(np.float64)
     layer._setup(x.shape, rng)
     module = torch.nn.Conv2d(4, 8, 3, 2, 1, groups=4, dtype=torch.float64)
@@ -49,7 +49,8 @@ def test_separable_is_a_depthwise_and_a_pointwise_conv(rng):
         "weight_scale": "glorot",
         "weight_decay": 0.1,
     }
-    assert layer.pointwise.config() == Conv(5, 1, 1, "glorot", 0.1).config()
+    pointwise = Conv(5, 1, 1, weight_scale="glorot", weight_decay=0.1)
+    assert layer.pointwise.config() == pointwise.config()
     row = Sequential([layer.depthwise, layer.pointwise])
     x = rng.normal(size=(2, 3, 9, 9)).astype(np.float32)
     layer._setup(x.shape, np.random.default_rng(3))
