@@ -20,7 +20,9 @@ class LogRegression(Loss):
     ----------
     label_smoothing : float, from 0 to 1
         The probabilities to learn are label_smoothing / n_classes for each class, and
-        1 - label_smoothing more for the right one: Szegedy et al. 2016, section 7.
+        1 - label_smoothing more for the right one: Szegedy et al. 2016, section 7. The
+        class_weight of fit multiplies all of an image's loss by the weight of its label;
+        PyTorch's multiplies the share of each class by the weight of that class.
     """
 
     label_smoothing = Option(as_share)

@@ -242,6 +242,23 @@ def test_class_weights_multiply_those_of_images():
     assert bits(network) == bits(expected)
 
 
+@pytest.mark.parametrize(
+    "smoothing, ours, theirs", [(0.0, 1.1021408, 1.1021408), (0.3, 1.1799185, 1.1709988)]
+)
+def test_class_weights_and_label_smoothing(smoothing, ours, theirs):
+    """Each image has one weight, where PyTorch gives the share of each class its own."""
+    torch = pytest.importorskip("torch")
+    weights, scores = [0.5, 1.0, 3.0], np.array([[2.0, 1, 0], [0, 1, 3], [1, 0, 1]])
+    network = NeuralNetwork([Linear(3), LogRegression(smoothing)]).build((3,), 3, "float64")
+    network.layers[0].W[...] = scores
+    options = ONE_STEP | {"class_weight": dict(enumerate(weights)), "warm_start": True}
+    network.fit(np.eye(3), [0, 1, 2], 1e-300, **options)
+    assert network.loss_history_ == [pytest.approx(ours, rel=1e-6)]
+    loss = torch.nn.CrossEntropyLoss(torch.tensor(weights), label_smoothing=smoothing)
+    found = loss(torch.tensor(scores, dtype=torch.float32), torch.tensor([0, 1, 2]))
+    assert found.item() == pytest.approx(theirs, rel=1e-6)
+
+
 def test_balanced_is_as_in_scikit_learn():
     compute = pytest.importorskip("sklearn.utils.class_weight").compute_class_weight
     y = np.minimum(np.arange(len(X)) % 10, 2)
