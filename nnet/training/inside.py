@@ -27,7 +27,7 @@ class Inside(Fitted):
             Its number in `layers`, its name as in `state_dict`, such as "5.shortcut.0", or the
             layer itself, also inside of others. None: the last one before the loss.
         batch_size : int
-            At most so many images are computed at once; it changes no bit.
+            At most so many images are computed at once: more need more memory.
 
         Returns
         -------
