@@ -35,6 +35,7 @@ from nnet.training.layouts import check_layout
 from nnet.training.model import Model
 from nnet.training.targets import target_shapes
 
+FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 ADAPTED = 256  # images at once
 
 
@@ -107,11 +108,12 @@ def set_up(
     known_shape=None,
     signals=None,
     keep_frozen=True,
+    from_X=True,
 ):
     """Draw the parameters of all layers, but of frozen ones that have some: the Model.
 
     For `known_shape` see `check_layout`, which finds out whether images are `signals` if that
-    is not given.
+    is not given. `from_X`: whether the dtype is that of X, which errors are to say.
 
     Raises
     ------
@@ -125,6 +127,7 @@ def set_up(
         signals = check_layout(children, input_shape, known_shape)
     make_rngs = dict(zip(map(id, layers), streams.of_layers(layers, "layer")))
     frozen, kept = frozen_in(children) if keep_frozen else set(), set()
+    check_frozen_dtypes(children, frozen, dtype, from_X)
 
     def visit(name, layer, shape):
         if id(layer) in frozen and is_set_up(name, layer, shape):
@@ -146,6 +149,25 @@ def set_up(
     check_params(children)
     network._is_changed = False
     return model
+
+
+def check_frozen_dtypes(children, frozen, dtype, from_X):
+    """Refuse a dtype that is not that of the arrays which frozen layers keep."""
+    for name, layer in walk(children):
+        if id(layer) not in frozen:
+            continue
+        known = {vars(layer)["_set_up_for"][1]} if "_set_up_for" in vars(layer) else set()
+        if is_own(layer):
+            known = {array.dtype for array in arrays_of(layer).values()}
+        for other in known & FLOATS - {dtype}:
+            if from_X:  # integers count as float32
+                got = f"X {'has dtype' if dtype == np.float64 else 'counts as'} {dtype}"
+            else:
+                got = f"dtype is {dtype}"
+            raise TypeError(
+                f"{got}, expected {other} as {describe(name, layer)} has, which is frozen"
+                + (f': X.astype("{other}")' if from_X else "")
+            )
 
 
 def is_set_up(name, layer, input_shape):
@@ -257,7 +279,14 @@ def build(network, input_shape, n_outputs, dtype):
         publish(network, transaction)
         streams = as_streams(network.rng)
         model = set_up(
-            network, streams, input_shape, dtype, classes, target_shape, known_shape=input_shape
+            network,
+            streams,
+            input_shape,
+            dtype,
+            classes,
+            target_shape,
+            known_shape=input_shape,
+            from_X=False,
         )
         if is_classifier:
             n_classes = as_int(model.scores_shape[0], f"n_outputs of {model.loss_name()}", 2)
