@@ -25,12 +25,12 @@ from nnet.layers.tree import (
 )
 from nnet.training import batches, resuming
 from nnet.training.augmenting import Augmenter, listed
-from nnet.training.callbacks import Callback, Checkpoint
+from nnet.training.callbacks import Callback, Checkpoint, ProgressBar
 from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
-from nnet.training.schedules import as_schedule
+from nnet.training.schedules import Constant, as_schedule
 from nnet.training.setup import adapt, check_layers, check_trained, go_on, publish, set_up
 from nnet.training.weights import as_fraction, split
 
@@ -114,6 +114,7 @@ class TrainingRun:
                 try:
                     if transaction.keep:
                         self._seen_by_all(self._call_all, "on_fit_end", network)
+                        self._print_outcomes()
                 finally:
                     transaction.end()
             finally:
@@ -254,12 +255,25 @@ class TrainingRun:
                 if progress.epoch_done:
                     progress = self._end_epoch(progress)
                     if self.verbose:
-                        print(line_of(progress), flush=True)
+                        self._print(line_of(progress, not isinstance(self.schedule, Constant)))
                 self.is_stopped = bool(self.callbacks) and self._is_stopped_by(progress)
                 if progress.epoch_done:
                     self._keep()
                 if self.is_stopped:
                     return
+
+    def _print(self, line):
+        """Above the progress bars."""
+        with ExitStack() as stack:
+            for callback in self.callbacks:
+                if isinstance(callback, ProgressBar):
+                    stack.enter_context(callback.hidden())
+            print(line, flush=True)
+
+    def _print_outcomes(self):
+        for callback in self.callbacks if self.verbose else ():
+            if isinstance(callback, Callback) and callback.outcome():
+                self._print(f"after epoch {self.n_done}/{self.n_epochs}: {callback.outcome()}")
 
     def _keep(self):
         """Write the checkpoints that are due."""
@@ -313,6 +327,7 @@ class TrainingRun:
                 sums.loss / weight,
                 (weight - sums.error) / weight if has_accuracy else None,
                 time.perf_counter() - start,
+                learning_rate=self.optimizer.learning_rate,
             )
         if n_seen < len(self.data):
             self._refuse_length(epoch, f"only {n_seen}")
