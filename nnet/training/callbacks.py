@@ -12,6 +12,7 @@ from nnet._lazy import IMPORTS
 from nnet.layers.arguments import as_bool, as_call, as_count, as_float, as_int, as_path, as_word
 from nnet.layers.hints import with_hints
 from nnet.training.progress import counted, shown_value
+from nnet.training.schedules import Schedule
 
 
 class Callback:
@@ -292,6 +293,11 @@ def as_callbacks(callbacks, callback=None):
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected None or a callable")
+        if isinstance(callback, Schedule):
+            raise TypeError(
+                f"callback is {callback!r}, expected it as learning_rate: fit(X, y, "
+                f"{type(callback).__name__}(...))"
+            )
         if isinstance(callback, type) and issubclass(callback, Callback):
             name = callback.__name__
             raise TypeError(f"callback is the class {name}, expected an object such as {name}()")

@@ -1,6 +1,7 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
+import warnings
 from contextlib import ExitStack
 from copy import copy
 from functools import partial
@@ -36,6 +37,10 @@ from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
 VALIDATION_BATCH = 256  # images, at most
+AFRESH = (
+    "fit starts afresh: the parameters that load has read are gone, expected warm_start=True to go "
+    "on from them"
+)
 ADVICE = "try a smaller learning_rate, or scale X to values around 1"
 
 
@@ -82,7 +87,8 @@ class TrainingRun:
         self.network = network
         self.n_epochs = as_count(max_iter, "max_iter")
         self.batch_size = None if batch_size is None else as_count(batch_size, "batch_size")
-        self.shuffle, self.verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
+        self.shuffle = as_bool(shuffle, "shuffle")
+        self.verbose = as_bool(1 if verbose == 2 else verbose, "verbose")  # Keras's, of one line
         self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
         self.schedule = copy(as_schedule(self.optimizer.learning_rate))
         self.clipping = Clipping(clip_norm, clip_value)
@@ -175,6 +181,9 @@ class TrainingRun:
                 min(self.batch_size or len(self.data), len(self.data)),
                 network._built_shape,
             )
+            if network._is_loaded and self.checkpoint is None and not self.model.kept:
+                warnings.warn(AFRESH, UserWarning, stacklevel=5)
+        network._is_loaded = False
         self.transaction.model = self.model
         if self.fraction is not None:
             self._hold_images_back()
