@@ -151,7 +151,9 @@ class TrainingRun:
             self.batch_size = self.batch_size or BATCH_SIZE
         elif self.batch_size is not None:
             raise ValueError("batch_size is given beside batches, expected None")
-        self.augment = Augmenter(self.augmentations, encoding.image_shape)
+        self.augment = Augmenter(
+            self.augmentations, encoding.image_shape, encoding.target_shape, network.layers[-1]
+        )
         self.validation = None
         if validation_data is not None and validation_fraction is not None:
             raise ValueError("validation_data and validation_fraction are given, expected one")
@@ -369,7 +371,7 @@ class TrainingRun:
         if weights is not None and not weights.any():
             return Totals(0.0, 0.0, 0.0)
         if self.augmentations:
-            images = self.augment(images, rows, self.memory.array)
+            images, target = self.augment(images, target, rows, self.memory.array)
         at_work = AtWork(model)
         try:
             at_work.begin()
