@@ -88,6 +88,7 @@ class NeuralNetwork(Fitting, Inside):
         self._transaction = None  # of the fit that runs
         self._is_changed = False  # whether an option of a layer has
         self._built_shape = built_shape
+        self._is_loaded = False  # whether its parameters are those of a file
         remember(NETWORKS, self)
 
     @property
@@ -346,7 +347,9 @@ class NeuralNetwork(Fitting, Inside):
     def load(cls, path):
         """The network that `save` wrote: it predicts the same bits, and the same layers are frozen.
 
-        Its rng is None and its histories are empty. No code of the file runs.
+        Its rng is None and its histories are empty. No code of the file runs. To train it
+        further: `fit(..., warm_start=True)`, or `freeze` layers first; `fit` alone starts afresh,
+        and warns of that.
 
         Raises
         ------
@@ -362,6 +365,7 @@ class NeuralNetwork(Fitting, Inside):
         network = cls(model.layers)
         network._built_shape = model.input_shape
         network._take(model)
+        network._is_loaded = True
         return network
 
     def _take(self, model):
