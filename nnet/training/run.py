@@ -176,10 +176,7 @@ class TrainingRun:
             self.model = set_up(
                 network,
                 self.streams,
-                encoding.image_shape,
-                encoding.dtype,
-                encoding.classes,
-                encoding.target_shape,
+                encoding,
                 min(self.batch_size or len(self.data), len(self.data)),
                 network._built_shape,
             )

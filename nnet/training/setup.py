@@ -32,6 +32,7 @@ from nnet.layers.tree import (
     trained_arrays,
     walk,
 )
+from nnet.training.batches import Encoding
 from nnet.training.layouts import check_layout
 from nnet.training.model import Model
 from nnet.training.targets import target_shapes
@@ -98,10 +99,7 @@ def check_layers(layers):
 def set_up(
     network,
     streams,
-    input_shape,
-    dtype,
-    classes,
-    target_shape,
+    encoding,
     n_imgs=1,
     known_shape=None,
     signals=None,
@@ -111,7 +109,7 @@ def set_up(
     """Draw the parameters of all layers, but of frozen ones that have some: the Model.
 
     For `known_shape` see `check_layout`, which finds out whether images are `signals` if that
-    is not given. `from_X`: whether the dtype is that of X, which errors are to say.
+    is not given. `from_X`: whether the `Encoding` has its dtype from X, which errors are to say.
 
     Raises
     ------
@@ -122,10 +120,10 @@ def set_up(
     layers = layers_in(children)
     claim(network, children)
     if signals is None:
-        signals = check_layout(children, input_shape, known_shape)
+        signals = check_layout(children, encoding.image_shape, known_shape)
     make_rngs = dict(zip(map(id, layers), streams.of_layers(layers, "layer")))
     frozen, kept = frozen_in(children) if keep_frozen else set(), set()
-    check_frozen_dtypes(children, frozen, dtype, from_X)
+    check_frozen_dtypes(children, frozen, encoding.dtype, from_X)
 
     def visit(name, layer, shape):
         if id(layer) in frozen and is_set_up(name, layer, shape):
@@ -135,13 +133,14 @@ def set_up(
 
     model = Model(
         network.layers,
-        input_shape,
-        dtype,
-        classes,
-        target_shape,
+        encoding.image_shape,
+        encoding.dtype,
+        encoding.classes,
+        encoding.target_shape,
         signals,
         visit=visit,
         n_imgs=n_imgs,
+        labels=encoding.labels,
     )
     model.kept = kept
     check_params(children)
@@ -264,32 +263,22 @@ def build(network, input_shape, n_outputs, dtype):
     if not 1 <= len(input_shape) <= 3:
         raise ValueError(f"input_shape is {input_shape}, expected 1 to 3 lengths, of one image")
     dtype = as_dtype(dtype, "dtype")
-    is_classifier = check_layers(network.layers)[-1].is_classifier
-    classes = target_shape = None
-    if n_outputs is not None and is_classifier:
-        classes = np.arange(as_int(n_outputs, "n_outputs", 2))
+    encoding = Encoding(check_layers(network.layers)[-1], dtype, input_shape)
+    if n_outputs is not None and encoding.is_classifier:
+        encoding.classes = np.arange(as_int(n_outputs, "n_outputs", 2))
     elif n_outputs is not None:
         target_shape = as_shape(n_outputs, "n_outputs")
-        target_shape = () if target_shape == (1,) else target_shape
+        encoding.target_shape = () if target_shape == (1,) else target_shape
     transaction = Transaction(network)
     try:
         transaction.begin()
         publish(network, transaction)
         streams = as_streams(network.rng)
-        model = set_up(
-            network,
-            streams,
-            input_shape,
-            dtype,
-            classes,
-            target_shape,
-            known_shape=input_shape,
-            from_X=False,
-        )
-        if is_classifier:
+        model = set_up(network, streams, encoding, known_shape=input_shape, from_X=False)
+        if encoding.is_classifier:
             n_classes = as_int(model.scores_shape[0], f"n_outputs of {model.loss_name()}", 2)
             model.classes = np.arange(n_classes)
-        if target_shape is None:
+        if model.target_shape is None:
             model.target_shape = target_shapes(model.loss, model.scores_shape, model.signals)[0]
         network._built_shape = input_shape
         transaction.model, transaction.keep = model, True
