@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnet._dense import add_arrays
-from nnet.layers.arguments import Option, as_word
+from nnet.layers.arguments import Option, as_word, check_like
 from nnet.layers.base import Layer
 from nnet.layers.hints import layer_for, with_hints
 from nnet.layers.loss import LossMixin
@@ -294,6 +294,8 @@ class Parallel(Container):
         return out
 
     def bprop(self, output_grad):
+        shape = self._join("", [output.shape for output in self._kept])
+        check_like(output_grad, "output_grad", shape, self._kept[0].dtype)
         grads = [
             program.bprop(grad)
             for program, grad in zip(self._running, self._branch_grads(output_grad), strict=True)

@@ -236,7 +236,7 @@ class DepthwiseConv(ConvLayer):
 
     @property
     def groups(self):
-        return self.W.shape[1] // self.depth_multiplier
+        return self.params()[0].shape[1] // self.depth_multiplier
 
     def _counts(self, n_channels):
         return n_channels * self.depth_multiplier, n_channels

@@ -6,7 +6,7 @@ import numpy as np
 
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet.geometry import PADDING_WORDS, conv_transpose_geometry
-from nnet.layers.arguments import Option, PairOption, as_count, check_axes
+from nnet.layers.arguments import Option, PairOption, as_count, check_axes, check_like
 from nnet.layers.conv import check_groups
 from nnet.layers.hints import CHANNELS_ARE_FOUND, with_hints
 from nnet.layers.weighted import WeightedLayer
@@ -132,16 +132,17 @@ class ConvTranspose(WindowMixin, WeightedLayer):
 
     def _filters(self):
         """W as the filters of that convolution, whose features are this layer's channels."""
-        n_channels, group_feats, *fil_shape = self.W.shape
-        filters = self._array("filters", (group_feats, n_channels, *fil_shape), self.W.dtype)
-        np.copyto(filters, self.W.swapaxes(0, 1))
+        W, *_ = self.params()
+        n_channels, group_feats, *fil_shape = W.shape
+        filters = self._array("filters", (group_feats, n_channels, *fil_shape), W.dtype)
+        np.copyto(filters, W.swapaxes(0, 1))
         return filters
 
     def fprop(self, input):
-        filters = self._filters()
+        output, filters = self._output(input), self._filters()
+        check_like(input, "input", (len(input), len(self.W), *input.shape[2:]), self.W.dtype)
         if self.training:
             self._kept = input, filters
-        output = self._output(input)
         bprop_conv_bc01(
             None, input, filters, output, need_filters_grad=False, **self._options(input.shape)
         )
@@ -151,6 +152,7 @@ class ConvTranspose(WindowMixin, WeightedLayer):
 
     def bprop(self, output_grad):
         input, filters = self._kept
+        check_like(output_grad, "output_grad", self.output_shape(input.shape), input.dtype)
         options = self._options(input.shape)
         if self._learns():
             self._param_grads(input, output_grad, filters, options)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nnet._dense import matmul
-from nnet.layers.arguments import Option, as_count, check_axes
+from nnet.layers.arguments import Option, as_count, check_axes, check_like
 from nnet.layers.base import Layer
 from nnet.layers.hints import with_hints
 from nnet.layers.weighted import WeightedLayer
@@ -56,6 +56,7 @@ class Linear(WeightedLayer):
 
     def bprop(self, output_grad):
         input = self._kept
+        check_like(output_grad, "output_grad", (len(input), self.n_out), input.dtype)
         if self._learns():
             self._param_grads(input, output_grad)
         if not self.need_input_grad:
@@ -82,11 +83,15 @@ class Flatten(Layer):
 
     def fprop(self, input):
         if self.training:
-            self._kept = input.shape
+            self._kept = input.shape, input.dtype
         return input.reshape(self.output_shape(input.shape))
 
     def bprop(self, output_grad):
-        return output_grad.reshape(self._kept)
+        if self._kept is None:  # a derived class has an fprop of its own
+            return output_grad
+        input_shape, dtype = self._kept
+        check_like(output_grad, "output_grad", self.output_shape(input_shape), dtype)
+        return output_grad.reshape(input_shape)
 
     def output_shape(self, input_shape):
         size = 1
