@@ -48,6 +48,8 @@ def as_float(value, name, alternatives=""):
 def as_share(value, name):
     """A float from 0 to 1."""
     expected = "expected a number from 0 to 1"
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}, {expected}")
     number = as_real(value, name, expected)
     if not 0 <= number <= 1:
         raise ValueError(f"{name} is {value!r}, {expected}")

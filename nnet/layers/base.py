@@ -17,7 +17,10 @@ class Trainable:
         return True if layer is None else vars(layer).get("trainable", True)
 
     def __set__(self, layer, value):
-        vars(layer)["trainable"] = as_bool(value, "trainable")
+        value, network = as_bool(value, "trainable"), layer._network()
+        if network is not None and value != layer.trainable:
+            network._refuse_while_training(f"trainable of {layer!r} is set to {value}")
+        vars(layer)["trainable"] = value
         layer._option_changed()
 
 
@@ -43,6 +46,7 @@ class Layer(ABC):
         `bprop` may then return None: nobody reads its input gradient.
     trainable : bool
         False freezes the layer, and those inside of it: training leaves its arrays as they are.
+        It changes between trainings, not during one.
     children : dict of str to Layer, read-only
         The layers inside of this one, by the names that their arrays have in a
         network's `state_dict`. A layer of your own that has some defines the property.
@@ -125,8 +129,12 @@ class Layer(ABC):
         config = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
         return config | vars(self).get("_numbers", {})
 
+    def _network(self):
+        """The one that has set it up, if that is still there."""
+        return None if self._owner is None else self._owner()
+
     def _option_changed(self):
-        network = None if self._owner is None else self._owner()
+        network = self._network()
         if network is not None:
             network._is_changed = True
 

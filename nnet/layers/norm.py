@@ -3,20 +3,12 @@
 import numpy as np
 
 from nnet._dense import batch_norm, bprop_batch_norm, bprop_group_norm, group_norm
-from nnet.layers.arguments import Option, as_count, as_finite, as_float, check_axes
+from nnet.layers.arguments import Option, as_count, as_finite, as_share, check_axes
 from nnet.layers.base import Layer, ParamMixin
 from nnet.layers.hints import CHANNELS_ARE_FOUND, with_hints
 from nnet.layers.weighted import as_given
 
 FLOAT64 = np.dtype(np.float64)
-
-
-def as_share(value, name):
-    """A float from 0 to 1."""
-    number = as_float(value, name)
-    if number > 1:
-        raise ValueError(f"{name} is {value!r}, expected a number from 0 to 1")
-    return number
 
 
 class Norm(Layer, ParamMixin):

@@ -80,9 +80,7 @@ class Inside(Fitted):
 
     def _set_trainable(self, layers, trainable):
         chosen = [layer for _, layer in find_all(self._layers, layers, "layers")]
-        transaction = self._transaction
-        if transaction is not None and not transaction.is_forked:
-            raise RuntimeError("this network is being trained, expected the end of fit first")
+        self._refuse_while_training("layers are frozen or unfrozen")
         children = numbered(self._layers)
         ids = {id(layer) for each in chosen for layer in [each, *layers_in(each.children)]}
         frozen = frozen_in(children)
@@ -96,6 +94,13 @@ class Inside(Fitted):
         ]
         set_all([*changes, (vars(self), "_is_changed", True)])
         return self
+
+    def _refuse_while_training(self, what):
+        transaction = self._transaction
+        if transaction is not None and not transaction.is_forked:
+            raise RuntimeError(
+                f"{what} while the network is being trained, expected the end of fit first"
+            )
 
 
 def find_all(layers, which, argument):

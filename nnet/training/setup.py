@@ -28,7 +28,6 @@ from nnet.layers.tree import (
     layers_in,
     learns,
     numbered,
-    owner_of,
     trained_arrays,
     walk,
 )
@@ -321,7 +320,7 @@ def check_owners(network, children):
     listed = list(walk(children))
     inside = held([layer for _, layer in listed])
     for name, layer in [*listed, *[("", layer) for layer in inside]]:
-        owner = owner_of(layer)
+        owner = layer._network()
         if owner in (None, network):
             continue
         others = layers_in(numbered(owner.layers))

@@ -279,6 +279,12 @@ def test_freezing_in_a_training_is_refused():
         for method in (network.freeze, network.unfreeze):
             with pytest.raises(RuntimeError, match="is being trained"):
                 method(0)
+        for layer in (network.layers[0], network.layers[1], network.layers[2].layers[0]):
+            with pytest.raises(
+                RuntimeError, match=r"^trainable of .* is set to False while .* end of f"
+            ):
+                layer.trainable = False
+            layer.trainable = True
         calls.append(progress)
 
     network.fit(X, Y, max_iter=1, callback=callback)
