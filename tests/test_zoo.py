@@ -98,7 +98,7 @@ def test_a_unet_labels_pixels(depth, tmp_path):
     assert set(np.unique(network.predict(X))) <= {5, 6}
     assert network.error(X, y) < 0.1
     if depth:
-        with pytest.raises(ValueError, match="concat"):
+        with pytest.raises(ValueError, match=r"joins .* 'concat', .* multiples of .* 2\*\*depth"):
             NeuralNetwork(zoo.small_unet(depth=depth)).build((1, 17, 16), 2)
 
 
@@ -135,14 +135,24 @@ def test_each_call_makes_layers_of_its_own():
     assert isinstance(nnet.zoo.lenet5()[-2], Linear)
 
 
+@pytest.mark.parametrize("make", [*SMALL.values(), zoo.small_unet], ids=[*SMALL, "small_unet"])
+def test_numbers_of_classes_are_refused(make):
+    for n_classes in (0, 1):
+        with pytest.raises(ValueError, match=f"n_classes is {n_classes}, expected at least 2"):
+            make(n_classes)
+    with pytest.raises(TypeError, match="n_classes is 2.0, expected an integer"):
+        make(2.0)
+
+
 @pytest.mark.parametrize(
     "make, error, message",
     [
         (lambda: zoo.mini_vgg(n_blocks=0), ValueError, "n_blocks is 0, expected at least 1"),
         (lambda: zoo.small_unet(depth=-1), ValueError, "depth is -1, expected at least 0"),
         (lambda: zoo.resnet8(n_feats=1.5), TypeError, "n_feats is 1.5, expected an integer"),
-        (lambda: zoo.lenet5(activation="step"), ValueError, "type is 'step'"),
-        (lambda: zoo.all_conv(dropout=2), ValueError, "rate is 2"),
+        (lambda: zoo.lenet5(activation="step"), ValueError, "activation is 'step'"),
+        (lambda: zoo.all_conv(dropout=2), ValueError, "dropout is 2"),
+        (lambda: zoo.mini_vgg(dropout=True), TypeError, "dropout is True"),
     ],
 )
 def test_options_are_refused(make, error, message):

@@ -274,9 +274,15 @@ class Parallel(Container):
                 return concatenated(shapes)
             return np.broadcast_shapes(*spread(shapes))
         except ValueError:
+            advice = ""
+            if len({len(shape) for shape in shapes}) == 1 < len({shape[2:] for shape in shapes}):
+                advice = (
+                    ": sides that strides divide and multiply again have to be multiples of these, "
+                    "as of 2**depth for zoo.small_unet"
+                )
             raise ValueError(
                 f"{describe(name, self)} joins {[shape[1:] for shape in shapes]} for each image by "
-                f"mode {self.mode!r}, expected shapes that fit"
+                f"mode {self.mode!r}, expected shapes that fit{advice}"
             ) from None
 
     def fprop(self, input):

@@ -156,7 +156,7 @@ class LossMixin(ABC):
         if self.is_classifier:
             errors = np.asarray(decided != target, float)
         else:
-            errors = np.square(predictions - target)
+            errors = np.square(np.subtract(predictions, target, dtype=float))
         return np.mean(errors.reshape(len(target), -1), axis=1, dtype=float)
 
     def compare(self, input, target):

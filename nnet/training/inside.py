@@ -32,7 +32,8 @@ class Inside(Fitted):
         Returns
         -------
         array (n_imgs, ...) of the network's dtype
-            Whatever it computes: NaN is no error here.
+            Whatever it computes: NaN is no error here. Signals, as X has them then, have no
+            height: (n_imgs, n_channels, length).
 
         Raises
         ------
@@ -137,6 +138,8 @@ def outputs_of(model, name, images, batch_size):
                     f"{describe(name, layer)} was not called, expected the one around it to do so"
                 )
             output = np.asarray(seen[-1], model.dtype)
+            if model.signals and output.shape[2:3] == (1,) and output.ndim == 4:
+                output = output[:, :, 0]
             if results is None:
                 results = np.empty((len(images), *output.shape[1:]), model.dtype)
             results[rows] = output

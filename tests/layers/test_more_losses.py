@@ -55,6 +55,17 @@ def network_for(name, rng_seed=0):
     return NeuralNetwork([*layers, LOSSES[name]()], rng=rng_seed)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["absolute", "huber"])
+def test_errors_of_large_values(name):
+    """Their squares are beyond float32."""
+    X, y = np.ones((4, 2), np.float32), np.array([1e20, -1e20, 2e20, 0], np.float32)
+    network = NeuralNetwork([Linear(1), LOSSES[name]()], rng=0).fit(X, y, max_iter=1)
+    expected = np.mean(np.square(network.predict(X).astype(float) - y.astype(float)))
+    assert network.error(X, y) == pytest.approx(expected)
+    assert 1e39 < expected < 1e41
+
+
 # --- what they compute ------------------------------------------------------------------
 
 
