@@ -34,8 +34,9 @@ class ConvTranspose(WindowMixin, WeightedLayer):
         padding_mode=0 nothing.
     output_padding : int or (int, int)
         With explicit padding, rows and columns that are cut less at the end, or added where
-        none are cut; fewer than the strides. padding_mode=1, output_padding=1 of a filter of 3
-        and stride 2 leaves out the first value, where 'same' leaves out the last.
+        none are cut; fewer than the strides or the dilation. padding_mode=1, output_padding=1
+        of a filter of 3 and stride 2 leaves out the first value, where 'same' leaves out the
+        last.
     groups : int
         Features of a group see only the channels of that group.
     use_bias : bool
@@ -125,10 +126,15 @@ class ConvTranspose(WindowMixin, WeightedLayer):
         g = self._where(input_shape)
         return {
             "strides": (g.stride_y, g.stride_x),
-            "padding_mode": ((g.top, g.bottom), (g.left, g.right)),
+            "padding_mode": ((g.top, max(g.bottom, 0)), (g.left, max(g.right, 0))),
             "dilation": (g.dilation_y, g.dilation_x),
             "groups": self.groups,
         }
+
+    def _reached(self, output, input_shape):
+        """The part of an output that pixels reach: a larger output_padding adds some behind it."""
+        g = self._where(input_shape)
+        return output[:, :, : g.out_h + min(g.bottom, 0), : g.out_w + min(g.right, 0)]
 
     def _filters(self):
         """W as the filters of that convolution, whose features are this layer's channels."""
@@ -143,8 +149,11 @@ class ConvTranspose(WindowMixin, WeightedLayer):
         check_like(input, "input", (len(input), len(self.W), *input.shape[2:]), self.W.dtype)
         if self.training:
             self._kept = input, filters
+        reached = self._reached(output, input.shape)
+        if reached.shape != output.shape:
+            output.fill(0)
         bprop_conv_bc01(
-            None, input, filters, output, need_filters_grad=False, **self._options(input.shape)
+            None, input, filters, reached, need_filters_grad=False, **self._options(input.shape)
         )
         if self.use_bias:
             output += self.b[:, None, None]
@@ -153,24 +162,23 @@ class ConvTranspose(WindowMixin, WeightedLayer):
     def bprop(self, output_grad):
         input, filters = self._kept
         check_like(output_grad, "output_grad", self.output_shape(input.shape), input.dtype)
-        options = self._options(input.shape)
+        options, reached = self._options(input.shape), self._reached(output_grad, input.shape)
         if self._learns():
-            self._param_grads(input, output_grad, filters, options)
+            self._filters_grad(input, reached, filters, options)
+            if self.use_bias:
+                sums = np.add.reduce(output_grad, axis=(2, 3), dtype=float).sum(axis=0)
+                np.divide(sums, max(len(input), 1), out=self.b_grad, casting="same_kind")
         if not self.need_input_grad:
             return None
-        return conv_bc01(output_grad, filters, self._scratch(input.shape, self.W.dtype), **options)
+        return conv_bc01(reached, filters, self._scratch(input.shape, self.W.dtype), **options)
 
-    def _param_grads(self, input, output_grad, filters, options):
+    def _filters_grad(self, input, output_grad, filters, options):
         """The convolution sees the roles of images and gradient exchanged."""
         filters_grad = self._array("filters_grad", filters.shape, filters.dtype)
         bprop_conv_bc01(
             output_grad, input, filters, None, filters_grad, need_imgs_grad=False, **options
         )
         np.copyto(self.W_grad, filters_grad.swapaxes(0, 1))
-        if self.use_bias:
-            n_imgs, n_feats = output_grad.shape[:2]
-            sums = np.add.reduce(output_grad, axis=(2, 3), dtype=float)
-            np.divide(sums.sum(axis=0), max(n_imgs, 1), out=self.b_grad, casting="same_kind")
 
     def output_shape(self, input_shape):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")
