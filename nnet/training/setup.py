@@ -8,7 +8,14 @@ from contextlib import nullcontext, suppress
 import numpy as np
 
 from nnet._atomic import Transaction
-from nnet.layers import Layer, LossMixin, ParamMixin
+from nnet.layers import (
+    Activation,
+    BinaryCrossEntropy,
+    Layer,
+    LogRegression,
+    LossMixin,
+    ParamMixin,
+)
 from nnet.layers.arguments import as_count, as_int
 from nnet.layers.hints import layer_for
 from nnet.layers.program import lay_open
@@ -37,6 +44,7 @@ from nnet.training.model import Model
 from nnet.training.targets import target_shapes
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+OF_LOSSES = {LogRegression: "softmax", BinaryCrossEntropy: "sigmoid"}
 ADAPTED = 256  # images at once
 
 
@@ -90,9 +98,21 @@ def check_layers(layers):
                 f"{describe(name, layer)} has params() but is no ParamMixin, expected "
                 f"class {type(layer).__name__}(Layer, ParamMixin)"
             )
+    check_activation_of_loss(layers)
     if not any(map(has_params, layers)):
         raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
     return layers
+
+
+def check_activation_of_loss(layers):
+    """Refuse before a loss what it does itself: what trains would be the softmax of a softmax."""
+    loss = layers[-1] if layers else None
+    for name, last in [*lay_open(numbered(layers[:-1]), "")][-1:]:
+        if isinstance(last, Activation) and last.type == OF_LOSSES.get(type(loss)):
+            raise ValueError(
+                f"{describe(name, last)} is a {last.type} right before {loss!r}, which has its "
+                "own, expected the scores themselves: leave the Activation out"
+            )
 
 
 def set_up(
