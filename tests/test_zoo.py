@@ -8,7 +8,25 @@ import pytest
 from networks import check, stripes
 
 import nnet
-from nnet import Adam, Linear, NeuralNetwork, Standardize, zoo
+from nnet import (
+    Activation,
+    Adam,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    DepthwiseConv,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    LogRegression,
+    NeuralNetwork,
+    Parallel,
+    Pool,
+    Residual,
+    Standardize,
+    zoo,
+)
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -44,6 +62,89 @@ def test_sizes_are_those_of_the_papers():
     shortcuts = 2 * f * f + 8 * f * f
     norms = 2 * (f + 2 * f + 3 * 2 * f + 3 * 4 * f)
     assert n_params(zoo.resnet8(), (3, 32, 32)) == convs + shortcuts + norms + 10 * (4 * f + 1)
+
+
+def normed(width, size=3, stride=1):
+    return [Conv(width, size, stride, use_bias=False), BatchNorm(), Activation("relu")]
+
+
+def plain(*convs):
+    return [each for conv in convs for each in (Conv(*conv), Activation("relu"))]
+
+
+def depthwise(stride):
+    return [DepthwiseConv(3, stride, use_bias=False), BatchNorm(), Activation("relu")]
+
+
+def residual(width, stride):
+    f = [*normed(width, 3, stride), *normed(width)[:-1]]
+    shortcut = normed(width, 1, stride)[:-1] if stride > 1 else None
+    return [Residual(f, shortcut), Activation("relu")]
+
+
+def tanh(layer):
+    return [layer, Activation("tanh")]
+
+
+def unet(width, below):
+    """Both ways go into the concatenation, the skip first."""
+    row = [Pool(2, 2), *below, ConvTranspose(width, 2, 2)]
+    twice = [*normed(width), *normed(width)]
+    return [*twice, Parallel([[], row], "concat"), *normed(width), *normed(width)]
+
+
+GLOROT = {"weight_scale": "glorot"}
+HEAD = [GlobalAveragePool(), Linear(10), LogRegression()]
+LAYERS = {
+    "lenet5": [
+        *tanh(Conv(6, 5, **GLOROT)),
+        Pool(2, 2, "avg"),
+        *tanh(Conv(16, 5, padding_mode="valid", **GLOROT)),
+        Pool(2, 2, "avg"),
+        Flatten(),
+        *tanh(Linear(120, **GLOROT)),
+        *tanh(Linear(84, **GLOROT)),
+        Linear(10, **GLOROT),
+        LogRegression(),
+    ],
+    "all_conv": [
+        Dropout(0.2),
+        *plain((96, 3), (96, 3), (96, 3, 2)),
+        Dropout(0.5),
+        *plain((192, 3), (192, 3), (192, 3, 2)),
+        Dropout(0.5),
+        *plain((192, 3), (192, 1)),
+        Conv(10, 1),
+        GlobalAveragePool(),
+        LogRegression(),
+    ],
+    "mini_vgg": [
+        *[*normed(32), *normed(32), Pool(2, 2), Dropout(0.3)],
+        *[*normed(64), *normed(64), Pool(2, 2), Dropout(0.3)],
+        *[*normed(128), *normed(128), Pool(2, 2), Dropout(0.3)],
+        *HEAD,
+    ],
+    "resnet8": [*normed(16), *residual(16, 1), *residual(32, 2), *residual(64, 2), *HEAD],
+    "mobile_small": [
+        *normed(16),
+        *[*depthwise(1), *normed(32, 1)],
+        *[*depthwise(2), *normed(32, 1)],
+        *[*depthwise(1), *normed(64, 1)],
+        *[*depthwise(2), *normed(64, 1)],
+        *HEAD,
+    ],
+    "small_unet": [
+        *unet(16, unet(32, [*normed(64), *normed(64)])),
+        Conv(2, 1),
+        LogRegression(),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_their_layers(name):
+    """One by one: without a paper's stride or dropout, some would learn just as well."""
+    assert list(map(repr, getattr(zoo, name)())) == list(map(repr, LAYERS[name]))
 
 
 @pytest.mark.parametrize("name", SMALL)

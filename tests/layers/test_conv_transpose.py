@@ -304,3 +304,13 @@ def test_frozen_layers_spare_their_gradients(rng, monkeypatch):
     frozen[1].trainable = True
     errors = network.check_gradients(X[:2], y[:2], max_checks=5)
     assert len(errors) == 6 and max(error.rel_error for error in errors) < 1e-3
+
+
+def test_the_gradient_of_the_bias_adds_up_in_double():
+    layer, shape = ConvTranspose(2, 3), (40, 1, 48, 64)
+    set_up(layer, shape, np.random.default_rng(0), np.float32)
+    layer.fprop(np.zeros(shape, np.float32))
+    output_grad = np.random.default_rng(1).random((40, 2, 48, 64), np.float32)
+    layer.bprop(output_grad)
+    exact = output_grad.sum(axis=(0, 2, 3), dtype=float) / 40
+    np.testing.assert_array_equal(layer.b_grad, exact.astype(np.float32))

@@ -192,3 +192,8 @@ def test_a_rate_changed_in_a_callback_counts(rng):
         outputs.append(network.params())
         network.layers[1].rate = 0.0
     assert not same(*outputs)
+
+
+def test_the_default_rate_is_that_of_pytorch():
+    torch = pytest.importorskip("torch")
+    assert Dropout().rate == torch.nn.Dropout().p == torch.nn.Dropout2d().p == 0.5

@@ -123,6 +123,18 @@ def torch():
     torch.set_num_threads(n_threads)
 
 
+def test_defaults_are_those_of_pytorch(torch):
+    batch, group = torch.nn.BatchNorm2d(4), torch.nn.GroupNorm(2, 4)
+    assert (BatchNorm().momentum, BatchNorm().eps) == (batch.momentum, batch.eps)
+    assert GroupNorm(2).eps == group.eps
+    x = np.random.default_rng(0).normal(
+        0, 3e-3, (3, 4, 5, 5)
+    )  # the eps is as large as this variance
+    for layer, twin in ((BatchNorm(), batch), (GroupNorm(2), group)):
+        expected = twin.double()(torch.tensor(x)).detach().numpy()
+        np.testing.assert_allclose(prepared(layer, x.shape, np.dtype(float)).fprop(x), expected)
+
+
 @pytest.mark.parametrize("offset", [0, 1000])
 @pytest.mark.parametrize("shape", [(6, 16, 5, 5), (9, 16)])
 @norms

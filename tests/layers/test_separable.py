@@ -33,12 +33,32 @@ def test_depthwise_equals_torch(rng):
     torch = pytest.importorskip("torch")
     x = rng.normal(size=(3, 4, 8, 9))
     layer = DepthwiseConv(3, 2, padding_mode=1, depth_multiplier=2)
+    module = torch.nn.Conv2d(4, 8, 3, 2, 1, groups=4, dtype=torch.float64)
     layer.dtype = np.dtype(np.float64)
     layer._setup(x.shape, rng)
-    module = torch.nn.Conv2d(4, 8, 3, 2, 1, groups=4, dtype=torch.float64)
     module.weight.data = torch.tensor(np.ascontiguousarray(layer.W.swapaxes(0, 1)))
     module.bias.data = torch.tensor(layer.b)
-    np.testing.assert_allclose(layer.fprop(x), module(torch.tensor(x)).detach().numpy(), atol=1e-12)
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = module(tensor)
+    np.testing.assert_allclose(layer.fprop(x), expected.detach().numpy(), atol=1e-12)
+    output_grad = rng.normal(size=expected.shape)
+    expected.backward(torch.tensor(output_grad))
+    np.testing.assert_allclose(layer.bprop(output_grad), tensor.grad.numpy(), atol=1e-12)
+    W_grad = module.weight.grad.numpy().swapaxes(0, 1) / len(x)
+    np.testing.assert_allclose(layer.W_grad, W_grad, atol=1e-12)
+    np.testing.assert_allclose(layer.b_grad, module.bias.grad.numpy() / len(x), atol=1e-12)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_only_the_pointwise_convolution_has_a_bias(use_bias, rng):
+    layer = SeparableConv(5, 3, use_bias=use_bias)
+    layer._setup((2, 3, 6, 6), rng)
+    assert layer.depthwise.b is None and layer.depthwise.param_names() == ["W"]
+    assert layer.pointwise.param_names() == (["W", "b"] if use_bias else ["W"])
+    assert (layer.pointwise.b is not None) == layer.use_bias == use_bias
+    assert SeparableConv(5, 3).use_bias
+    layer.use_bias = not use_bias
+    assert layer.pointwise.use_bias == (not use_bias) and not layer.depthwise.use_bias
 
 
 def test_separable_is_a_depthwise_and_a_pointwise_conv(rng):

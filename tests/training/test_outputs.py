@@ -227,6 +227,21 @@ def test_images_are_checked_as_for_predict(network):
         small_cnn().outputs(X)
 
 
+def test_arrays_that_do_not_fit_are_named(network):
+    """Also one that has changed in place, which no layer is told of."""
+    network, X = network
+    before, W = network.outputs(X), network.layers[0].W
+    shape = W.shape
+    for change in (lambda: setattr(W, "shape", shape[::-1]), lambda: setattr(W, "shape", (-1,))):
+        change()
+        for which in (0, 3, None):
+            with pytest.raises(ValueError, match=r"^layer 0 \(Conv\)\.W has shape .*, expected "):
+                network.outputs(X, which)
+        W.shape = shape
+    assert_array_equal(network.outputs(X), before)
+    assert_nothing_lent(network)
+
+
 def test_changes_are_taken_up(network):
     network, X = network
     network.layers[1].type = "tanh"
