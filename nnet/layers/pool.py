@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from nnet._dense import bprop_relu
+from nnet._dense import bprop_activate
 from nnet._pool import bprop_pool_bc01, pool_bc01
 from nnet.geometry import PADDING_WORDS, pool_geometry
 from nnet.layers.arguments import Option, PairOption, as_bool, as_word, check_axes
@@ -104,7 +104,7 @@ class Pool(WindowMixin, Layer):
         """`bprop`, and that of a ReLU before this layer: here there are fewer values."""
         output = self._kept[1]
         masked = self._scratch(output.shape, output.dtype)
-        return self.bprop(bprop_relu(output, output_grad, masked))
+        return self.bprop(bprop_activate(output, output_grad, masked, type="relu"))
 
     def output_shape(self, input_shape):
         self._check_options()
