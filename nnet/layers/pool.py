@@ -8,7 +8,7 @@ from nnet._dense import bprop_activate
 from nnet._pool import bprop_pool_bc01, pool_bc01
 from nnet.geometry import PADDING_WORDS, pool_geometry
 from nnet.layers.arguments import Option, PairOption, as_bool, as_word, check_axes
-from nnet.layers.base import Layer
+from nnet.layers.base import Layer, sees_all
 from nnet.layers.hints import with_hints
 from nnet.layers.windows import WindowMixin, as_padding_mode
 
@@ -114,6 +114,9 @@ class Pool(WindowMixin, Layer):
         where = pool_geometry(*input_shape[2:], *windows)
         return *input_shape[:2], where.out_h, where.out_w
 
+    def reach(self):
+        return self._window("pool_shape"), self._window("strides")
+
     def _switches(self, out_shape):
         """Places in windows, or for large windows rows and columns in images."""
         pool_h, pool_w = self._window("pool_shape")
@@ -129,6 +132,7 @@ class GlobalPool(Layer):
     """A summary of each channel: (n_imgs, n_channels, img_h, img_w) -> (n_imgs, n_channels)."""
 
     _WHOLE: dict[str, Any]  # how to pool windows of the image's size
+    reach = sees_all
 
     def _setup(self, input_shape, rng):
         self.output_shape(input_shape)
