@@ -21,4 +21,5 @@ schedules.py   learning rates that change
 clipping.py    gradients that are too large
 progress.py    what callbacks are told; histories
 gradients.py   gradients by central differences
+summary.py     the layers of a network as a table
 """

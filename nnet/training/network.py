@@ -286,8 +286,30 @@ class NeuralNetwork(Fitting, Inside):
 
     # --- copies and files -------------------------------------------------------
 
+    def summary(self):
+        """The layers as a table: what they put out, what they hold, what they cost and see.
+
+        Returns
+        -------
+        Summary
+            Shown as a table; `rows`, `n_params`, `n_state`, `multiply_adds` are it as data.
+
+        Raises
+        ------
+        ValueError
+            Before `fit` or `build`.
+        """
+        with IMPORTS:
+            from nnet.training.summary import Summary  # few programs need it
+
+        return self._at_one_moment(Summary)
+
+    def __str__(self):
+        return repr(self) if self._model is None else repr(self.summary())
+
     def __repr__(self):
-        return f"{type(self).__name__}({self.layers!r}, rng={self.rng!r})"
+        layers = "".join(f"    {layer!r},\n" for layer in self.layers)
+        return f"{type(self).__name__}([\n{layers}], rng={self.rng!r})"
 
     def __getattr__(self, name):
         if name in OTHER_METHODS:
