@@ -468,8 +468,9 @@ class TrainingRun:
                 answer = True
             self._take_up_changes()
             if not (answer is None or isinstance(answer, (bool, np.bool_))):
+                kind = type(answer).__name__
                 raise TypeError(
-                    f"callback returned {answer!r}, expected None or False, or True to stop"
+                    f"callback returned a {kind}, expected None or False, or True to stop"
                 )
             is_stopped |= bool(answer)
         return is_stopped
