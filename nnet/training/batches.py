@@ -213,9 +213,11 @@ class IterableData:
         self._label_dtype = None
         self._counts: dict[object, int] = {}
         self._samples, self._weighs_nothing = [], True
-        self.must_repeat = False  # whether other batches than those it was looked at are refused
-        for images, labels, weights in self._read():
+        self._must_repeat = False
+        for images, labels, weights, y_name in self._read():
             images.check_values()
+            if encoding.classes is not None:  # else these batches tell
+                encoding.target(labels, y_name)
             self._n_imgs += len(images)
             self._n_batches += 1
             if encoding.is_classifier:
@@ -251,13 +253,19 @@ class IterableData:
         """Whether the weights of all images, but for those of classes, are 0."""
         return self._weighs_nothing
 
+    def must_repeat(self):
+        """Refuse other batches than those that were looked at: the first one now."""
+        self._must_repeat = True
+        next(self.in_turn(None), None)
+
     def _read(self):
-        """(Images, labels or Values, weights or None) for each batch that has images."""
+        """(Images, labels or Values, weights or None, name of y) for each batch with images."""
+        whose = "" if self._name == "X" else f"{self._name}: "
         for i, batch in enumerate(self._batches):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 kind = type(batch).__name__
                 raise TypeError(f"{self._name} gives a {kind} as batch {i}, {PAIRS}")
-            names = [f"{what} of batch {i}" for what in ("X", "y", "the weights")]
+            names = [f"{whose}{what} of batch {i}" for what in ("X", "y", "the weights")]
             images = self.encoding.images(batch[0], names[0])
             check_lengths(images, batch[1], *names[:2])
             labels = self.encoding.labels_or_values(batch[1], names[1])
@@ -267,7 +275,7 @@ class IterableData:
             if weights is not None:
                 weights = as_weights(weights, len(images), names[2])
             if len(images):
-                yield images, labels, weights
+                yield images, labels, weights, names[1]
 
     def batches(self, order, batch_size, convert):
         """(images, target, weights, rows) for each batch, as it comes: rows count the images."""
@@ -278,18 +286,23 @@ class IterableData:
 
     def in_turn(self, batch_size):
         """(images, target, weights) for each batch, checked."""
-        samples = []
-        for images, labels, weights in self._read():
-            if self.must_repeat:
-                samples.append(sample_of(images, labels, weights))
-            target = self.encoding.target(labels, images.name.replace("X", "y", 1))
+        i = -1
+        for i, (images, labels, weights, y_name) in enumerate(self._read()):
+            if self._must_repeat:
+                self._compare(self._samples[i : i + 1], [sample_of(images, labels, weights)])
+            target = self.encoding.target(labels, y_name)
             weights = times_class_weights(weights, self._class_weights, target)
             step = batch_size or len(images)
             for start in range(0, len(images), step):
                 rows = slice(start, min(start + step, len(images)))
                 part = None if weights is None else weights[rows]
                 yield images.checked_batch(rows), target[rows], part
-        if samples and samples != self._samples:
+        if self._must_repeat:
+            self._compare(self._samples[i + 1 :], [])
+
+    def _compare(self, expected, found):
+        """Refuse batches by samples of them."""
+        if found != expected:
             raise ValueError(
                 f"{self._name} gives other batches in each epoch, expected the same ones for a "
                 "Checkpoint (as from a DataLoader that does not shuffle): a training that is "

@@ -193,7 +193,7 @@ class TrainingRun:
         if self.checkpoint is not None or self._checkpoints():
             for data in (self.data, self.validation):
                 if isinstance(data, batches.IterableData):
-                    data.must_repeat = True
+                    data.must_repeat()
             self.call = resuming.call_of(self)
         has_accuracy = self.model.loss.has_probabilities
         monitors = self.metrics.monitors(has_accuracy, self.validation is not None)

@@ -348,12 +348,40 @@ class Shuffled:
 @pytest.mark.parametrize("where", ["X", "validation_data"])
 def test_batches_must_repeat(what, where, tmp_path):
     options = {"X": BATCHES, "max_iter": 2} | {where: Shuffled(what)}
-    network().fit(**options)
+    net = network().fit(**options)
+    before = everything(net, X)
+    for again in (net, network()):
+        with pytest.raises(ValueError, match=f"{where} gives other batches in each epoch, expect"):
+            again.fit(**options, callbacks=[Checkpoint(tmp_path / "c"), pytest.fail])
+        assert list(tmp_path.iterdir()) == []
+        assert_nothing_lent(again)
+    assert everything(net, X) == before and again.input_shape_ is None
+
+
+class Changing:
+    """The same batches, but from the second epoch on another last one, or fewer or more."""
+
+    def __init__(self, more):
+        self.more, self.n_passes = more, 0
+
+    def __iter__(self):
+        self.n_passes += 1
+        yield BATCHES[0]
+        yield from self.more if self.n_passes > 3 else BATCHES[1:]
+
+
+@pytest.mark.parametrize("more", [[BATCHES[0]], [], [BATCHES[1]] * 2])
+def test_a_batch_that_changes_later_ends_the_training_before_it(more, tmp_path):
+    seen = []
     net = network()
-    with pytest.raises(ValueError, match=f"{where} gives other batches in each epoch, expected"):
-        net.fit(**options, callbacks=[Checkpoint(tmp_path / "c")])
-    assert list(tmp_path.iterdir()) == []
-    assert_nothing_lent(net)
+    callbacks = [Checkpoint(tmp_path / "c"), lambda progress: seen.append(bits(net))]
+    with pytest.raises(ValueError, match="validation_data gives other batches in each epoch"):
+        net.fit(X, Y, max_iter=3, validation_data=Changing(more), callbacks=callbacks)
+    assert len(net.loss_history_) == 1 and bits(net) != seen[0]
+    seen.clear()
+    with pytest.raises(ValueError, match="X gives other batches|X gave only 40 images"):
+        net.fit(Changing(more), max_iter=3, callbacks=callbacks)
+    assert len(net.loss_history_) == 1 and len(seen) == 3
 
 
 @pytest.mark.parametrize(
