@@ -18,6 +18,7 @@ layouts.py     which axes of X are what
 data.py        the checks of X and y
 optimizers.py  SGD, Adam, AdamW, RMSprop
 schedules.py   learning rates that change
+stepping.py    an optimizer with its schedule, and how far they are
 clipping.py    gradients that are too large
 progress.py    what callbacks are told; histories
 gradients.py   gradients by central differences

@@ -192,7 +192,9 @@ class Fitting(Fitted):
             All labels that any call will have, for the first call; None: those in y.
         optimizer : 'sgd' and so on, or Optimizer
             If it has the options of the call before, but the learning rate, and the same layers
-            to train, it goes on with its momentum and the like. A copy or a file of the network
+            to train, it goes on with its momentum and the like, and so does the learning rate if
+            it is the same schedule or function: epochs and steps are counted from where it began.
+            A schedule whose length is max_iter needs n_epochs=. A copy or a file of the network
             does not keep these.
 
         Returns
@@ -203,7 +205,7 @@ class Fitting(Fitted):
         ------
         ValueError, TypeError, DivergedError, RuntimeError
             As `fit` does; images that all have the weight 0 are no error here, and change nothing
-            but the history, whose values are NaN then.
+            but the history, whose values are NaN then: no epoch of a schedule.
         """
         TrainingRun(
             self,

@@ -114,7 +114,7 @@ class Model:
         self.classes, self.target_shape = classes, target_shape
         self.signals = signals
         self.history = history or History()
-        self.optimizer = None  # of the last training, and the names of what it steps
+        self.stepping = None  # of the last training
         self.lock = threading.RLock()
         self.at_work = None  # whoever holds the lock
         self.kept = set()

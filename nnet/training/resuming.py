@@ -36,8 +36,8 @@ def save(run, path, is_stopped):
     }
     parts = {
         "network": run.model.copied_arrays(),
-        "optimizer": run.optimizer.state(),
-        "schedule": run.schedule.state(),
+        "optimizer": run.stepping.optimizer.state(),
+        "schedule": run.stepping.schedule.state(),
         "history": history.values,
         "errors": {"val_error": history.val_error},
     }
@@ -83,15 +83,15 @@ def load(run, checkpoint):
             f"max_iter is {run.n_epochs}, expected at least {description['n_epochs']}, as in the "
             f"training of {path}"
         )
-    if run.n_epochs > description["n_epochs"] and run.schedule.depends_on_max_iter:
+    schedule = run.stepping.schedule
+    if run.n_epochs > description["n_epochs"] and schedule.depends_on_max_iter:
         raise ValueError(
             f"max_iter is {run.n_epochs}, expected {description['n_epochs']} as in the training of "
-            f"{path}: {type(run.schedule).__name__} was planned for that"
+            f"{path}: {type(schedule).__name__} was planned for that"
         )
     part = partial(_part, arrays)
     targets, sources = run.model.matched(part("network"))
-    run.optimizer.load_state(part("optimizer"))
-    run.schedule.load_state(part("schedule"))
+    run.stepping.resume(description["n_done"], part("optimizer"), part("schedule"))
     for i, callback in enumerate(_with_state(run.callbacks)):
         callback.load_state(part(f"callbacks.{i}"))
     run.n_done, run.n_before = description["n_done"], description["n_before"]
@@ -120,8 +120,8 @@ def call_of(run):
         "batch_size": run.batch_size,
         "shuffle": run.shuffle,
         "augment": [described(augmentation) for augmentation in run.augmentations],
-        "optimizer": described(run.optimizer.without_rate()),
-        "learning_rate": described(run.schedule),
+        "optimizer": described(run.stepping.optimizer.without_rate()),
+        "learning_rate": described(run.stepping.schedule),
         "clip_norm": run.clipping.norm,
         "clip_value": run.clipping.value,
         "metrics": run.metrics.names,

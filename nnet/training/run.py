@@ -2,16 +2,15 @@
 
 import time
 from contextlib import ExitStack
-from copy import copy
 from functools import partial
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from operator import is_
 from typing import Any
 
 import numpy as np
 
 from nnet._atomic import AtWork, Shared, Transaction, Work, all_writable, quietly
-from nnet.layers.arguments import as_bool, as_count, as_float
+from nnet.layers.arguments import as_bool, as_count
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import Totals, totals
 from nnet.layers.streams import as_streams
@@ -30,8 +29,8 @@ from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
-from nnet.training.schedules import as_schedule
 from nnet.training.setup import adapt, check_layers, check_trained, go_on, publish, set_up
+from nnet.training.stepping import Stepping
 from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
@@ -83,8 +82,7 @@ class TrainingRun:
         self.n_epochs = as_count(max_iter, "max_iter")
         self.batch_size = None if batch_size is None else as_count(batch_size, "batch_size")
         self.shuffle, self.verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
-        self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
-        self.schedule = copy(as_schedule(self.optimizer.learning_rate))
+        self.stepping = Stepping(as_optimizer(optimizer, learning_rate, momentum, nesterov))
         self.clipping = Clipping(clip_norm, clip_value)
         self.callbacks = callbacks
         self.metrics = Metrics(metrics)
@@ -92,6 +90,8 @@ class TrainingRun:
         self.is_warm = as_bool(warm_start, "warm_start")
         self.checkpoint = None if resume is None else resuming.read(resume)
         self.keep_optimizer = keep_optimizer  # whether it goes on where the last training left it
+        if keep_optimizer:
+            self.stepping.check_open_end()
         self.n_done = self.n_before = 0
         self.is_stopped = False
 
@@ -184,20 +184,24 @@ class TrainingRun:
         self.loans = []
         self._lend()
         self.params = collect(self.trained, "params")
-        self.optimizer.bind(self.params, decaying(self.trained))
-        if self.keep_optimizer and self.warm_model is not None:
-            self._keep_optimizer(self.warm_model.optimizer)
-        self.model.optimizer = self.optimizer, self._stepped()
         self.memory = Work(None, True, False, Shared())
-        self.n_steps = self.data.n_batches(self.batch_size)
+        monitors = self.metrics.monitors(
+            self.model.loss.has_probabilities, self.validation is not None
+        )
+        self.stepping.begin(
+            dict(zip(self.names, self.params)),
+            decaying(self.trained),
+            self.n_epochs,
+            self.data.n_batches(self.batch_size),
+            monitors,
+            self.warm_model.stepping if self.keep_optimizer and self.warm_model else None,
+        )
+        self.model.stepping = self.stepping
         if self.checkpoint is not None or self._checkpoints():
             for data in (self.data, self.validation):
                 if isinstance(data, batches.IterableData):
                     data.must_repeat()
             self.call = resuming.call_of(self)
-        has_accuracy = self.model.loss.has_probabilities
-        monitors = self.metrics.monitors(has_accuracy, self.validation is not None)
-        self.schedule.start(self.n_epochs, monitors)
         for callback in self.callbacks:
             if isinstance(callback, Callback):
                 callback.on_fit_begin(network, monitors)
@@ -211,17 +215,6 @@ class TrainingRun:
         rng = self.streams.named("validation")
         rows, held = split(data.target, self.fraction, self.encoding.classes, rng)
         self.data, self.validation = data.parts(rows, held)
-
-    def _keep_optimizer(self, before):
-        """Take over what the optimizer of the training before knows, if it stepped the same."""
-        if before is not None:
-            optimizer, stepped = before
-            if stepped == self._stepped() and self.optimizer.goes_on(optimizer):
-                self.optimizer.load_state(optimizer.state())
-
-    def _stepped(self):
-        """The names and shapes of what the optimizer steps."""
-        return [(name, param.shape) for name, param in zip(self.names, self.params)]
 
     def _checkpoints(self):
         return [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
@@ -237,7 +230,7 @@ class TrainingRun:
         self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
         self.names = list(trained_arrays(children, frozen))
         self.states = [(layer, name) for layer in layers for name in layer.state_names()]
-        check_decay(self.optimizer, self.trained)
+        check_decay(self.stepping.optimizer, self.trained)
 
     # --- epochs ---------------------------------------------------------------------
 
@@ -268,12 +261,6 @@ class TrainingRun:
             if is_last or self.n_done % checkpoint.every == 0:
                 resuming.save(self, checkpoint.path, self.is_stopped)
 
-    def _learning_rate(self, epoch, step_of_epoch):
-        """Of a step; epochs count from 1."""
-        step = (epoch - 1) * self.n_steps + step_of_epoch
-        rate = self.schedule(step, epoch - 1, self.n_steps, self.n_epochs)
-        return as_float(rate, "learning_rate")
-
     def _start_streams(self, number):
         """Each epoch has streams of its own: to go on there, no state of theirs is needed."""
         layers = [layer for layer, _ in self.loans]
@@ -289,14 +276,14 @@ class TrainingRun:
         self.metrics.restart()
         of_epoch = self.data.batches(order, self.batch_size, self._convert)
         for i, (images, *others) in enumerate(of_epoch):
-            self.optimizer.learning_rate = self._learning_rate(epoch, i)
+            self.stepping.begin_step(i)
             # A diverging loss is reported as such, not as a warning about some overflow.
             found = quietly(partial(self._step, images, *others))
             if not isfinite(found.loss):
                 self._diverge(
                     f"the loss became {found.loss / found.weight} in epoch {epoch}: try a smaller "
-                    f"learning_rate than {self.optimizer.learning_rate}, or scale X to values "
-                    "around 1"
+                    f"learning_rate than {self.stepping.optimizer.learning_rate}, or scale X to "
+                    "values around 1"
                 )
             self.transaction.keep = True
             n_seen += len(images)
@@ -361,7 +348,7 @@ class TrainingRun:
             if isfinite(found.loss):
                 self.metrics.add(model, compared.predictions, target, weights)
                 model.program.bprop(self._output_grad(compared.grad, scores.shape, weights))
-                self.optimizer.step(self.clipping.incs(self.trained))
+                self.stepping.optimizer.step(self.clipping.incs(self.trained))
                 at_work.stepped = True  # nnet's own optimizers have said so themselves
         finally:
             at_work.end()
@@ -398,7 +385,8 @@ class TrainingRun:
             progress = progress._replace(val_loss=found.loss, val_error=found.error)
         progress = progress._replace(metrics=self.metrics.of_epoch(self.model, progress, found))
         self.model.history = self.model.history.plus(progress)
-        self.schedule.end_epoch(progress)
+        if not isnan(progress.loss):  # all weights are 0: nothing changes
+            self.stepping.end_epoch(progress)
         self.n_done = progress.epoch
         return progress
 
@@ -472,5 +460,5 @@ class TrainingRun:
                 f"the callback left the parameters {self.names}, expected {before} as before"
             )
         model.check()
-        self.optimizer.exchange(params, self.names)
+        self.stepping.optimizer.exchange(params, self.names)
         self.params = params

@@ -25,8 +25,8 @@ class Schedule(ABC):
     Attributes
     ----------
     depends_on_max_iter : bool
-        Whether the rates of the first epochs depend on how many are to follow: then a
-        training cannot go on for longer than it was planned.
+        Whether the rates of the first epochs depend on how many are to follow, as is assumed of
+        those of your own: then a training cannot go on for longer than it was planned.
     """
 
     def __repr__(self):
@@ -34,7 +34,7 @@ class Schedule(ABC):
 
     @property
     def depends_on_max_iter(self):
-        return False
+        return True
 
     def start(self, n_epochs, metrics):
         """Begin a training.
@@ -86,6 +86,8 @@ class StepDecay(Schedule):
         What step_size counts.
     """
 
+    depends_on_max_iter = False
+
     @with_hints()
     def __init__(self, learning_rate, step_size, gamma=0.1, by="epoch"):
         self.learning_rate = as_float(learning_rate, "learning_rate")
@@ -109,6 +111,8 @@ class ExponentialDecay(Schedule):
     by : {'epoch', 'step'}
         After what the rate changes.
     """
+
+    depends_on_max_iter = False
 
     @with_hints(decay_rate="gamma")
     def __init__(self, learning_rate, gamma, by="epoch"):
@@ -254,6 +258,8 @@ class ReduceOnPlateau(Schedule):
     min_learning_rate : float
     """
 
+    depends_on_max_iter = False
+
     @with_hints(
         min_delta="threshold",
         mode="monitor, whose accuracies are to rise, and losses to fall",
@@ -351,6 +357,8 @@ def cosine_between(start, end, done):
 class Constant(Schedule):
     """The same rate for every step."""
 
+    depends_on_max_iter = False
+
     def __init__(self, learning_rate):
         self.learning_rate = learning_rate
 
@@ -360,6 +368,8 @@ class Constant(Schedule):
 
 class FunctionOfEpoch(Schedule):
     """Calls a function once for each epoch."""
+
+    depends_on_max_iter = False
 
     def __init__(self, function):
         self.function, self.epoch = function, None
