@@ -177,14 +177,13 @@ class ArrayData:
         return times_class_weights(weights, self._class_weights, self.target, rows)
 
     def digests(self):
-        """What tells other data from these: their shape, and checksums of sampled images."""
-        sample = np.unique(np.linspace(0, len(self) - 1, SAMPLED).astype(np.intp))
-        rows = sample if self._rows is None else self._rows[sample]
+        """What tells other data from these: checksums, of sampled images and of all else."""
+        rows = np.unique(np.linspace(0, len(self) - 1, SAMPLED).astype(np.intp))
         return {
-            "the shape of X": [len(self), *self.images.item_shape],
+            "the shape of X": str(self.images.shape),
             "X": digest_of(self.images.batch(rows)),
-            "y": digest_of(np.asarray(self.target[rows])),
-            "sample_weight or class_weight": digest_of(self._weights_of(self._every())),
+            "y": digest_of_targets(self.target),
+            "sample_weight or class_weight": digest_of(self._weights_of(slice(None))),
         }
 
 
@@ -313,16 +312,15 @@ class IterableData:
         """What tells other batches from these: lengths, labels, weights and first images."""
         lengths, *digests = zip(*self._samples)
         names = "X", "y", "sample_weight or class_weight"
-        return {"the shape of X": [sum(lengths), *self.encoding.image_shape]} | {
+        return {"the shape of X": str((sum(lengths), *self.encoding.image_shape))} | {
             name: digest_of(lengths, digest) for name, digest in zip(names, digests)
         }
 
 
 def sample_of(images, labels, weights):
     """What tells a batch from others: its length, checksums of an image, labels and weights."""
-    if not isinstance(labels, np.ndarray):
-        labels = labels.batch(slice(0, 1))
-    return len(images), *map(digest_of, (images.batch(slice(0, 1)), labels, weights))
+    image = images.batch(slice(0, 1))
+    return len(images), digest_of(image), digest_of_targets(labels), digest_of(weights)
 
 
 def times_class_weights(weights, class_weights, target, rows=slice(None)):
@@ -331,6 +329,18 @@ def times_class_weights(weights, class_weights, target, rows=slice(None)):
         return weights
     class_weights = class_weights[target[rows]]
     return class_weights if weights is None else weights * class_weights
+
+
+def digest_of_targets(targets):
+    """A checksum of labels, by their values, or of Values."""
+    if isinstance(targets, np.ndarray):
+        return digest_of(by_value(targets))
+    return digest_of(*(digest_of(targets.batch(rows, work)) for rows, work in targets.blocks()))
+
+
+def by_value(labels):
+    """In one dtype for each kind, texts as wide as the longest: equal labels have equal bytes."""
+    return np.array(labels.tolist()) if labels.dtype.kind in "US" else labels.astype(float)
 
 
 def digest_of(*items):

@@ -9,7 +9,7 @@ from nnet._atomic import write_all
 from nnet._lazy import IMPORTS
 from nnet.layers.streams import Streams, is_generator
 from nnet.layers.tree import numbered, walk
-from nnet.training.batches import digest_of
+from nnet.training.batches import digest_of_targets
 from nnet.training.callbacks import Callback
 from nnet.training.progress import History
 from nnet.training.schedules import Constant, FunctionOfEpoch
@@ -103,30 +103,41 @@ def load(run, checkpoint):
 
 
 def call_of(run):
-    """What a call of fit must be given again, by the names that errors have for it."""
-    model, validation, rng = run.model, run.validation, run.network.rng
-    held = {} if validation is None else validation.digests()
+    """What a call of fit must be given again, as texts by the names that errors have for it.
+
+    Of data they are checksums.
+    """
+    model, rng = run.model, run.network.rng
+    is_given = run.validation is not None and run.fraction is None
+    validation = run.validation.digests() if is_given else {}
     if rng is not None:
         rng = type(rng).__name__ if is_generator(rng) else index(rng)
     return {
         "rng": rng,
         **{name: described(layer) for name, layer in walk(numbered(model.layers))},
-        "what is trained": run.names,
+        "what is trained": listing(run.names),
         "the dtype of X": model.dtype.name,
         "the number of classes": None if model.classes is None else len(model.classes),
-        "classes": None if model.classes is None else digest_of(model.classes),
-        **run.data.digests(),
-        **{f"{name} of the validation": digest for name, digest in held.items()},
+        "classes": None if model.classes is None else digest_of_targets(model.classes),
+        **run.given.digests(),
+        "validation_data": "given" if is_given else None,
+        **{f"{name} of validation_data": digest for name, digest in validation.items()},
+        "validation_fraction": run.fraction,
         "batch_size": run.batch_size,
         "shuffle": run.shuffle,
-        "augment": [described(augmentation) for augmentation in run.augmentations],
+        "augment": listing(map(described, run.augmentations)),
         "optimizer": described(run.stepping.optimizer.without_rate()),
         "learning_rate": described(run.stepping.schedule),
         "clip_norm": run.clipping.norm,
         "clip_value": run.clipping.value,
-        "metrics": run.metrics.names,
-        "callbacks": [described(callback) for callback in _with_state(run.callbacks)],
+        "metrics": listing(run.metrics.names),
+        "callbacks": listing(map(described, _with_state(run.callbacks))),
     }
+
+
+def listing(texts):
+    """Some texts as one, or None."""
+    return ", ".join(texts) or None
 
 
 def described(value):

@@ -45,6 +45,8 @@ class TrainingRun:
 
     Attributes
     ----------
+    given, data : ArrayData or IterableData
+        What fit was given to train on; without the images that are held back.
     n_done : int
         How many epochs of this training have ended.
     n_before : int
@@ -52,6 +54,7 @@ class TrainingRun:
         random numbers of another.
     """
 
+    given: batches.ArrayData | batches.IterableData
     data: batches.ArrayData | batches.IterableData
     validation: batches.ArrayData | batches.IterableData | None
     published: Any
@@ -139,7 +142,7 @@ class TrainingRun:
         )
         if classes is not None:
             encoding.take_classes(classes)
-        self.data = batches.read(X, y, encoding, sample_weight, class_weight)
+        self.given = self.data = batches.read(X, y, encoding, sample_weight, class_weight)
         if y is not None:
             self.batch_size = self.batch_size or BATCH_SIZE
         elif self.batch_size is not None:
@@ -210,11 +213,10 @@ class TrainingRun:
             self.transaction.keep = True
 
     def _hold_images_back(self):
-        data = self.data
-        assert isinstance(data, batches.ArrayData)  # see _read
+        assert isinstance(self.given, batches.ArrayData)  # see _read
         rng = self.streams.named("validation")
-        rows, held = split(data.target, self.fraction, self.encoding.classes, rng)
-        self.data, self.validation = data.parts(rows, held)
+        rows, held = split(self.given.target, self.fraction, self.encoding.classes, rng)
+        self.data, self.validation = self.given.parts(rows, held)
 
     def _checkpoints(self):
         return [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
