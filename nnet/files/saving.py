@@ -21,7 +21,7 @@ import nnet.layers
 from nnet.files import tensors
 from nnet.layers.arguments import as_bool, as_int, as_path
 from nnet.layers.base import Layer
-from nnet.layers.tree import MAX_DEPTH, describe, is_own, named_arrays, numbered, walk
+from nnet.layers.tree import MAX_DEPTH, check_values, is_own, named_arrays, numbered, walk
 from nnet.training.model import Model
 from nnet.training.setup import check_layers
 
@@ -53,11 +53,7 @@ def save(model, path):
     }
     _classes_from_json(json.loads(tensors.dumps(classes)))
     arrays = named_arrays(children)
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            prefix, _, attribute = name.rpartition(".")
-            which = f"{describe(prefix, dict(walk(children))[prefix])}.{attribute}"
-            raise ValueError(f"{which} has NaN or infinite values, expected finite ones")
+    check_values(children, arrays)
     tensors.write(path, "nnet", "network", description, arrays)
 
 
@@ -91,6 +87,7 @@ def _read(content, file):
     model = Model(layers, input_shape, dtype, classes, target_shape, signals, visit=collect)
     arrays = _read_tensors(file, expected, dtype)
     tensors.check(description, arrays, content)
+    check_values(numbered(layers), arrays)
     for name, layer in walk(numbered(layers)):
         keys = [*layer.param_names(), *layer.state_names()]
         if keys:

@@ -97,6 +97,10 @@ class Layer(ABC):
         """Attributes that hold arrays which follow from the images that training has seen."""
         return []
 
+    def nonnegative_names(self):
+        """Which of these arrays cannot have values below 0, such as a variance."""
+        return []
+
     def decaying_names(self):
         """Which of the trained arrays weight decay is for: None is those of two axes or more."""
         return None

@@ -242,8 +242,8 @@ class NeuralNetwork(Fitting, Inside):
         Raises
         ------
         ValueError, TypeError
-            Before any change, for names that are missing or unknown, and for other shapes
-            and dtypes than the network's.
+            Before any change, for names that are missing or unknown, for other shapes and
+            dtypes than the network's, and for values that are not finite.
         """
         model = self._fitted()
         arrays, sources = model.matched(state)

@@ -8,7 +8,7 @@ import numpy as np
 from nnet._atomic import write_all
 from nnet._lazy import IMPORTS
 from nnet.layers.streams import Streams, is_generator
-from nnet.layers.tree import numbered, walk
+from nnet.layers.tree import check_values, numbered, walk
 from nnet.training.batches import digest_of_targets
 from nnet.training.callbacks import Callback
 from nnet.training.progress import History
@@ -23,7 +23,8 @@ def save(run, path, is_stopped):
     with IMPORTS:  # only now: it needs modules that fit can do without
         from nnet.files import checkpoints
 
-    history = run.model.history
+    history, network = run.model.history, run.model.copied_arrays()
+    check_values(numbered(run.model.layers), network)
     description = {
         "n_done": run.n_done,
         "n_before": run.n_before,
@@ -35,7 +36,7 @@ def save(run, path, is_stopped):
         "history": list(history.values),  # the order of its names
     }
     parts = {
-        "network": run.model.copied_arrays(),
+        "network": network,
         "optimizer": run.stepping.optimizer.state(),
         "schedule": run.stepping.schedule.state(),
         "history": history.values,
