@@ -19,6 +19,7 @@ import numpy as np
 
 import nnet.layers
 from nnet.files import tensors
+from nnet.files.replacing import check_place
 from nnet.layers.arguments import as_bool, as_int, as_path
 from nnet.layers.base import Layer
 from nnet.layers.tree import MAX_DEPTH, check_values, is_own, named_arrays, numbered, walk
@@ -39,6 +40,7 @@ def save(model, path):
     """Write a `Model`, if `load` can read it."""
     path = as_path(path, "path")
     tensors.import_safetensors()
+    check_place(path)
     model.check()
     children = numbered(model.layers)
     layers = [_layer_to_json(name, layer) for name, layer in children.items()]

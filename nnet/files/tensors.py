@@ -9,12 +9,12 @@ sha256    of the description and of all tensors
 
 import hashlib
 import json
-import os
 from operator import index
 
 import numpy as np
 
 from nnet._lazy import IMPORTS
+from nnet.files.replacing import replace
 
 FORMAT = 1
 MAX_MESSAGE = 500  # characters: what is wrong may be as large as the file
@@ -36,7 +36,7 @@ def write(path, key, name, description, arrays):
     safetensors = import_safetensors()
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     content = {"format": FORMAT, "sha256": digest(description, arrays), name: description}
-    _replace(os.path.realpath(path), safetensors.numpy.save(arrays, {key: dumps(content)}))
+    replace(path, safetensors.numpy.save(arrays, {key: dumps(content)}))
 
 
 def read(path, key, otherwise, read_content):
@@ -113,25 +113,3 @@ def _complaint(path, error):
 
 def _refuse_constant(name):
     raise ValueError(f"it has the number {name}")
-
-
-def check_name(path):
-    """Refuse to replace a folder, or a device."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path} is not a regular file, expected one to replace, or a new name")
-
-
-def _replace(path, data):
-    """Write a file whole or not at all."""
-    check_name(path)
-    partial = f"{path}.{os.urandom(4).hex()}.partial"
-    try:
-        with open(partial, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.exists(partial):
-            os.remove(partial)
-        raise

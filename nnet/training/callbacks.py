@@ -1,7 +1,5 @@
 """Callbacks: what watches a training, shows it, ends it in time, and keeps it on disk."""
 
-import errno
-import os
 import sys
 from math import inf
 
@@ -161,13 +159,10 @@ class Checkpoint(Callback):
 
     def on_fit_begin(self, network, monitors):
         with IMPORTS:
-            from nnet.files import tensors  # only now: fit can do without
+            from nnet.files import replacing, tensors  # only now: fit can do without
 
         tensors.import_safetensors()
-        tensors.check_name(self.path)
-        folder = os.path.dirname(os.path.realpath(self.path))
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(errno.ENOENT, "There is no such folder", folder)
+        replacing.check_place(self.path)
 
 
 class ProgressBar(Callback):
