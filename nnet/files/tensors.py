@@ -17,6 +17,10 @@ from nnet._lazy import IMPORTS
 from nnet.files.replacing import replace
 
 FORMAT = 1
+KINDS = {  # what a file with a key is, as errors say it
+    "nnet": "a saved network, which NeuralNetwork.load(path) reads",
+    "nnet_checkpoint": "a Checkpoint, from which fit(..., resume=path) goes on",
+}
 MAX_MESSAGE = 500  # characters: what is wrong may be as large as the file
 
 
@@ -47,7 +51,7 @@ def read(path, key, otherwise, read_content):
     path, key : str
         As for `write`.
     otherwise : str
-        What a safetensors file without the key is.
+        What a safetensors file with none of the `KINDS` of keys is.
     read_content : callable
     """
     safetensors = import_safetensors()
@@ -58,9 +62,11 @@ def read(path, key, otherwise, read_content):
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     with file:
-        content = (file.metadata() or {}).get(key)
+        metadata = file.metadata() or {}
+        content = metadata.get(key)
         if content is None:
-            raise ValueError(f"{path} is {otherwise}")
+            kinds = [kind for other, kind in KINDS.items() if other in metadata]
+            raise ValueError(f"{path} is {[*kinds, otherwise][0]}")
         try:
             content = json.loads(content, parse_constant=_refuse_constant)
             if content["format"] != FORMAT:
