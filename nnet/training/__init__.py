@@ -12,6 +12,7 @@ callbacks.py   EarlyStopping, Checkpoint, ProgressBar
 metrics.py     what is reported beside the loss
 augment.py     Shift, Rotate and other augmentations
 augmenting.py  how they are put together, and drawn
+states.py      what layers keep of the images that training has seen
 setup.py       how layers are set up, and put back where that fails
 model.py       Model: layers that are set up, and what they compute
 layouts.py     which axes of X are what

@@ -30,6 +30,7 @@ from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
 from nnet.training.setup import adapt, check_layers, check_trained, go_on, publish, set_up
+from nnet.training.states import States
 from nnet.training.stepping import Stepping
 from nnet.training.weights import as_fraction, split
 
@@ -231,7 +232,7 @@ class TrainingRun:
         layers = [layer for layer in layers_in(children) if id(layer) not in frozen]
         self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
         self.names = list(trained_arrays(children, frozen))
-        self.states = [(layer, name) for layer in layers for name in layer.state_names()]
+        self.states = States(children, frozen)
         check_decay(self.stepping.optimizer, self.trained)
 
     # --- epochs ---------------------------------------------------------------------
@@ -340,7 +341,7 @@ class TrainingRun:
             at_work.begin()
             self.shared.weights = weights
             if self.states:  # what a step that is cut short has changed is put back
-                at_work.guard([getattr(layer, name) for layer, name in self.states])
+                at_work.guard(self.states.pairs)
             at_work.lend(self.loans)
             target = model.as_target(target)
             scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
@@ -350,7 +351,9 @@ class TrainingRun:
             if isfinite(found.loss):
                 self.metrics.add(model, compared.predictions, target, weights)
                 model.program.bprop(self._output_grad(compared.grad, scores.shape, weights))
-                self.stepping.optimizer.step(self.clipping.incs(self.trained))
+                incs = self.clipping.incs(self.trained)
+                self.states.check()
+                self.stepping.optimizer.step(incs)
                 at_work.stepped = True  # nnet's own optimizers have said so themselves
         finally:
             at_work.end()
@@ -371,8 +374,7 @@ class TrainingRun:
         return np.multiply(grad, factors, out=self.memory.array("grad", shape, grad.dtype))
 
     def _end_epoch(self, progress):
-        states = [getattr(layer, name) for layer, name in self.states]
-        if not all(np.isfinite(array).all() for array in [*self.params, *states]):
+        if not all(np.isfinite(array).all() for array in [*self.params, *self.states.arrays()]):
             self._diverge(
                 "a parameter or statistic became infinite or NaN in epoch "
                 f"{progress.epoch}: {ADVICE}"
