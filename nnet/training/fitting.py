@@ -88,11 +88,11 @@ class Fitting(Fitted):
         validation_fraction : None or float
             This part of the images is held back for validation, of each class the same; at least
             one.
-        metrics : callable, or list of callables of (y, predictions)
+        metrics : None, callable, or list of callables of (y, predictions)
             Such as those of sklearn.metrics: their values, for the training images (each as it
             was predicted before its step) and the validation images of each epoch, stand in
             `history_` by the functions' names. Images of weight 0 are left out.
-        callbacks : list of callables
+        callbacks : None, callable, or list of callables
             Like `callback`, and `Callback` objects such as `EarlyStopping`, `Checkpoint` and
             `ProgressBar`.
         augment : None, augmentation, callable, or list of these
