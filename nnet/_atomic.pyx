@@ -269,12 +269,6 @@ def write_all(list targets, list sources):
         target[...] = source        # np.copyto would call a function of Python's before
 
 
-def set_all(list items):
-    """mapping[key] = value for each (mapping, key, value): dicts, and strings for keys."""
-    for mapping, key, value in items:
-        (<dict>mapping)[key] = value
-
-
 def quietly(function):
     """What a function without arguments returns, in which NumPy warns of nothing.
 
@@ -362,3 +356,16 @@ cdef class Transaction:
             self.put_back_rng()
             network._model = self.before
         network._transaction = None
+
+
+def set_untrained(network, list items):
+    """mapping[key] = value for each (mapping, key, value), of what belongs to a network.
+
+    Mappings are dicts, keys strings. Refused while the network is being trained: no training
+    begins between this check and the change.
+    """
+    cdef Transaction transaction = network._transaction
+    if transaction is not None and not transaction.is_forked:
+        raise RuntimeError("this network is being trained, expected the end of fit first")
+    for mapping, key, value in items:
+        (<dict>mapping)[key] = value

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nnet._atomic import AtWork, set_all
+from nnet._atomic import AtWork, set_untrained
 from nnet.layers.arguments import as_count
 from nnet.layers.base import Layer
 from nnet.layers.program import Program
@@ -80,9 +80,6 @@ class Inside(Fitted):
 
     def _set_trainable(self, layers, trainable):
         chosen = [layer for _, layer in find_all(self._layers, layers, "layers")]
-        transaction = self._transaction
-        if transaction is not None and not transaction.is_forked:
-            raise RuntimeError("this network is being trained, expected the end of fit first")
         children = numbered(self._layers)
         ids = {id(layer) for each in chosen for layer in [each, *layers_in(each.children)]}
         frozen = frozen_in(children)
@@ -94,7 +91,7 @@ class Inside(Fitted):
         changes = [
             (vars(layer), "trainable", id(layer) not in frozen) for layer in layers_in(children)
         ]
-        set_all([*changes, (vars(self), "_is_changed", True)])
+        set_untrained(self, [*changes, (vars(self), "_is_changed", True)])
         return self
 
 
