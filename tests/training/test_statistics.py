@@ -1,6 +1,7 @@
 """Statistics of the images that training has seen belong to the last step, as parameters do."""
 
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from nnet import (
     Linear,
     LogRegression,
     NeuralNetwork,
+    Standardize,
 )
+from nnet.training import batches
+from nnet.training.setup import adapt
 
 X, Y = images()
 
@@ -173,6 +177,29 @@ def test_what_a_warm_start_lacks_is_named(method):
         getattr(network, method)(X, Y, **options)
     network.layers[0].b = b
     assert everything(network, X) == before
+
+
+# --- of a data set --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_those_of_a_data_set_are_as_exact_as_of_one_image(offset):
+    """50,000 images, which are the same one: a sum of float32 would be off by far more."""
+    n_imgs = 50_000
+    image = np.random.default_rng(0).uniform(size=(1, 1, 32, 32)).astype(np.float32) + offset
+    X = np.broadcast_to(image, (n_imgs, 1, 32, 32))
+    network = NeuralNetwork([Standardize(), Flatten(), Linear(2), LogRegression()], rng=0)
+    model = network.build((1, 32, 32), 2)._model
+    tracemalloc.start()
+    try:
+        adapt(model, batches.read(X, np.arange(n_imgs) % 2, batches.Encoding.of(model)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    exact = image.astype(float)
+    np.testing.assert_allclose(network.layers[0].mean_, exact.mean(), rtol=6e-8)
+    np.testing.assert_allclose(network.layers[0].scale_, exact.std(), rtol=6e-8)
+    assert peak < X.size * 4 / 10
 
 
 def bits_of(arrays):
