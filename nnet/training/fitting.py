@@ -53,7 +53,8 @@ class Fitting(Fitted):
             Converted to floats batch by batch; it may be a memory-mapped file.
             Or, without y, an iterable of batches (X, y) or (X, y, weights) that gives as many
             images anew in each epoch, such as a PyTorch DataLoader: it shuffles as it likes.
-            Once before the first epoch it is only looked at.
+            Once before the first epoch it is only looked at. With a `Checkpoint` it must give the
+            same batches each time: the first one is compared before any step.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
             Labels of pixels, (n_imgs, img_h, img_w), for a last layer with scores
             (n_imgs, n_classes, img_h, img_w); of signals (n_imgs, length). Regression targets
