@@ -11,5 +11,6 @@ def warp(
     out: NDArray[_Real] | None = None,
     *,
     fill: float | None = None,
+    interpolate: bool = True,
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...

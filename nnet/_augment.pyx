@@ -26,6 +26,7 @@ cdef struct Warp:
     Py_ssize_t n_channels, height, width
     double fill
     bint nearest
+    bint interpolate
 
 
 cdef void pad_row(const real *row, Py_ssize_t width, real *padded, real before,
@@ -56,11 +57,11 @@ cdef void pad_plane(const real *plane, Py_ssize_t height, Py_ssize_t width, bint
         padded += pitch
 
 
-cdef void find_row(const double *map, double y, Py_ssize_t height, Py_ssize_t width,
-                   int *places, real *below, real *right) noexcept nogil:
-    """Where the pixels of one row of the output come from."""
-    cdef double start_y = map[0] * y + map[2] + BEFORE, last_y = height + BEFORE
-    cdef double start_x = map[3] * y + map[5] + BEFORE, last_x = width + BEFORE
+cdef void find_row(const double *map, double y, double before, Py_ssize_t height,
+                   Py_ssize_t width, int *places, real *below, real *right) noexcept nogil:
+    """Where the pixels of one row of the output come from; half a pixel more `before` rounds."""
+    cdef double start_y = map[0] * y + map[2] + before, last_y = height + BEFORE
+    cdef double start_x = map[3] * y + map[5] + before, last_x = width + BEFORE
     cdef double step_y = map[1], step_x = map[4], from_y, from_x
     cdef int x, row, column, pitch = <int>width + AROUND
     for x in range(<int>width):
@@ -87,6 +88,14 @@ cdef void take_row(const real *padded, Py_ssize_t pitch, const int *places, cons
         out[x] = (1 - right[x]) * left_sum + right[x] * right_sum
 
 
+cdef void copy_row(const real *padded, const int *places, Py_ssize_t width,
+                   real *out) noexcept nogil:
+    """The nearest pixels: whatever their bits mean."""
+    cdef Py_ssize_t x
+    for x in range(width):
+        out[x] = padded[places[x]]
+
+
 cdef void warp_image(const Warp *job, Py_ssize_t n, int thread, real *planes) noexcept nogil:
     cdef Py_ssize_t height = job.height, width = job.width, y, c
     cdef Py_ssize_t pitch = width + AROUND, size = (height + AROUND) * pitch
@@ -96,15 +105,20 @@ cdef void warp_image(const Warp *job, Py_ssize_t n, int thread, real *planes) no
     cdef int *places = job.places + thread * width
     cdef real *below = <real *>job.weights + 2 * thread * width
     cdef real *right = below + width
+    cdef real *row
+    cdef double before = BEFORE if job.interpolate else BEFORE + 0.5
     planes += thread * job.n_channels * size
     for c in range(job.n_channels):
         pad_plane(image + c * height * width, height, width, job.nearest, <real>job.fill,
                   planes + c * size)
     for y in range(height):
-        find_row(job.maps + 6 * n, y, height, width, places, below, right)
+        find_row(job.maps + 6 * n, y, before, height, width, places, below, right)
         for c in range(job.n_channels):
-            take_row(planes + c * size, pitch, places, below, right, width,
-                     out + (c * height + y) * width)
+            row = out + (c * height + y) * width
+            if job.interpolate:
+                take_row(planes + c * size, pitch, places, below, right, width, row)
+            else:
+                copy_row(planes + c * size, places, width, row)
 
 
 cdef void float_image(void *job, Py_ssize_t n, int thread) noexcept nogil:
@@ -121,9 +135,10 @@ def warp(
     out=None,       # (n_imgs, n_channels, img_h, img_w)                    OUT
     *,
     fill=None,
+    interpolate=True,
     n_threads=None,
 ):
-    """Images through affine maps, with bilinear interpolation.
+    """Images through affine maps.
 
     out[n, c, y, x] is images[n, c, a*y + b*x + d, e*y + f*x + g], where maps[n] is
     (a, b, d, e, f, g): the same bits for an image alone and in any batch.
@@ -136,6 +151,8 @@ def warp(
         Filled and returned; None allocates it. It may share memory with no input.
     fill : float, optional
         What surrounds the images. None: their nearest pixels.
+    interpolate : bool
+        Bilinearly between pixels; else the nearest one is copied, half a pixel being rounded up.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 
@@ -163,6 +180,7 @@ def warp(
     if (job.height + AROUND) * (job.width + AROUND) > INT_MAX:
         raise ValueError(f"images has shape {shape}, expected sides whose product is less than 2^31")
     job.nearest, job.fill = fill is None, 0.0 if fill is None else fill
+    job.interpolate = interpolate
     cdef Py_ssize_t n_imgs = shape[0]
     cdef int threads = <int>max(min(kernels.call_threads(n_threads), n_imgs), 1)
     if n_imgs * job.height * job.width < SMALL_SIZE:

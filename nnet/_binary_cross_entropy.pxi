@@ -1,4 +1,4 @@
-# Sigmoid and binary cross-entropy: an entry of the target is the probability of one thing of
+# Binary cross-entropy: an entry of the target is the probability of one thing of
 # many, each by itself. Included by _dense.pyx.
 
 from libc.math cimport log1p
@@ -10,7 +10,7 @@ cdef enum:
 
 cdef struct BinaryJob:
     const void *scores      # (n_imgs, n_entries)
-    const void *target      # the same; NULL: only the probabilities are wanted
+    const void *target      # the same
     void *probs             # the same
     void *grad              # the same
     double *losses          # (n_imgs,)
@@ -27,7 +27,7 @@ cdef void sigmoids(const real *scores, real *probs, real *powers, Py_ssize_t n) 
         score = scores[i]
         powers[i] = exponential(score if score < 0 else -score)
     for i in range(n):
-        probs[i] = (powers[i] if scores[i] < 0 else 1) / (1 + powers[i])
+        probs[i] = logistic(scores[i], powers[i])
 
 
 cdef double losses_of_entries(const real *scores, const real *target, const real *powers,
@@ -65,16 +65,14 @@ cdef void entries_of_image(const BinaryJob *job, Py_ssize_t image, real *probs) 
     while first < job.n_entries:
         n = min(ENTRIES, job.n_entries - first)
         sigmoids(scores + first, probs + first, powers, n)
-        if job.target != NULL:
-            loss += losses_of_entries(scores + first, target + first, powers, n, job.smoothing)
-            for i in range(first, first + n):
-                n_wrong += (probs[i] > half) != (target[i] > half)
-            for i in range(first, first + n):
-                grad[i] = (probs[i] - (target[i] + smoothing * (half - target[i]))) * part
+        loss += losses_of_entries(scores + first, target + first, powers, n, job.smoothing)
+        for i in range(first, first + n):
+            n_wrong += (probs[i] > half) != (target[i] > half)
+        for i in range(first, first + n):
+            grad[i] = (probs[i] - (target[i] + smoothing * (half - target[i]))) * part
         first += ENTRIES
-    if job.target != NULL:
-        job.losses[image] = loss / job.n_entries
-        job.errors[image] = <double>n_wrong / job.n_entries
+    job.losses[image] = loss / job.n_entries
+    job.errors[image] = <double>n_wrong / job.n_entries
 
 
 cdef void float_entries(void *job, Py_ssize_t image, int thread) noexcept nogil:
@@ -83,60 +81,6 @@ cdef void float_entries(void *job, Py_ssize_t image, int thread) noexcept nogil:
 
 cdef void double_entries(void *job, Py_ssize_t image, int thread) noexcept nogil:
     entries_of_image(<BinaryJob *>job, image, <double *>(<BinaryJob *>job).probs)
-
-
-cdef void run_entries(BinaryJob *job, cnp.ndarray scores, cnp.ndarray probs,
-                      object n_threads) except *:
-    """On arrays that are checked."""
-    cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(scores, 0), size = cnp.PyArray_SIZE(scores)
-    cdef int threads = threads_for(n_threads, size, SMALL_LOSS)
-    cdef bint is_float = cnp.PyArray_TYPE(scores) == cnp.NPY_FLOAT
-    job.scores, job.probs, job.n_entries = data_of(scores), data_of(probs), size // max(n_imgs, 1)
-    with nogil:
-        parallel_for(float_entries if is_float else double_entries, job, n_imgs, threads)
-
-
-cdef cnp.ndarray check_entries(object array, str name, cnp.ndarray like):
-    """The entries of images, of which each has at least one."""
-    cdef cnp.ndarray entries = check_reals(array, name, like, "scores")
-    if cnp.PyArray_NDIM(entries) == 0 or 0 in shape_of(entries)[1:]:
-        raise ValueError(
-            f"{name} has shape {shape_of(entries)}, expected (n_imgs, ...) with no empty axis"
-        )
-    return entries
-
-
-def sigmoid(
-    scores,         # (n_imgs, ...)                                         IN
-    probs=None,     # (n_imgs, ...)                                         OUT
-    *,
-    n_threads=None,
-):
-    """Probabilities: 1 / (1 + exp(-scores)).
-
-    Parameters
-    ----------
-    scores : ndarray (n_imgs, ...), float32 or float64
-    probs : ndarray like scores, optional
-        Filled and returned; None allocates it. It may not share memory with scores.
-    n_threads : int, optional
-        Default: `nnet.get_num_threads()`. It changes no bit of the result.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Before any work, for shapes and types that do not fit.
-    """
-    cdef cnp.ndarray scores_ = check_entries(scores, "scores", None)
-    cdef cnp.ndarray out = check_output(probs, "probs", shape_of(scores_), scores_.dtype)
-    refuse_overlap(out, "probs", scores_, "scores")
-    cdef BinaryJob job
-    job.target, job.grad = NULL, NULL
-    scores_ = contiguous(scores_)
-    cdef cnp.ndarray work = work_array(out)
-    run_entries(&job, scores_, work, n_threads)
-    deliver(out, work)
-    return out
 
 
 def binary_cross_entropy(
@@ -176,9 +120,11 @@ def binary_cross_entropy(
     ValueError, TypeError
         Before any work, for shapes and values, and for types, that do not fit.
     """
-    cdef cnp.ndarray scores_ = check_entries(scores, "scores", None)
-    cdef cnp.ndarray target_ = check_reals(target, "target", scores_, "scores")
+    cdef cnp.ndarray scores_ = check_reals(scores, "scores", None, "")
     cdef tuple shape = shape_of(scores_)
+    if not shape or 0 in shape[1:]:
+        raise ValueError(f"scores has shape {shape}, expected (n_imgs, ...) with no empty axis")
+    cdef cnp.ndarray target_ = check_reals(target, "target", scores_, "scores")
     check_shape(target_, "target", shape)
     cdef BinaryJob job
     job.smoothing = as_smoothing(smoothing)
@@ -191,9 +137,14 @@ def binary_cross_entropy(
         ],
         [(scores_, "scores"), (target_, "target")],
     )
+    cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(scores_, 0), size = cnp.PyArray_SIZE(scores_)
+    cdef int threads = threads_for(n_threads, size, SMALL_LOSS)
+    cdef bint is_float = cnp.PyArray_TYPE(scores_) == cnp.NPY_FLOAT
     scores_, target_ = contiguous(scores_), contiguous(target_)
     job.target, job.grad = data_of(target_), data_of(grad_)
     job.losses, job.errors = <double *>data_of(losses_), <double *>data_of(errors_)
-    run_entries(&job, scores_, probs_, n_threads)
+    job.scores, job.probs, job.n_entries = data_of(scores_), data_of(probs_), size // max(n_imgs, 1)
+    with nogil:
+        parallel_for(float_entries if is_float else double_entries, &job, n_imgs, threads)
     for out, work in ((probs, probs_), (losses, losses_), (scores_grad, grad_), (errors, errors_)):
         deliver(out, work)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 _Real = TypeVar("_Real", np.float32, np.float64)
 
 KERNELS: tuple[Callable[..., Any], ...]
+ACTIVATIONS: tuple[str, ...]
 
 def matmul(
     a: NDArray[_Real],
@@ -18,24 +19,19 @@ def matmul(
     activation: Literal["relu"] | None = None,
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...
-def bprop_relu(
-    output: NDArray[_Real],
-    output_grad: NDArray[_Real],
-    input_grad: NDArray[_Real],
-    *,
-    n_threads: int | None = None,
-) -> NDArray[_Real]: ...
-def gelu(
+def activate(
     input: NDArray[_Real],
     output: NDArray[_Real] | None = None,
     *,
+    type: str,
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...
-def bprop_gelu(
-    input: NDArray[_Real],
+def bprop_activate(
+    kept: NDArray[_Real],
     output_grad: NDArray[_Real],
-    input_grad: NDArray[_Real] | None,
+    input_grad: NDArray[_Real] | None = None,
     *,
+    type: str,
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...
 def softmax(
@@ -52,9 +48,6 @@ def cross_entropy(
     smoothing: float = 0.0,
     n_threads: int | None = None,
 ) -> tuple[float, int | None]: ...
-def sigmoid(
-    scores: NDArray[_Real], probs: NDArray[_Real] | None = None, *, n_threads: int | None = None
-) -> NDArray[_Real]: ...
 def binary_cross_entropy(
     scores: NDArray[_Real],
     target: NDArray[_Real],

@@ -2,8 +2,8 @@
 
 matmul is the work of a dense layer (its inner loops are in _matmul.pxi); the
 others take one pass over memory, and one call, where NumPy would take several:
-normalisation is in _norm_passes.pxi, _norm.pxi and _group_norm.pxi, gelu and its
-gradient are in _gelu.pxi, losses in _cross_entropy.pxi and _binary_cross_entropy.pxi.
+normalisation is in _norm_passes.pxi, _norm.pxi and _group_norm.pxi, activations are in
+_activations.pxi, losses in _cross_entropy.pxi and _binary_cross_entropy.pxi.
 """
 
 from nnet import kernels
@@ -129,76 +129,7 @@ def matmul(
     return out_
 
 
-cdef enum:
-    PART_SIZE = 16384       # values that one thread takes at a time
-
-cdef struct ReluGradient:
-    const void *output
-    const void *output_grad
-    void *input_grad
-    Py_ssize_t size
-
-
-cdef void relu_gradient(const ReluGradient *job, Py_ssize_t part, real *input_grad) noexcept nogil:
-    cdef const real *output = <const real *>job.output
-    cdef const real *output_grad = <const real *>job.output_grad
-    cdef Py_ssize_t i
-    for i in range(part * PART_SIZE, min((part + 1) * PART_SIZE, job.size)):
-        input_grad[i] = output_grad[i] if output[i] > 0 else <real>0
-
-
-cdef void float_part(void *job, Py_ssize_t part, int thread) noexcept nogil:
-    relu_gradient(<ReluGradient *>job, part, <float *>(<ReluGradient *>job).input_grad)
-
-
-cdef void double_part(void *job, Py_ssize_t part, int thread) noexcept nogil:
-    relu_gradient(<ReluGradient *>job, part, <double *>(<ReluGradient *>job).input_grad)
-
-
-def bprop_relu(
-    output,         # any shape                                             IN
-    output_grad,    # the same                                              IN
-    input_grad,     # the same                                              OUT
-    *,
-    n_threads=None,
-):
-    """Back-propagate through max(x, 0): the gradient where the output is positive, else 0.
-
-    Parameters
-    ----------
-    output, output_grad : ndarray of one shape and dtype, float32 or float64
-    input_grad : ndarray of that shape and dtype
-        Filled and returned. It may share memory with no other array.
-    n_threads : int, optional
-        Default: `nnet.get_num_threads()`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Before any work, for shapes and types that do not fit.
-    """
-    cdef cnp.ndarray y = check_reals(output, "output", None, "")
-    cdef cnp.ndarray grad = check_reals(output_grad, "output_grad", y, "output")
-    check_shape(grad, "output_grad", shape_of(y))
-    if input_grad is None:
-        raise TypeError("input_grad is None, expected a NumPy array")
-    cdef cnp.ndarray out = check_output(input_grad, "input_grad", shape_of(y), y.dtype)
-    refuse_overlap(out, "input_grad", y, "output")
-    refuse_overlap(out, "input_grad", grad, "output_grad")
-    cdef Py_ssize_t size = cnp.PyArray_SIZE(y)
-    cdef int threads = threads_for(n_threads, size, SMALL_SIZE)
-    y, grad = contiguous(y), contiguous(grad)
-    cdef cnp.ndarray work = work_array(out)
-    cdef ReluGradient job = [data_of(y), data_of(grad), data_of(work), size]
-    cdef bint is_float = cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT
-    with nogil:
-        parallel_for(float_part if is_float else double_part, &job,
-                     (size + PART_SIZE - 1) // PART_SIZE, threads)
-    deliver(out, work)
-    return out
-
-
-include "_gelu.pxi"
+include "_activations.pxi"
 
 
 cdef bint are_finite(const real *values, Py_ssize_t n) noexcept nogil:
@@ -225,12 +156,12 @@ include "_norm.pxi"
 include "_group_norm.pxi"
 
 KERNELS = (     # of this very target
-    matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, batch_norm,
-    bprop_batch_norm, group_norm, bprop_group_norm, add_arrays, sigmoid, binary_cross_entropy,
+    matmul, activate, bprop_activate, softmax, cross_entropy, all_finite, batch_norm,
+    bprop_batch_norm, group_norm, bprop_group_norm, add_arrays, binary_cross_entropy,
 )
 if __name__ == "nnet._dense" and kernels.TARGET != "baseline":
     # The public door leads to the chosen target.
     (
-        matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, batch_norm,
-        bprop_batch_norm, group_norm, bprop_group_norm, add_arrays, sigmoid, binary_cross_entropy,
+        matmul, activate, bprop_activate, softmax, cross_entropy, all_finite, batch_norm,
+        bprop_batch_norm, group_norm, bprop_group_norm, add_arrays, binary_cross_entropy,
     ) = kernels.load("_dense")

@@ -180,13 +180,15 @@ def pool_geometry(
     )
 
 
-def receptive_field(windows):
+def receptive_field(windows, size=1, jump=1):
     """Size and jump of the input region that one output pixel of stacked windows sees.
 
     Parameters
     ----------
     windows : iterable of (window, stride, dilation)
         One axis of each layer, first layer first.
+    size, jump
+        Those before the first layer.
 
     Returns
     -------
@@ -195,7 +197,6 @@ def receptive_field(windows):
         neighbouring outputs, in input pixels. (Dumoulin and Visin 2016;
         Araujo et al., "Computing receptive fields", Distill 2019, eq. 2.)
     """
-    size, jump = 1, 1
     for window, stride, dilation in windows:
         size += dilation * (window - 1) * jump
         jump *= stride

@@ -174,6 +174,5 @@ def _fit(network, X, y, test, watch, args):
         interrupted = True
     if interrupted:
         print(f"nnet: interrupted: keeping epoch {watch.best.epoch}", file=sys.stderr)
-    for param, value in zip(network.params(), watch.best_params):
-        param[...] = value
+    network.load_state_dict(watch.best_state)
     return watch.best, interrupted

@@ -1,7 +1,7 @@
 """What `nnet train` shows and remembers while it trains."""
 
 from nnet.training.callbacks import ProgressBar
-from nnet.training.progress import headline
+from nnet.training.progress import line_of
 
 
 class Watch(ProgressBar):
@@ -9,7 +9,7 @@ class Watch(ProgressBar):
 
     def __init__(self, quiet):
         super().__init__(leave=False)
-        self.best = self.best_params = None
+        self.best = self.best_state = None
         self.quiet = quiet
 
     def __call__(self, progress):
@@ -18,10 +18,6 @@ class Watch(ProgressBar):
         if not progress.epoch_done:
             return
         if self.best is None or progress.loss < self.best.loss:
-            best_params = [param.copy() for param in progress.network.params()]
-            self.best, self.best_params = progress, best_params
+            self.best, self.best_state = progress, progress.network.state_dict()
         if not self.quiet:
-            line = headline(progress)
-            if progress.val_error is not None:
-                line += f", test accuracy {1 - progress.val_error:.2%}"
-            self.write(f"{line}, {progress.n_imgs / progress.seconds:.0f} images/s")
+            self.write(line_of(progress, with_rate=True).replace("val_", "test_"))

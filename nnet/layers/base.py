@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -19,6 +20,11 @@ class Trainable:
     def __set__(self, layer, value):
         vars(layer)["trainable"] = as_bool(value, "trainable")
         layer._option_changed()
+
+
+def sees_all(layer):
+    """The `reach` of layers of which each output sees the whole image."""
+    return (math.inf, math.inf), (1, 1)
 
 
 class Layer(ABC):
@@ -86,6 +92,19 @@ class Layer(ABC):
     @abstractmethod
     def output_shape(self, input_shape):
         """The shape of `fprop`'s output."""
+
+    # --- what a summary tells ---------------------------------------------------------
+
+    def multiply_adds(self, input_shape, output_shape):
+        """Of its own arrays, for a batch of these shapes: what convolutions and the like count."""
+        return 0
+
+    def reach(self):
+        """How far an output pixel sees: extents (y, x) in pixels of the input, and strides (y, x).
+
+        math.inf is the extent of what sees all. Asked of nnet's own layers alone.
+        """
+        return (1, 1), (1, 1)
 
     # --- arrays by name -----------------------------------------------------------
 

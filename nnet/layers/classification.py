@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnet._dense import binary_cross_entropy, cross_entropy, sigmoid, softmax
+from nnet._dense import activate, binary_cross_entropy, cross_entropy, softmax
 from nnet.layers.arguments import Option, as_share, check_axes
 from nnet.layers.hints import with_hints
 from nnet.layers.loss import FLOAT64, Compared, Loss
@@ -87,7 +87,7 @@ class BinaryCrossEntropy(Loss):
         self.label_smoothing = label_smoothing
 
     def fprop(self, input):
-        probs = sigmoid(input)
+        probs = activate(input, type="sigmoid")
         if self.training:
             self._kept = probs
         return probs

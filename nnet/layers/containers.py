@@ -11,7 +11,7 @@ import numpy as np
 from nnet._dense import add_arrays
 from nnet.layers.arguments import Option, as_word
 from nnet.layers.base import Layer
-from nnet.layers.hints import with_hints
+from nnet.layers.hints import layer_for, with_hints
 from nnet.layers.loss import LossMixin
 from nnet.layers.program import Program
 from nnet.layers.streams import as_streams
@@ -27,7 +27,7 @@ def as_layers(layers, name):
     layers = list(layers)
     for i, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            raise TypeError(f"{name}[{i}] is {layer!r}, expected an instance of Layer")
+            raise TypeError(f"{name}[{i}] is {layer!r}, expected {layer_for(layer)}")
         if isinstance(layer, LossMixin):
             raise ValueError(
                 f"{name}[{i}] is a {type(layer).__name__}, expected a loss to be the last layer of "

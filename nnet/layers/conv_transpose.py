@@ -1,6 +1,7 @@
 """ConvTranspose: the gradient of a convolution by its images, as a layer."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -168,6 +169,17 @@ class ConvTranspose(WindowMixin, WeightedLayer):
             n_imgs, n_feats = output_grad.shape[:2]
             sums = np.add.reduce(output_grad, axis=(2, 3), dtype=float)
             np.divide(sums.sum(axis=0), max(n_imgs, 1), out=self.b_grad, casting="same_kind")
+
+    def multiply_adds(self, input_shape, output_shape):
+        W_shape = self.array_shapes(input_shape)["W"]
+        return math.prod(W_shape) * math.prod(input_shape[2:]) * input_shape[0]
+
+    def reach(self):
+        """Of the output that sees most: taps a stride apart, from one input pixel to the next."""
+        strides = self._window("strides")
+        sizes = zip(self._window("filter_shape"), self._window("dilation"), strides)
+        extents = tuple(step * (taps - 1) // stride + 1 for taps, step, stride in sizes)
+        return extents, tuple(Fraction(1, stride) for stride in strides)
 
     def output_shape(self, input_shape):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")

@@ -138,3 +138,14 @@ def expected_for(name, known, hints):
     if others:
         return others[0]
     return OTHER_WAYS.get(name, f"one of {known}")
+
+
+def layer_for(value):
+    """What to type in place of what is no layer."""
+    if isinstance(value, str):
+        return f"a layer such as Activation({value!r})"
+    if isinstance(value, type):
+        return f"an object such as {value.__name__}(...), not its class"
+    if isinstance(value, (list, tuple)):
+        return "a layer: Sequential([...]) makes one of a list"
+    return "a layer, of nnet or of a class of yours that is derived from Layer"

@@ -4,7 +4,7 @@ import numpy as np
 
 from nnet._dense import matmul
 from nnet.layers.arguments import Option, as_count, check_axes
-from nnet.layers.base import Layer
+from nnet.layers.base import Layer, sees_all
 from nnet.layers.hints import with_hints
 from nnet.layers.weighted import WeightedLayer
 
@@ -46,6 +46,11 @@ class Linear(WeightedLayer):
     def _fans(self, W_shape):
         return W_shape
 
+    def multiply_adds(self, input_shape, output_shape):
+        return input_shape[0] * input_shape[1] * self.n_out
+
+    reach = sees_all
+
     def fprop(self, input, activation=None):
         if self.training:
             self._kept = input
@@ -79,6 +84,8 @@ class Linear(WeightedLayer):
 
 class Flatten(Layer):
     """All axes but the images' into one."""
+
+    reach = sees_all
 
     def fprop(self, input):
         if self.training:

@@ -4,7 +4,7 @@ import numpy as np
 
 from nnet._dense import batch_norm, bprop_batch_norm, bprop_group_norm, group_norm
 from nnet.layers.arguments import Option, as_count, as_finite, as_float, check_axes
-from nnet.layers.base import Layer, ParamMixin
+from nnet.layers.base import Layer, ParamMixin, sees_all
 from nnet.layers.hints import with_hints
 from nnet.layers.weighted import as_given
 
@@ -169,6 +169,8 @@ class GroupNorm(Norm):
 
     _COMPUTES_RELU = True
     n_groups = Option(as_count)
+
+    reach = sees_all
 
     @with_hints()
     def __init__(self, n_groups, eps=1e-5):

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from nnet._dense import bprop_relu
+from nnet._dense import bprop_activate
 from nnet._pool import bprop_pool_bc01, pool_bc01
 from nnet.geometry import PADDING_WORDS, pool_geometry
 from nnet.layers.arguments import Option, PairOption, as_bool, as_word, check_axes
-from nnet.layers.base import Layer
+from nnet.layers.base import Layer, sees_all
 from nnet.layers.hints import with_hints
 from nnet.layers.windows import WindowMixin, as_padding_mode
 
@@ -104,7 +104,7 @@ class Pool(WindowMixin, Layer):
         """`bprop`, and that of a ReLU before this layer: here there are fewer values."""
         output = self._kept[1]
         masked = self._scratch(output.shape, output.dtype)
-        return self.bprop(bprop_relu(output, output_grad, masked))
+        return self.bprop(bprop_activate(output, output_grad, masked, type="relu"))
 
     def output_shape(self, input_shape):
         self._check_options()
@@ -113,6 +113,9 @@ class Pool(WindowMixin, Layer):
         windows = *sizes, options["padding_mode"], options["ceil_mode"]
         where = pool_geometry(*input_shape[2:], *windows)
         return *input_shape[:2], where.out_h, where.out_w
+
+    def reach(self):
+        return self._window("pool_shape"), self._window("strides")
 
     def _switches(self, out_shape):
         """Places in windows, or for large windows rows and columns in images."""
@@ -129,6 +132,7 @@ class GlobalPool(Layer):
     """A summary of each channel: (n_imgs, n_channels, img_h, img_w) -> (n_imgs, n_channels)."""
 
     _WHOLE: dict[str, Any]  # how to pool windows of the image's size
+    reach = sees_all
 
     def _setup(self, input_shape, rng):
         self.output_shape(input_shape)

@@ -1,6 +1,7 @@
 """Pad and Upsample: images with a border, and larger ones."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -258,6 +259,12 @@ class Upsample(Layer):
         n_imgs, n_channels, img_h, img_w = input_shape
         shape = n_imgs, n_channels, img_h + 2 * starts[0], img_w + 2 * starts[1]
         return self._scratch(shape, dtype)
+
+    def reach(self):
+        y, x = factors = self._factors()
+        taps = 2 if self.mode == "bilinear" else 1
+        extents = tuple(min(taps, factor) for factor in factors)
+        return extents, (Fraction(1, y), Fraction(1, x))
 
     def output_shape(self, input_shape):
         check_axes(input_shape, "n_imgs, n_channels, img_h, img_w")

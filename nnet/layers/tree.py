@@ -296,7 +296,10 @@ def check_arrays(name, layer, input_shape):
         array = getattr(layer, key, None)
         which = f"{describe(name, layer)}.{key}"
         if array is None:
-            raise ValueError(f"{which} is None, expected an array of shape {shape}")
+            raise ValueError(
+                f"{which} is None, expected an array of shape {shape}: fit gives a new layer "
+                "its arrays, but not with warm_start; freeze(...) keeps those of others"
+            )
         check_array(array, which, shape, layer.dtype)
 
 

@@ -23,4 +23,5 @@ stepping.py    an optimizer with its schedule, and how far they are
 clipping.py    gradients that are too large
 progress.py    what callbacks are told; histories
 gradients.py   gradients by central differences
+summary.py     the layers of a network as a table
 """

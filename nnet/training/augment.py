@@ -12,7 +12,7 @@ DIRECTIONS = "horizontal", "vertical", "both"
 
 
 class Shift(Geometric):
-    """Moves images by whole pixels.
+    """Moves images by whole pixels, and y where it has theirs.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Shift(Geometric):
 class Crop(Shift):
     """Pads images and cuts a window of their own size out: He et al. 2016, section 4.2.
 
-    The same as `Shift(padding)`, by the name that others give it.
+    The same as `Shift(padding)`, also for y, by the name that others give it.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Crop(Shift):
 
 
 class Flip(Geometric):
-    """Mirrors images.
+    """Mirrors images, and y where it has their pixels.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Flip(Geometric):
 
 
 class Rotate(Geometric):
-    """Turns images around their centre.
+    """Turns images around their centre, and y where it has their pixels.
 
     Parameters
     ----------
@@ -124,6 +124,8 @@ class Rotate(Geometric):
 class Zoom(Geometric):
     """Enlarges or shrinks what is in an image around its centre; images keep their size.
 
+    y does likewise where it has their pixels.
+
     Parameters
     ----------
     scale : float or (float, float)
@@ -148,7 +150,7 @@ class Zoom(Geometric):
 
 
 class CutOut(Pointwise):
-    """Hides a rectangle of each image, in all channels.
+    """Hides a rectangle of each image, in all channels; y keeps the labels of hidden pixels.
 
     DeVries and Taylor 2017, "Improved regularization of convolutional neural networks with
     cutout": its centre is any pixel, so that a part may be outside of the image.
@@ -179,7 +181,7 @@ class CutOut(Pointwise):
 
 
 class Brightness(Pointwise):
-    """Makes images brighter or darker: factor * image + delta.
+    """Makes images brighter or darker, factor * image + delta; y stays as it is.
 
     Parameters
     ----------

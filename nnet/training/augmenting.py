@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,19 @@ from nnet._atomic import quietly
 from nnet._augment import warp
 from nnet._dense import all_finite
 from nnet.layers.arguments import as_call, as_real
+from nnet.layers.classification import LogRegression
+from nnet.layers.regression import MeanSquaredError
 from nnet.layers.streams import as_streams
-from nnet.training.data import as_images, as_reals, batch_of
+from nnet.training.data import (
+    as_array,
+    as_images,
+    as_labels,
+    as_reals,
+    as_values,
+    batch_of,
+    check_lengths,
+    encode,
+)
 
 NEAREST = "nearest"
 EXPECTED = "an augmentation such as Shift(2), a function of a batch of images, or a list of these"
@@ -27,33 +39,48 @@ EXPECTED = "an augmentation such as Shift(2), a function of a batch of images, o
 class Augmentation:
     """A random change of images: `fit(..., augment=)` takes one, a function, or a list.
 
-    Called with images it returns changed copies, to look at: `Rotate(10)(X[:16], rng=0)`.
+    Called with images it returns changed copies, to look at: `Rotate(10)(X[:16], rng=0)`, or of
+    both, `Rotate(10)(X[:16], y[:16], rng=0)`: where y has pixels, they move with those of X.
     """
 
-    def __call__(self, images, rng=None):
-        """Changed copies of images.
+    def __call__(self, images, y=None, rng=None):
+        """Changed copies of images, and of their targets.
 
         Parameters
         ----------
         images : array (n_imgs, n_channels, img_h, img_w), or as X in `NeuralNetwork.fit`
+        y : None or array (n_imgs, ...)
+            Floats are taken for targets of regression, all else for labels.
         rng : None, int, numpy.random.Generator or numpy.random.RandomState
 
         Returns
         -------
-        array of the shape of images, float32 or float64
+        array of the shape of images, float32 or float64; with y, a pair of it and of changed y
 
         Raises
         ------
         ValueError, TypeError
-            For images that cannot be changed so, and what is no array of images.
+            For images and targets that cannot be changed so, and what is no array of them.
         """
         images = as_images(images)
-        augmenter = Augmenter(self, images.shape[1:])
+        if y is None:
+            return self._changed(images, np.empty(len(images)), rng)[0]
+        check_lengths(images, y, "images")
+        if as_array(y, "y").dtype.kind == "f":
+            return self._changed(images, as_values(y, None)[:], rng)
+        labels = as_labels(y, target_shape=None)
+        classes = np.unique(labels)
+        images, indices = self._changed(images, encode(labels, classes), rng)
+        return images, classes[indices]
+
+    def _changed(self, images, target, rng):
+        loss = MeanSquaredError() if target.dtype.kind == "f" else LogRegression()
+        augmenter = Augmenter(self, images.shape[1:], target.shape[1:], loss)
         augmenter.restart(as_streams(rng), 0, len(images))
-        changed = augmenter(
-            images, np.arange(len(images)), lambda name, shape, dtype: np.empty(shape, dtype)
-        )
-        return changed.copy() if changed is images else changed
+        rows = np.arange(len(images))
+        changed = augmenter(images, target, rows, lambda name, *like: np.empty(*like))
+        pairs = zip(changed, (images, target))
+        return tuple(new.copy() if new is old else new for new, old in pairs)
 
     def __repr__(self):
         return as_call(self)
@@ -92,7 +119,8 @@ class Geometric(Drawn):
     """Moves pixels by affine maps, with bilinear interpolation.
 
     Those that follow each other and have one `fill` are one map: nothing is blurred twice, and
-    what one moves out of an image the next may move in again.
+    what one moves out of an image the next may move in again. Targets that have pixels where
+    the images have theirs move by the same map: see `moves_target`.
     """
 
     fill: Any = None  # nothing comes in
@@ -169,7 +197,8 @@ class Function:
     Parameters
     ----------
     function : callable
-        Of a batch of images, and of `rng` if it has a parameter of that name.
+        Of a batch of images, and of `rng` if it has a parameter of that name. It must not move
+        pixels where y has some: it gets no y.
     rng : Generator or RandomState
     """
 
@@ -177,6 +206,7 @@ class Function:
         self._call = partial(function, rng=rng) if takes_rng(function) else function
 
     def __call__(self, images, rows, out):
+        """Changed images, and no maps: see `Table`."""
         np.copyto(out, images)  # it may write to that
         returned = self._call(out)
         if returned is None:
@@ -189,7 +219,7 @@ class Function:
         changed = quietly(partial(np.asarray, changed, images.dtype))
         if not all_finite(changed):
             raise ValueError("augment returned NaN, infinite or too large values, expected finite")
-        return changed
+        return changed, None
 
 
 def takes_rng(function):
@@ -208,15 +238,21 @@ class Augmenter:
     Parameters
     ----------
     augment : augmentation, function, or list of these
-    image_shape : tuple
-        Of one image, as the user gives it.
+    image_shape, target_shape : tuple
+        Of one image and one target, as the user gives them.
+    loss : LossMixin
+        It tells labels, of which the nearest is taken, from values, which are interpolated.
     """
 
-    def __init__(self, augment, image_shape):
+    def __init__(self, augment, image_shape, target_shape, loss):
         self._parts = listed(augment)
         for part in self._parts:
             if isinstance(part, Drawn):
                 part.check(image_shape)
+        self._moves_target = moves_target(
+            self._parts, image_shape[1:], target_shape, loss.is_classifier
+        )
+        self._interpolate = not loss.has_probabilities
         n_channels, *sides = image_shape
         self._shape = (n_channels, *[1] * (2 - len(sides)), *sides)
         self._steps = []
@@ -232,19 +268,24 @@ class Augmenter:
             else:
                 self._steps.append(Function(*group, *rngs))
 
-    def __call__(self, images, rows, make_array):
-        """The images of a batch, changed: other arrays.
+    def __call__(self, images, target, rows, make_array):
+        """The images of a batch, changed, and their targets: other arrays, if they are.
 
         Parameters
         ----------
         images : array (n_imgs, ...)
+        target : array (n_imgs, ...) of class indices or values
         rows : intp array (n_imgs,)
             Which images of the epoch they are: what is done to each follows from that.
         make_array : callable (name, shape, dtype) -> array
         """
         for i, step in enumerate(self._steps):
-            images = step(images, rows, make_array(f"augmented {i}", images.shape, images.dtype))
-        return images
+            out = make_array(f"augmented {i}", images.shape, images.dtype)
+            images, maps = step(images, rows, out)
+            if self._moves_target and maps is not None:
+                out = make_array(f"moved {i}", target.shape, target.dtype)
+                target = move(target, maps, out, self._shape[1:], interpolate=self._interpolate)
+        return images, target
 
 
 class Table:
@@ -288,16 +329,17 @@ class Table:
         return parameters[0]
 
     def __call__(self, images, rows, out):
+        """Changed images, and the maps that moved them, (n_imgs, 6); None if they did not move."""
         self._draw_until(rows.max(initial=-1) + 1)
         parameters = quietly(partial(self._parameters, rows))
-        shape = len(images), *self._shape
-        first, given, changed = self._group[0], images.reshape(shape), out.reshape(shape)
+        first = self._group[0]
         if isinstance(first, Geometric):
             fills = fills_of(self._group) - {NEAREST}
-            warp(given, parameters, changed, fill=fills.pop() if fills else None)
-        else:
-            first.change(given, parameters, changed)
-        return out
+            fill = fills.pop() if fills else None
+            return move(images, parameters, out, self._shape[1:], fill), parameters
+        shape = len(images), *self._shape
+        first.change(images.reshape(shape), parameters, out.reshape(shape))
+        return out, None
 
 
 def grouped(parts):
@@ -315,6 +357,46 @@ def grouped(parts):
 def fills_of(group):
     """What comes in at the borders of images."""
     return {part.fill for part in group} - {None}
+
+
+def moves_target(parts, sides, target_shape, is_classifier):
+    """Whether targets are moved with the images: if their last axes are the sides of these.
+
+    Others stay as they are: one label, a few numbers.
+
+    Raises
+    ------
+    ValueError
+        For labels and values of pixels at other sides, and where pixels come in that have none.
+    """
+    moving = [part for part in parts if isinstance(part, Geometric)]
+    if not moving:
+        return False
+    given, ends = f"y has shape {batch_of(target_shape)}", target_shape[-len(sides) :]
+    if ends != sides:
+        has_pixels = len(target_shape) >= (len(sides) if is_classifier else 2) and prod(ends) > 1
+        if has_pixels:
+            raise ValueError(
+                f"{given} and {moving[0]!r} moves pixels, expected those of the images: "
+                + batch_of(("...", *sides))
+            )
+        return False
+    for part in moving:
+        if part.fill not in (None, NEAREST):
+            raise ValueError(
+                f"{given} and moves with the images, of which {part!r} fills in parts: y has "
+                "nothing for these, expected fill='nearest'"
+            )
+    return True
+
+
+def move(images, maps, out, sides, fill=None, interpolate=True):
+    """Write images, or labels or values of their pixels, moved by maps, to another array."""
+    shape = len(images), prod(images.shape[1:]) // prod(sides), *sides
+    reals = f"f{images.itemsize}"  # as which labels are copied
+    given, moved = (array.view(reals).reshape(shape) for array in (images, out))
+    warp(given, maps, moved, fill=fill, interpolate=interpolate)
+    return out
 
 
 def composed(maps, shape):

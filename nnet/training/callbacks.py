@@ -1,6 +1,8 @@
 """Callbacks: what watches a training, shows it, ends it in time, and keeps it on disk."""
 
+import os
 import sys
+from contextlib import contextmanager
 from math import inf
 
 import numpy as np
@@ -9,7 +11,8 @@ from nnet._lazy import IMPORTS
 from nnet.layers.arguments import as_bool, as_call, as_count, as_float, as_int, as_path
 from nnet.layers.hints import with_hints
 from nnet.training.metrics import as_mode, as_monitor, check_monitor
-from nnet.training.progress import headline
+from nnet.training.progress import counted, shown_value
+from nnet.training.schedules import Schedule
 
 
 class Callback:
@@ -29,6 +32,10 @@ class Callback:
 
     def close(self):
         """After all that, however it went: also if the training was refused, or diverged."""
+
+    def outcome(self):
+        """What a verbose training prints at its end."""
+        return ""
 
     def state(self):
         """What the next calls depend on: arrays and numbers by name, for a `Checkpoint`."""
@@ -86,7 +93,7 @@ class EarlyStopping(Callback):
         self._arrays = {}
 
     def on_fit_begin(self, network, monitors):
-        check_monitor(self.monitor, monitors)
+        check_monitor(self.monitor, monitors, "EarlyStopping")
         self._start()
 
     def __call__(self, progress):
@@ -104,6 +111,13 @@ class EarlyStopping(Callback):
     def on_fit_end(self, network):
         if self._arrays:
             network.load_state_dict(self._arrays)
+
+    def outcome(self):
+        if self.best_epoch == 0:
+            return ""
+        restored = ", whose arrays are restored" if self.restore_best else ""
+        value = shown_value(self.monitor, self.best)
+        return f"{value} was best, in epoch {self.best_epoch}{restored}"
 
     def state(self):
         numbers = {"best": self.best, "best_epoch": self.best_epoch, "n_epochs": self._n_epochs}
@@ -166,47 +180,72 @@ class ProgressBar(Callback):
         if file is not None and not hasattr(file, "write"):
             raise TypeError(f"file is {file!r}, expected None or a text stream")
         self.file, self.leave = file, as_bool(leave, "leave")
-        self._bar, self._validated = None, ""
+        self._bar, self._validated = None, {}
+
+    def __repr__(self):
+        return as_call(self)
 
     def on_fit_begin(self, network, monitors):
         _import_tqdm()
-        self._validated = ""
+        self._validated = {}
 
     def __call__(self, progress):
-        if progress.val_loss is not None:
-            self._validated = f", val_loss {progress.val_loss:.4f}"
-        line = headline(progress) + self._validated
-        n_before = (progress.epoch - 1) * progress.n_imgs
+        if progress.metrics:  # only accuracy, if there is one: a line is short
+            found = [name for name in ("val_accuracy", "val_loss") if name in progress.metrics]
+            self._validated = {name: progress.metrics[name] for name in found[:1]}
         if self._bar is None:
-            self._bar = self._open(line, progress, n_before)
-        self._bar.set_description_str(line, refresh=False)
-        self._bar.update(n_before + progress.n_seen - self._bar.n)
+            self._bar = self._open(progress)
+        values = {"loss": progress.loss, "accuracy": progress.accuracy, **self._validated}
+        shown = [shown_value(*item, 1) for item in values.items() if item[1] is not None]
+        self._bar.set_description_str(counted(progress), refresh=False)
+        self._bar.set_postfix_str(", ".join(shown), refresh=False)
+        n_done = (progress.epoch - 1) * progress.n_imgs + progress.n_seen
+        self._bar.update(n_done - self._bar.n)
 
-    def _open(self, line, progress, n_before):
-        return _import_tqdm()(
-            desc=line,
+    def _open(self, progress):
+        tqdm = _import_tqdm()
+        is_notebook = any(cls.__module__ == "tqdm.notebook" for cls in tqdm.__mro__)
+        bar = "{bar}" if is_notebook else "{bar:10}"  # so wide that values have room in a terminal
+        is_without_width = has_no_width(self.file or sys.stderr)
+        return tqdm(
+            desc=counted(progress),
             total=progress.n_epochs * progress.n_imgs,
-            initial=n_before,
+            initial=(progress.epoch - 1) * progress.n_imgs,
             unit=" images",
             unit_scale=True,
             leave=self.leave,
-            dynamic_ncols=True,
+            **({"ncols": 80, "nrows": 24} if is_without_width else {"dynamic_ncols": True}),
             file=self.file,
             disable=None,  # unless it is a terminal
-            bar_format="{desc}, {rate_noinv_fmt} |{bar}| {remaining} left",
+            bar_format=f"{{desc}} |{bar}| {{remaining}}{{postfix}}, {{rate_noinv_fmt}}",
         )
+
+    @contextmanager
+    def hidden(self):
+        """A context in which other things are printed: the bar is shown again below them."""
+        if self._bar is None or self._bar.disable:
+            yield
+        else:
+            with self._bar.external_write_mode(file=self.file or sys.stderr):
+                yield
 
     def write(self, line):
         """Print a line above the bar."""
-        if self._bar is None or self._bar.disable:
+        with self.hidden():
             print(line, file=self.file or sys.stderr, flush=True)
-        else:
-            self._bar.write(line, file=self.file or sys.stderr)
 
     def close(self):
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.close()
+
+
+def has_no_width(stream):
+    """Whether it is a terminal that does not say how wide it is."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns == 0
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _import_tqdm():
@@ -232,6 +271,11 @@ def as_callbacks(callbacks, callback=None):
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected None or a callable")
+        if isinstance(callback, Schedule):
+            raise TypeError(
+                f"callback is {callback!r}, expected it as learning_rate: fit(X, y, "
+                f"{type(callback).__name__}(...))"
+            )
         if isinstance(callback, type) and issubclass(callback, Callback):
             name = callback.__name__
             raise TypeError(f"callback is the class {name}, expected an object such as {name}()")

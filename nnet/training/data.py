@@ -439,10 +439,11 @@ def _object_reals(array, name):
     others = {kind for kind in kinds if not issubclass(kind, (Real, np.bool_, Decimal))}
     if others:
         place, value = next(item for item in np.ndenumerate(array) if type(item[1]) in others)
-        raise TypeError(
-            f"{name} has dtype object with {reprlib.repr(value)} at {list(place)}, "
-            "expected real numbers"
-        )
+        what = f"has dtype object with {reprlib.repr(value)} at {list(place)}"
+        if not place:
+            what = f"is a {type(value).__name__}"
+        advice = " (fit(batches), without y, takes batches)" if name == "X" and not place else ""
+        raise TypeError(f"{name} {what}, expected real numbers{advice}")
     numbers = np.array(array.tolist()).reshape(array.shape)
     if numbers.dtype.kind == "O":  # fractions, or integers beyond 64 bits
         try:

@@ -99,8 +99,12 @@ class Fitting(Fitted):
         augment : None, augmentation, callable, or list of these
             What is done at random to the training images, anew in each epoch, such as
             [Shift(2), Rotate(10)]. It follows from the seed, the epoch and which image of X it is:
-            neither the order nor the batches matter. Or a function of a batch of images that
-            returns changed ones; a parameter `rng` of it gets the epoch's random numbers.
+            neither the order nor the batches matter. Where the last axes of y are the sides of the
+            images, as those of labels of pixels are, y moves with them: labels and 0/1 masks are
+            those of the nearest pixel, values of regression are interpolated, and what comes in
+            has a target only with fill='nearest'. Or a function of a batch of images that
+            returns changed ones, and that must not move pixels where y has some; a parameter
+            `rng` of it gets the epoch's random numbers.
             Validation images stay as they are.
         clip_norm, clip_value : None or float
             The most for the norm of all gradients together, or (not both) for each value.

@@ -17,6 +17,8 @@ def as_mode(mode, monitor):
     if mode is not None:
         return as_word(mode, "mode", ("min", "max"))
     kind = monitor.removeprefix("val_")
+    if kind == "acc":
+        raise ValueError(f"monitor is {monitor!r}, expected '{monitor}uracy'")
     if kind not in TAKEN:
         raise ValueError(f"mode is None, expected 'min' or 'max' for the monitor {monitor!r}")
     return "max" if kind == "accuracy" else "min"
@@ -29,14 +31,16 @@ def as_monitor(monitor):
     return monitor
 
 
-def check_monitor(monitor, monitors):
-    """Refuse the name of a metric that is not among those there will be."""
+def check_monitor(monitor, monitors, who):
+    """Refuse the name of a metric that is not among those there will be; `who` watches it."""
     if monitor in monitors:
         return
-    advice = ""
     if monitor.startswith("val_") and not any(name.startswith("val_") for name in monitors):
-        advice = ": give fit validation_data or validation_fraction"
-    raise ValueError(f"monitor is {monitor!r}, expected one of {monitors}{advice}")
+        raise ValueError(
+            f"{who} needs validation_data or validation_fraction for {monitor}, expected one of "
+            f"these given to fit, or a monitor of {monitors}"
+        )
+    raise ValueError(f"monitor is {monitor!r}, expected one of {monitors}")
 
 
 class Metrics:

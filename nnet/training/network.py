@@ -89,6 +89,7 @@ class NeuralNetwork(Fitting, Inside):
         self._transaction = None  # of the fit that runs
         self._is_changed = False  # whether an option of a layer has
         self._built_shape = built_shape
+        self._is_loaded = False  # whether its parameters are those of a file
         remember(NETWORKS, self)
 
     @property
@@ -286,8 +287,30 @@ class NeuralNetwork(Fitting, Inside):
 
     # --- copies and files -------------------------------------------------------
 
+    def summary(self):
+        """The layers as a table: what they put out, what they hold, what they cost and see.
+
+        Returns
+        -------
+        Summary
+            Shown as a table; `rows`, `n_params`, `n_state`, `multiply_adds` are it as data.
+
+        Raises
+        ------
+        ValueError
+            Before `fit` or `build`.
+        """
+        with IMPORTS:
+            from nnet.training.summary import Summary  # few programs need it
+
+        return self._at_one_moment(Summary)
+
+    def __str__(self):
+        return repr(self) if self._model is None else repr(self.summary())
+
     def __repr__(self):
-        return f"{type(self).__name__}({self.layers!r}, rng={self.rng!r})"
+        layers = "".join(f"    {layer!r},\n" for layer in self.layers)
+        return f"{type(self).__name__}([\n{layers}], rng={self.rng!r})"
 
     def __getattr__(self, name):
         if name in OTHER_METHODS:
@@ -347,7 +370,9 @@ class NeuralNetwork(Fitting, Inside):
     def load(cls, path):
         """The network that `save` wrote: it predicts the same bits.
 
-        Its rng is None and its histories are empty. No code of the file runs.
+        Its rng is None and its histories are empty. No code of the file runs. To train it
+        further: `fit(..., warm_start=True)`, or `freeze` layers first; `fit` alone starts afresh,
+        and warns of that.
 
         Raises
         ------
@@ -363,6 +388,7 @@ class NeuralNetwork(Fitting, Inside):
         network = cls(model.layers)
         network._built_shape = model.input_shape
         network._take(model)
+        network._is_loaded = True
         return network
 
     def _take(self, model):

@@ -31,6 +31,7 @@ class Progress(NamedTuple):
     val_loss: float | None = None
     val_error: float | None = None
     metrics: Mapping[str, float] = {}  # of the epoch, once it is done: by the names of `history_`
+    learning_rate: float = nan  # of the last step
 
     @property
     def epoch_done(self):
@@ -73,18 +74,27 @@ class History:
         return History(values, errors)
 
 
-def headline(progress):
-    """How far a training is, and how well it does."""
+def counted(progress):
+    """How far a training is."""
     width = len(str(progress.n_epochs))
-    line = f"epoch {progress.epoch:{width}}/{progress.n_epochs}: loss {progress.loss:.4f}"
-    if progress.accuracy is not None:
-        line += f", accuracy {progress.accuracy:.2%}"
-    return line
+    return f"epoch {progress.epoch:{width}}/{progress.n_epochs}"
 
 
-def line_of(progress):
+def headline(progress):
+    """How far a training is, and how well it does: validation once there is some."""
+    values = progress.metrics or {"loss": progress.loss, "accuracy": progress.accuracy}
+    shown = [shown_value(*item) for item in values.items() if item[1] is not None]
+    return f"{counted(progress)}: {', '.join(shown)}"
+
+
+def shown_value(name, value, digits=2):
+    """A value of `history_` as it is printed: accuracies in per cent."""
+    if name in ("accuracy", "val_accuracy"):
+        return f"{name} {value:.{digits}%}"
+    return f"{name} {value:.4f}" if 1e-3 <= abs(value) < 1e4 else f"{name} {value:.4g}"
+
+
+def line_of(progress, with_rate=False):
     """An epoch in one line."""
-    line = headline(progress)
-    if progress.val_loss is not None:
-        line += f", validation loss {progress.val_loss:.4f}, error {progress.val_error:.4g}"
-    return f"{line}, {progress.n_imgs / progress.seconds:.0f} images/s"
+    rate = f", learning_rate {progress.learning_rate:.3g}" if with_rate else ""
+    return f"{headline(progress)}{rate}, {progress.n_imgs / progress.seconds:,.0f} images/s"

@@ -1,6 +1,7 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
+import warnings
 from contextlib import ExitStack
 from functools import partial
 from math import isfinite, isnan, nan
@@ -24,11 +25,12 @@ from nnet.layers.tree import (
 )
 from nnet.training import batches, resuming
 from nnet.training.augmenting import Augmenter, listed
-from nnet.training.callbacks import Callback, Checkpoint
+from nnet.training.callbacks import Callback, Checkpoint, ProgressBar
 from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
+from nnet.training.schedules import Constant
 from nnet.training.setup import adapt, check_layers, check_trained, go_on, publish, set_up
 from nnet.training.states import States
 from nnet.training.stepping import Stepping
@@ -36,6 +38,10 @@ from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
 VALIDATION_BATCH = 256  # images, at most
+AFRESH = (
+    "fit starts afresh: the parameters that load has read are gone, expected warm_start=True to go "
+    "on from them"
+)
 ADVICE = "try a smaller learning_rate, or scale X to values around 1"
 
 
@@ -85,7 +91,8 @@ class TrainingRun:
         self.network = network
         self.n_epochs = as_count(max_iter, "max_iter")
         self.batch_size = None if batch_size is None else as_count(batch_size, "batch_size")
-        self.shuffle, self.verbose = as_bool(shuffle, "shuffle"), as_bool(verbose, "verbose")
+        self.shuffle = as_bool(shuffle, "shuffle")
+        self.verbose = as_bool(1 if verbose == 2 else verbose, "verbose")  # Keras's, of one line
         self.stepping = Stepping(as_optimizer(optimizer, learning_rate, momentum, nesterov))
         self.clipping = Clipping(clip_norm, clip_value)
         self.callbacks = callbacks
@@ -118,6 +125,7 @@ class TrainingRun:
                 try:
                     if transaction.keep:
                         self._seen_by_all(self._call_all, "on_fit_end", network)
+                        self._print_outcomes()
                 finally:
                     transaction.end()
             finally:
@@ -148,7 +156,9 @@ class TrainingRun:
             self.batch_size = self.batch_size or BATCH_SIZE
         elif self.batch_size is not None:
             raise ValueError("batch_size is given beside batches, expected None")
-        self.augment = Augmenter(self.augmentations, encoding.image_shape)
+        self.augment = Augmenter(
+            self.augmentations, encoding.image_shape, encoding.target_shape, network.layers[-1]
+        )
         self.validation = None
         if validation_data is not None and validation_fraction is not None:
             raise ValueError("validation_data and validation_fraction are given, expected one")
@@ -178,6 +188,9 @@ class TrainingRun:
                 min(self.batch_size or len(self.data), len(self.data)),
                 network._built_shape,
             )
+            if network._is_loaded and self.checkpoint is None and not self.model.kept:
+                warnings.warn(AFRESH, UserWarning, stacklevel=5)
+        network._is_loaded = False
         self.transaction.model = self.model
         if self.fraction is not None:
             self._hold_images_back()
@@ -250,12 +263,26 @@ class TrainingRun:
                 if progress.epoch_done:
                     progress = self._end_epoch(progress)
                     if self.verbose:
-                        print(line_of(progress), flush=True)
+                        is_constant = isinstance(self.stepping.schedule, Constant)
+                        self._print(line_of(progress, not is_constant))
                 self.is_stopped = bool(self.callbacks) and self._is_stopped_by(progress)
                 if progress.epoch_done:
                     self._keep()
                 if self.is_stopped:
                     return
+
+    def _print(self, line):
+        """Above the progress bars."""
+        with ExitStack() as stack:
+            for callback in self.callbacks:
+                if isinstance(callback, ProgressBar):
+                    stack.enter_context(callback.hidden())
+            print(line, flush=True)
+
+    def _print_outcomes(self):
+        for callback in self.callbacks if self.verbose else ():
+            if isinstance(callback, Callback) and callback.outcome():
+                self._print(f"after epoch {self.n_done}/{self.n_epochs}: {callback.outcome()}")
 
     def _keep(self):
         """Write the checkpoints that are due."""
@@ -303,6 +330,7 @@ class TrainingRun:
                 sums.loss / weight,
                 (weight - sums.error) / weight if has_accuracy else None,
                 time.perf_counter() - start,
+                learning_rate=self.stepping.optimizer.learning_rate,
             )
         if n_seen < len(self.data):
             self._refuse_length(epoch, f"only {n_seen}")
@@ -335,7 +363,7 @@ class TrainingRun:
         if weights is not None and not weights.any():
             return Totals(0.0, 0.0, 0.0)
         if self.augmentations:
-            images = self.augment(images, rows, self.memory.array)
+            images, target = self.augment(images, target, rows, self.memory.array)
         at_work = AtWork(model)
         try:
             at_work.begin()

@@ -293,7 +293,7 @@ class ReduceOnPlateau(Schedule):
 
     def start(self, n_epochs, metrics):
         self._metric = self.monitor or ("val_loss" if "val_loss" in metrics else "loss")
-        check_monitor(self._metric, metrics)
+        check_monitor(self._metric, metrics, "ReduceOnPlateau")
         self._begin()
 
     def __call__(self, step, epoch, n_steps_per_epoch, n_epochs):

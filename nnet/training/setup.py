@@ -10,6 +10,7 @@ import numpy as np
 from nnet._atomic import Transaction
 from nnet.layers import Layer, LossMixin, ParamMixin
 from nnet.layers.arguments import as_count, as_int
+from nnet.layers.hints import layer_for
 from nnet.layers.program import lay_open
 from nnet.layers.standardize import Standardize
 from nnet.layers.streams import as_streams, saved_state
@@ -68,15 +69,12 @@ def copied_state(layer, memo):
 
 def check_layers(layers):
     """The layers as a list, if they make a network."""
-    if not isinstance(layers, Iterable):
+    if not isinstance(layers, Iterable) or isinstance(layers, str):
         raise TypeError(f"layers is {layers!r}, expected a list of layers")
     layers = list(layers)
     for i, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            raise TypeError(
-                f"layers[{i}] is {layer!r}, expected an instance of Layer, or of a class of yours "
-                "that is derived from it"
-            )
+            raise TypeError(f"layers[{i}] is {layer!r}, expected {layer_for(layer)}")
         if isinstance(layer, LossMixin) != (layer is layers[-1]):
             raise ValueError(
                 f"layers[{i}] is a {type(layer).__name__}, expected the last layer, and no "

@@ -72,7 +72,8 @@ def test_without_a_terminal_an_epoch_is_a_line(digits):
     lines = digits.stderr.splitlines()
     assert lines[0] == "1437 images to train on, 360 to test on: 8x8 grey, 10 classes"
     assert re.fullmatch(r"\d+ parameters, 1 thread", lines[1])
-    epoch = r"epoch [ \d]+/20: loss [\d.]+, accuracy [\d.]+%, test accuracy [\d.]+%, \d+ images/s"
+    epoch = r"epoch [ \d]+/20: loss [\d.]+, accuracy [\d.]+%, test_loss [\d.]+, "
+    epoch += r"test_accuracy [\d.]+%, learning_rate [\d.]+, [\d,]+ images/s"
     assert len(lines) == 22
     for line in lines[2:]:
         assert re.fullmatch(epoch, line)
@@ -355,13 +356,13 @@ def test_ctrl_c_before_there_is_a_model(run_nnet, save_npz, tmp_path, monkeypatc
 def test_the_epoch_of_lowest_training_loss_is_kept():
     watch = Watch(quiet=True)
     param = np.zeros(3)
-    network = SimpleNamespace(params=lambda: [param])
+    network = SimpleNamespace(state_dict=lambda: {"0.W": param.copy()})
     for epoch, loss in enumerate([3.0, 1.0, 2.0], start=1):
         param[:] = epoch
         watch(Progress(network, epoch, 3, 5, 10, 0.5, 0.5, 1.0))  # half an epoch decides nothing
         watch(Progress(network, epoch, 3, 10, 10, loss, 0.5, 1.0, 0.4, 0.1 * epoch))
     assert watch.best.epoch == 2
-    assert watch.best_params[0].tolist() == [2, 2, 2]
+    assert watch.best_state["0.W"].tolist() == [2, 2, 2]
 
 
 def test_the_best_epoch_is_written(run_nnet, save_npz, tmp_path, monkeypatch):
@@ -408,10 +409,12 @@ def test_a_terminal_gets_a_bar(save_npz, tmp_path):
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and not CONTROL.search(out)
     states = re.split("[\r\n]+", shown.decode())
-    bar = r"epoch \d/2: loss [\d.]+, accuracy [\d.]+%, .* images/s \|.*\| \S+ left"
+    bar = r"epoch \d/2 \|.{10}\| \S+, loss [\d.]+, accuracy [\d.]+%.* images/s *"
     assert any(re.fullmatch(bar, state) for state in states), states
     lines = [
-        state for state in states if re.fullmatch(r"epoch .*, test accuracy .* \d+ images/s", state)
+        state
+        for state in states
+        if re.fullmatch(r"epoch .*, test_accuracy .* [\d,]+ images/s", state)
     ]
     assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert not states[-1].strip()  # the bar is gone

@@ -1,4 +1,4 @@
-"""The kernels of dense layers, ReLU gradients and the like, against NumPy."""
+"""The kernels of dense layers and the like, against NumPy."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -142,9 +142,7 @@ def test_empty_products(kernels, dtype):
 
 def run_guarded(target):
     """All arrays beside guard pages: a stray access kills the process."""
-    matmul, bprop_relu, softmax, cross_entropy, all_finite, gelu, bprop_gelu, *_ = load(
-        "_dense", target
-    )
+    matmul, _, _, softmax, cross_entropy, all_finite, *_ = load("_dense", target)
     for dtype in (np.float32, np.float64):
         for at_end in (True, False):
 
@@ -156,15 +154,12 @@ def run_guarded(target):
                     a, b, out = ones(9, n_inner), ones(n_inner, n_cols), ones(9, n_cols)
                     matmul(a, b, out, bias=ones(n_cols))
                     matmul(ones(n_inner, 9).T, ones(n_cols, n_inner).T, out)
-                bprop_relu(ones(n_cols), ones(n_cols), ones(n_cols))
                 target = guarded(np.zeros(3, np.intp), at_end)
                 losses = guarded(np.zeros(3), at_end)
                 outputs = ones(3, n_cols), losses, ones(3, n_cols)
                 cross_entropy(ones(3, n_cols), target, *outputs)
                 softmax(ones(3, n_cols), ones(3, n_cols))
                 assert all_finite(ones(3, n_cols))
-                gelu(ones(n_cols), ones(n_cols))
-                bprop_gelu(ones(n_cols), ones(n_cols), ones(n_cols))
     print("in bounds")
 
 
@@ -174,24 +169,6 @@ def test_nothing_outside_the_arrays_is_touched(run_guarded_apart):
 
 
 # --- passes over memory ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 250_001])
-@pytest.mark.parametrize("n_threads", [None, 1, 2, 3])
-def test_gradient_of_relu(kernels, dtype, rng, size, n_threads):
-    output = np.maximum(rng.normal(size=size), 0).astype(dtype)
-    output[:3] = [np.nan, -0.0, np.inf][:size]
-    output_grad = rng.normal(size=size).astype(dtype)
-    input_grad = np.full(size, np.nan, dtype)
-    assert kernels.bprop_relu(output, output_grad, input_grad, n_threads=n_threads) is input_grad
-    assert_array_equal(input_grad, np.where(output > 0, output_grad, 0))
-
-
-def test_gradient_of_relu_in_any_layout(kernels, dtype, rng):
-    output, output_grad = rng.normal(size=(2, 4, 3, 5)).astype(dtype)
-    expected = np.where(output > 0, output_grad, 0)
-    got = kernels.bprop_relu(output.T, np.asfortranarray(output_grad).T, np.empty_like(output.T))
-    assert_array_equal(got, expected.T)
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 10, 33])
@@ -273,11 +250,6 @@ def product(kernels, **changes):
     return kernels.matmul(**call)
 
 
-def relu(kernels, **changes):
-    call = {"output": ones(5, 4), "output_grad": ones(5, 4), "input_grad": ones(5, 4), **changes}
-    return kernels.bprop_relu(**call)
-
-
 def entropy(kernels, **changes):
     call = {"scores": ones(5, 4), "target": np.arange(5) % 4, "probs": ones(5, 4)}
     call |= {"losses": np.ones(5), "scores_grad": ones(5, 4), **changes}
@@ -324,21 +296,6 @@ WRONG = [
         {"bias": OVERLAPPING[14:17], "out": OVERLAPPING[:15].reshape(5, 3)},
         ValueError,
         "out overlaps bias",
-    ),
-    (relu, {"output": None}, TypeError, "output is None, expected a NumPy array"),
-    (relu, {"output_grad": ones(5, 3)}, ValueError, r"output_grad has shape \(5, 3\)"),
-    (relu, {"output_grad": ones(5, 4, dtype="f8")}, TypeError, "output_grad has dtype float64"),
-    (relu, {"input_grad": None}, TypeError, "input_grad is None"),
-    (relu, {"input_grad": ones(20)}, ValueError, r"input_grad has shape \(20,\)"),
-    (relu, {"n_threads": -1}, ValueError, "n_threads is -1"),
-    (
-        relu,
-        {
-            "output_grad": OVERLAPPING[:20].reshape(5, 4),
-            "input_grad": OVERLAPPING[19:39].reshape(5, 4),
-        },
-        ValueError,
-        "input_grad overlaps output_grad",
     ),
     (entropy, {"scores": ones(5, 0)}, ValueError, "expected no empty axis"),
     (entropy, {"target": [0, 1, 2, 3, 0]}, TypeError, "target is a list"),

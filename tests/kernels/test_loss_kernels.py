@@ -1,4 +1,6 @@
-"""The kernels of losses: softmax and cross-entropy of pixels, sigmoid and binary cross-entropy."""
+"""The kernels of losses: softmax and cross-entropy of pixels, binary cross-entropy."""
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -101,13 +103,13 @@ def test_binary_cross_entropy(kernels, dtype, rng, shape, soft):
         expected = reference.binary_cross_entropy(scores, target, smoothing)
         for a, b in zip(found, expected):
             assert_allclose(a, b, **tolerances(dtype))
-    assert_array_equal(kernels.sigmoid(scores), found[0])
+    assert_array_equal(kernels.activate(scores, type="sigmoid"), found[0])
 
 
 def test_sigmoid_to_the_last_bits(kernels, dtype):
     """Over all scores, down to denormal probabilities: they are e^x there."""
     scores = np.linspace(-760, 40, 100_001).astype(dtype)
-    probs = kernels.sigmoid(scores[None])[0]
+    probs = kernels.activate(scores, type="sigmoid")
     powers = np.exp(-np.abs(scores).astype(np.longdouble))
     exact = np.where(scores < 0, powers, 1) / (1 + powers)
     limits = np.finfo(dtype)
@@ -146,7 +148,9 @@ def test_same_bits_alone_and_for_any_number_of_threads(kernels, dtype, rng, loss
     memory[...] = scores[7]
     for a, b in zip(loss(kernels, memory, target[7:8], smoothing=0.2), expected):
         assert_array_equal(a[0], b[7])
-    probabilities = kernels.softmax if loss is of_pixels else kernels.sigmoid
+    probabilities = partial(kernels.activate, type="sigmoid")
+    if loss is of_pixels:
+        probabilities = kernels.softmax
     for n_threads in (1, 2, None):
         assert_array_equal(probabilities(scores, n_threads=n_threads), expected[0])
 
@@ -211,7 +215,6 @@ def run_guarded(target):
                 functions["softmax"](ones(2, 3, n), ones(2, 3, n))
                 scores, y, probs, grad = (ones(2, n) for _ in range(4))
                 functions["binary_cross_entropy"](scores, y, probs, doubles(), grad, doubles())
-                functions["sigmoid"](ones(2, n), ones(2, n))
     print("in bounds")
 
 
@@ -237,10 +240,6 @@ def entries(kernels, **changes):
     call = {"scores": ones(2, 3), "target": ones(2, 3), "probs": ones(2, 3)}
     call |= {"losses": np.ones(2), "scores_grad": ones(2, 3), "errors": np.ones(2)}
     return kernels.binary_cross_entropy(**call | changes)
-
-
-def sigmoid(kernels, **changes):
-    return kernels.sigmoid(**{"scores": ones(2, 3), "probs": ones(2, 3)} | changes)
 
 
 ONES = ones(20)
@@ -281,14 +280,6 @@ WRONG = [
         ValueError,
         "scores_grad overlaps target",
     ),
-    (sigmoid, {"probs": ones(3, 2)}, ValueError, r"probs has shape \(3, 2\), expected \(2, 3\)"),
-    (
-        sigmoid,
-        {"scores": ONES[:6].reshape(2, 3), "probs": ONES[5:11].reshape(2, 3)},
-        ValueError,
-        "probs overlaps scores",
-    ),
-    (sigmoid, {"n_threads": 1.5}, TypeError, "n_threads is 1.5, expected an integer"),
 ]
 
 

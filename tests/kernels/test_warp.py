@@ -19,33 +19,48 @@ def random_maps(rng, n_imgs, spread=1.0):
 @given(
     shape=st.tuples(*[st.integers(1, top) for top in (3, 3, 9, 9)]),
     fill=st.sampled_from([None, 0.0, -2.5]),
+    interpolate=st.booleans(),
     dtype=st.sampled_from([np.float32, np.float64]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_it_is_the_loops(shape, fill, dtype, seed):
+def test_it_is_the_loops(shape, fill, interpolate, dtype, seed):
     rng = np.random.default_rng(seed)
     values, maps = rng.normal(size=shape).astype(dtype), random_maps(rng, shape[0])
     tolerance = 2e-6 if dtype == np.float32 else 1e-14
-    found = warp(values, maps, fill=fill)
+    found = warp(values, maps, fill=fill, interpolate=interpolate)
     assert found.dtype == dtype
-    assert_allclose(found, reference.warp(values, maps, fill), atol=4 * tolerance)
+    expected = reference.warp(values, maps, fill, interpolate)
+    assert_allclose(found, expected, atol=4 * tolerance * interpolate)
     whole = np.round(maps)
-    assert_array_equal(warp(values, whole, fill=fill), reference.warp(values, whole, fill))
+    assert_array_equal(
+        warp(values, whole, fill=fill, interpolate=interpolate),
+        reference.warp(values, whole, fill),
+    )
 
 
+@pytest.mark.parametrize("order", [0, 1])
 @pytest.mark.parametrize("fill", [None, 0.0, 3.0])
-def test_it_is_scipys(dtype, rng, fill):
+def test_it_is_scipys(dtype, rng, fill, order):
     ndimage = pytest.importorskip("scipy.ndimage")
     values, maps = rng.normal(size=(5, 2, 12, 9)).astype(dtype), random_maps(rng, 5)
     mode = {"mode": "nearest"} if fill is None else {"mode": "grid-constant", "cval": fill}
     expected = [
         [
-            ndimage.affine_transform(plane, [[a, b], [e, f]], [d, g], order=1, **mode)
+            ndimage.affine_transform(plane, [[a, b], [e, f]], [d, g], order=order, **mode)
             for plane in image
         ]
         for image, (a, b, d, e, f, g) in zip(values, maps)
     ]
-    assert_allclose(warp(values, maps, fill=fill), expected, atol=1e-5)
+    found = warp(values, maps, fill=fill, interpolate=order == 1)
+    assert_allclose(found, expected, atol=1e-5 * order)
+
+
+def test_nearest_pixels_are_copied_bit_for_bit(rng):
+    """So that integers may be seen as floats: as subnormal ones, and as NaN of any kind."""
+    labels = rng.choice([0, 1, 7, -1, 0x7FF0_0000_0000_0001, -(2**63)], (3, 1, 8, 9))
+    mirror = np.tile([1.0, 0, 0, 0, -1, 8], (3, 1))
+    found = warp(labels.view(float), mirror, interpolate=False).view(np.int64)
+    assert_array_equal(found, labels[..., ::-1])
 
 
 @pytest.mark.parametrize("fill, mode", [(None, "border"), (0.0, "zeros")])

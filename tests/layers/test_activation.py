@@ -1,7 +1,5 @@
 """Activation: values and slopes, at both ends of the floats too, and what fprop keeps."""
 
-import warnings
-
 import numpy as np
 import pytest
 from networks import check, same, stripes
@@ -14,28 +12,6 @@ from nnet.layers.activation import FUNCTIONS
 
 ELEMENTWISE = [type for type in FUNCTIONS if type != "softmax"]
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
-
-
-def sigmoid_of_tanh(x):
-    """(1 + tanh(u)) / 2 of GELU's u, without its cancellation."""
-    return special.expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
-
-
-EXACT = {
-    "relu": lambda x: np.maximum(x, 0),
-    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
-    "relu6": lambda x: np.clip(x, 0, 6),
-    "sigmoid": special.expit,
-    "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
-    "tanh": np.tanh,
-    "elu": lambda x: np.where(x > 0, x, special.expm1(np.minimum(x, 0))),
-    "selu": lambda x: SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * special.expm1(np.minimum(x, 0))),
-    "softplus": lambda x: special.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0),
-    "gelu": lambda x: x * special.ndtr(x),
-    "gelu_tanh": lambda x: x * sigmoid_of_tanh(x),
-    "silu": lambda x: x * special.expit(x),
-    "hard_swish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
-}
 # The least and the largest slope: where they are not 0 and 1.
 SLOPES = {
     "hard_sigmoid": (0, 1 / 6),
@@ -45,22 +21,6 @@ SLOPES = {
     "silu": (-0.0999, 1.0999),
     "hard_swish": (-0.5, 1.5),
 }
-
-
-@pytest.mark.parametrize("type", ELEMENTWISE)
-def test_values(type, dtype):
-    x = np.linspace(-30, 30, 601).astype(dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        actual = Activation(type).fprop(x)
-    # From double, whatever the type.
-    exact = EXACT[type](x.astype(float))
-    visible = np.abs(exact) > np.finfo(dtype).tiny  # the others are subnormal
-    rtol = 3e-6 if dtype == "f4" else 1e-12
-    if type == "gelu_tanh":  # e^2u doubles the error of its argument, which is up to 2,000
-        rtol = 3e-5 if dtype == "f4" else 1e-12
-        visible &= x > -8
-    np.testing.assert_allclose(actual[visible], exact[visible], rtol=rtol, atol=rtol / 10)
 
 
 @pytest.mark.parametrize("type", FUNCTIONS)

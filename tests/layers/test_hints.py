@@ -97,3 +97,19 @@ def test_load_is_not_for_instances(tmp_path):
 def test_the_module_shows_what_is_public():
     shown = {name for name in dir(nnet) if not name.startswith("__")}
     assert shown == {*nnet.__all__, *nnet.ROOMS} - {"__version__"}
+
+
+@pytest.mark.parametrize(
+    "layer, expected",
+    [
+        ("relu", r"Activation\('relu'\)"),
+        (nnet.Flatten, r"Flatten\(...\), not its class"),
+        ([nnet.Flatten()], r"Sequential\(\[...\]\)"),
+        (3, "a class of yours"),
+    ],
+)
+def test_what_is_no_layer(layer, expected):
+    with pytest.raises(TypeError, match=rf"layers\[0\] is .*, expected .*{expected}"):
+        nnet.NeuralNetwork([layer, nnet.Linear(2), nnet.LogRegression()])
+    with pytest.raises(TypeError, match=rf"layers\[0\] is .*, expected .*{expected}"):
+        nnet.Sequential([layer])

@@ -230,7 +230,7 @@ REFUSED = {
     "no loss": (listed(outside, list.pop), r"layers\[6\] is a Linear, expected the last layer"),
     "no layer": (
         listed(outside, lambda row: row.insert(1, "relu")),
-        r"layers\[1\] is 'relu', expected an instance of Layer",
+        r"layers\[1\] is 'relu', expected a layer such as",
     ),
     "twice": (listed(outside, lambda row: row.insert(1, row[1])), "the same object twice"),
     "alien": (

@@ -192,7 +192,7 @@ def test_images_to_look_at(augmentation, dtype, rng):
     assert augmentation(np.zeros((2, 1, 8, 9), np.uint8)).dtype == np.float32
     assert augmentation(values[:0]).shape == (0, 2, 8, 9)
     for generator in (np.random.default_rng(1), np.random.RandomState(1)):
-        assert augmentation(values, generator).shape == values.shape
+        assert augmentation(values, rng=generator).shape == values.shape
     assert repr(copy.deepcopy(augmentation)) == repr(augmentation)
 
 

@@ -330,7 +330,7 @@ def test_what_overflows_is_bad_without_a_warning():
         ([[1, "2"]], TypeError, "X has dtype <U21"),
         (np.zeros((2, 3), "m8[s]"), TypeError, "X has dtype timedelta64"),
         ([[np.timedelta64(1, "s"), None]], TypeError, "X has dtype object with None at "),
-        (None, TypeError, "X has dtype object with None"),
+        (None, TypeError, "X is a NoneType, expected real numbers"),
         (np.zeros(3), ValueError, r"X has shape \(3,\), expected \(n_imgs, n_channels, img_h"),
         (np.zeros((1,) * 5), ValueError, r"X has shape \(1, 1, 1, 1, 1\), expected"),
         ([[1, 2], [3]], ValueError, "X has items that differ in shape, expected one shape"),

@@ -173,7 +173,7 @@ def test_it_goes_on_from_the_best_epoch():
     "options, error, message",
     [
         ({"monitor": 3}, TypeError, "monitor is 3"),
-        ({"monitor": "val_acc"}, ValueError, "expected 'min' or 'max' for the monitor 'val_acc'"),
+        ({"monitor": "val_acc"}, ValueError, "monitor is 'val_acc', expected 'val_accuracy'"),
         ({"mode": "auto"}, ValueError, "mode is 'auto', expected 'min' or 'max'"),
         ({"patience": 0}, ValueError, "patience is 0, expected at least 1"),
         ({"patience": 1.5}, TypeError, "patience is 1.5"),
@@ -191,7 +191,7 @@ def test_other_options(options, error, message):
     [
         (
             EarlyStopping(),
-            "'val_loss', expected one of .*give fit validation_data or validation_fr",
+            "needs validation_data or validation_fraction for val_loss, expected one",
         ),
         (
             EarlyStopping("f1", mode="max"),

@@ -1,27 +1,19 @@
-"""Metrics, histories by Keras's names, score, and the progress bar."""
+"""Metrics, histories by Keras's names, and score."""
 
 import copy
-import io
-import os
-import struct
-import sys
-import threading
 import tracemalloc
-from contextlib import suppress
 from functools import partial
 
 import numpy as np
 import pytest
-from trouble import PATIENCE, assert_nothing_lent, bits, cnn, everything, images
+from trouble import assert_nothing_lent, bits, cnn, images
 
 from nnet import (
-    DivergedError,
     Flatten,
     Linear,
     LogRegression,
     MeanSquaredError,
     NeuralNetwork,
-    ProgressBar,
 )
 
 X, Y = images()
@@ -308,117 +300,6 @@ def test_scores_that_are_refused():
     for data, message in [((X[:0], Y[:0]), "no images"), ((X, Y[1:]), "as many of both")]:
         with pytest.raises(ValueError, match=message):
             network.score(*data)
-
-
-# --- the progress bar -------------------------------------------------------------------------
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.fixture
-def stream(monkeypatch):
-    """A terminal, for bars that start no thread of their own."""
-    tqdm = pytest.importorskip("tqdm.auto").tqdm
-    monkeypatch.setattr(tqdm, "monitor_interval", 0)
-    return Terminal()
-
-
-def test_a_terminal_gets_a_bar(stream):
-    network = cnn().fit(X, Y, max_iter=3, callbacks=[ProgressBar(stream)], validation_data=(X, Y))
-    assert bits(network) == bits(cnn().fit(X, Y, max_iter=3))
-    shown = stream.getvalue()
-    history = network.history_
-    assert f"epoch 3/3: loss {history['loss'][-1]:.4f}, accuracy " in shown
-    assert f"val_loss {history['val_loss'][-1]:.4f}" in shown and "images/s |" in shown
-    assert shown.endswith("\n")  # the bar stays, and what is printed next stands below it
-
-
-@pytest.mark.parametrize("width", [60, 120])
-def test_a_real_terminal_gets_a_bar_as_wide_as_it_is(width):
-    pty, tty, fcntl, termios = map(pytest.importorskip, ("pty", "tty", "fcntl", "termios"))
-    pytest.importorskip("tqdm")
-    reader, terminal = pty.openpty()
-    tty.setraw(terminal)  # what is written comes as it is
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
-    shown = []
-
-    def read():
-        with suppress(OSError):  # the terminal is closed
-            while text := os.read(reader, 65536):
-                shown.append(text)
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    with os.fdopen(terminal, "w") as stream:
-        assert stream.isatty()
-        network = cnn().fit(X, Y, max_iter=3, callbacks=[ProgressBar(stream)])
-        stream.flush()
-    thread.join(PATIENCE)
-    os.close(reader)
-    text = b"".join(shown).decode()
-    assert f"epoch 3/3: loss {network.history_['loss'][-1]:.4f}, accuracy " in text
-    assert text.endswith("\n") and "images/s |" in text
-    assert max(map(len, text.strip("\n").split("\r"))) <= width
-
-
-def test_the_bar_may_go_and_serve_again(stream):
-    bar = ProgressBar(stream, leave=False)
-    for _ in range(2):
-        cnn().fit(X, Y, max_iter=2, callbacks=[bar])
-        assert stream.getvalue().endswith("\r")
-        assert stream.getvalue().count("epoch 1/2") >= 1
-        stream.truncate(0)
-
-
-def test_what_is_no_terminal_gets_nothing(capsys):
-    pytest.importorskip("tqdm")
-    stream = io.StringIO()
-    cnn().fit(X, Y, max_iter=2, callbacks=[ProgressBar(stream), ProgressBar()])
-    assert stream.getvalue() == "" and capsys.readouterr() == ("", "")
-
-
-def huge(epoch):
-    return 1e30 if epoch else 0.1
-
-
-@pytest.mark.parametrize(
-    "options, error",
-    [
-        ({"learning_rate": huge, "batch_size": 8}, DivergedError),
-        ({"callback": lambda p: 1 / (p.epoch - 2)}, TypeError),
-        ({"learning_rate": lambda epoch: 0.1 / (1 - epoch)}, ZeroDivisionError),
-    ],
-)
-def test_the_bar_is_closed_however_a_training_ends(options, error, stream):
-    bar = ProgressBar(stream)
-    with pytest.raises(error):
-        cnn().fit(X, Y, **{"max_iter": 5, "callbacks": [bar], **options})
-    assert bar._bar is None and "epoch 1/5" in stream.getvalue()
-
-
-def test_lines_above_the_bar(stream):
-    bar = ProgressBar(stream)
-    cnn().fit(X, Y, max_iter=2, callbacks=[bar, lambda p: bar.write(f"seen {p.n_seen}")])
-    lines = [line.rpartition("\r")[2] for line in stream.getvalue().split("\n")]
-    assert [line for line in lines if line.startswith("seen")] == ["seen 64", "seen 96"] * 2
-
-
-def test_a_missing_tqdm_is_named_before_any_work(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    network = cnn().fit(X, Y, max_iter=1)
-    before = everything(network, X)
-    with pytest.raises(ImportError, match=r"pip install 'nnet\[train\]'"):
-        network.fit(X, Y, callbacks=[ProgressBar()])
-    assert everything(network, X) == before
-
-
-@pytest.mark.parametrize("arguments", [(3,), (None, "yes")])
-def test_other_arguments_of_a_bar(arguments):
-    with pytest.raises(TypeError, match="(file|leave) is"):
-        ProgressBar(*arguments)
 
 
 def test_networks_without_metrics_keep_nothing_of_an_epoch():

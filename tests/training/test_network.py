@@ -460,7 +460,7 @@ def test_verbose(rng, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("epoch 1/2: loss ")
-    assert all(word in lines[0] for word in ("accuracy", "validation loss", "error", "images/s"))
+    assert all(word in lines[0] for word in ("accuracy", "val_loss", "val_accuracy", "images/s"))
 
 
 def test_learning_rate_schedule(rng):

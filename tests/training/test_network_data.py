@@ -154,7 +154,7 @@ FIT_ERRORS = [
     ({"momentum": 1}, ValueError, "momentum is 1"),
     ({"nesterov": True}, ValueError, "expected a momentum greater than 0"),
     ({"shuffle": "yes"}, TypeError, "shuffle is 'yes'"),
-    ({"verbose": 2}, TypeError, "verbose is 2"),
+    ({"verbose": 3}, TypeError, "verbose is 3"),
     ({"validation_data": 3}, ValueError, "validation_data is not a pair"),
     (
         {"validation_data": (np.zeros((2, 1, 5, 5)), [0, 1])},
@@ -243,9 +243,13 @@ def test_regression_target_of_wrong_width(rng):
         (
             [Linear(2), "relu", LogRegression()],
             TypeError,
-            r"layers\[1\] is 'relu', expected an instance",
+            r"layers\[1\] is 'relu', expected a layer such as Activation",
         ),
-        ([Linear, LogRegression()], TypeError, r"layers\[0\] is .*, expected an instance of Layer"),
+        (
+            [Linear, LogRegression()],
+            TypeError,
+            r"layers\[0\] is .*, expected an object",
+        ),
         ([Linear(2), *[Activation("relu")] * 2, LogRegression()], ValueError, "same object twice"),
     ],
 )

@@ -348,7 +348,7 @@ def test_what_cannot_be_watched_is_refused_before_any_work():
     for schedule, message in (
         (
             ReduceOnPlateau(0.1, monitor="val_loss"),
-            "monitor is 'val_loss', expected one of .*: give fit validation_data or validation_fr",
+            "ReduceOnPlateau needs validation_data or validation_fraction for val_loss, expected",
         ),
         (ReduceOnPlateau(0.1, monitor="f1", mode="max"), "monitor is 'f1', expected one of"),
         (CosineDecay(0.1, warmup_epochs=4), "warmup_epochs is 4, expected less than the 4 epochs"),

@@ -36,6 +36,26 @@ BAD = X.copy()
 BAD[90, 0, 3, 3] = np.nan
 
 
+def test_a_loaded_network_that_starts_afresh_is_warned_of(tmp_path, recwarn):
+    pytest.importorskip("safetensors")
+    cnn().fit(X, Y, max_iter=1).save(tmp_path / "model")
+
+    def loaded():
+        return NeuralNetwork.load(tmp_path / "model")
+
+    network = loaded()
+    with pytest.warns(UserWarning, match="fit starts afresh: .* expected warm_start=True"):
+        network.fit(X, Y, max_iter=1)
+    recwarn.clear()
+    network.fit(X, Y, max_iter=1)
+    loaded().fit(X, Y, max_iter=1, warm_start=True)
+    loaded().partial_fit(X, Y)
+    network = loaded()
+    network.freeze(0)
+    network.fit(X, Y, max_iter=1)
+    assert not recwarn.list
+
+
 # --- warm_start ------------------------------------------------------------------------------
 
 
