@@ -173,7 +173,7 @@ cdef class AtWork:
     """
 
     cdef object place, lock, outer_guard
-    cdef list loans, before, guarded, values
+    cdef list loans, before, states, guarded, values
     cdef public bint stepped            # whether an optimizer has, since `guard`
     cdef readonly AtWork outer          # that of a call inside of which this one is
     cdef readonly long thread
@@ -201,12 +201,19 @@ cdef class AtWork:
             attributes["_work"], attributes["training"] = work, work.training
             attributes["need_input_grad"] = work.need_input_grad
 
-    def guard(self, list arrays):
-        """At the end, give arrays the values of now, unless an optimizer has stepped."""
+    def guard(self, list states):
+        """At the end, give layers the arrays and values of now, unless an optimizer has stepped.
+
+        Parameters
+        ----------
+        states : list of (layer, name)
+            Attributes that hold arrays.
+        """
+        cdef list arrays = [getattr(layer, name) for layer, name in states]
         self.values = [array.copy() for array in arrays]
         self.outer_guard, self.stepped = guards.get(self.thread), False
         guards[self.thread] = self
-        self.guarded = arrays
+        self.states, self.guarded = states, arrays
 
     cdef int end_guard(self) except -1:
         guarded, self.guarded = self.guarded, None
@@ -214,6 +221,9 @@ cdef class AtWork:
             return 0
         if not self.stepped:
             write_all(guarded, self.values)
+            for (layer, name), array in zip(self.states, guarded):
+                if getattr(layer, name, None) is not array:     # the layer has made another one
+                    setattr(layer, name, array)
         if self.outer_guard is None:
             guards.pop(self.thread, None)
         else:
@@ -257,12 +267,6 @@ def write_all(list targets, list sources):
     """targets[i][...] = sources[i] for all of them. Shapes and dtypes are checked before."""
     for target, source in zip(targets, sources):
         target[...] = source        # np.copyto would call a function of Python's before
-
-
-def set_all(list items):
-    """mapping[key] = value for each (mapping, key, value): dicts, and strings for keys."""
-    for mapping, key, value in items:
-        (<dict>mapping)[key] = value
 
 
 def quietly(function):
@@ -352,3 +356,16 @@ cdef class Transaction:
             self.put_back_rng()
             network._model = self.before
         network._transaction = None
+
+
+def set_untrained(network, list items):
+    """mapping[key] = value for each (mapping, key, value), of what belongs to a network.
+
+    Mappings are dicts, keys strings. Refused while the network is being trained: no training
+    begins between this check and the change.
+    """
+    cdef Transaction transaction = network._transaction
+    if transaction is not None and not transaction.is_forked:
+        raise RuntimeError("this network is being trained, expected the end of fit first")
+    for mapping, key, value in items:
+        (<dict>mapping)[key] = value

@@ -3,6 +3,7 @@
 saving.py       networks as safetensors files
 checkpoints.py  trainings likewise
 tensors.py      how such files are written and read
+replacing.py    how files are replaced in one step
 datasets.py     digits, .npz files, the test split
 images.py       to_bc01
 """

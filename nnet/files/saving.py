@@ -21,11 +21,12 @@ import numpy as np
 
 import nnet.layers
 from nnet.files import tensors
+from nnet.files.replacing import check_place
 from nnet.layers.arguments import as_bool, as_int, as_path
 from nnet.layers.base import Layer
 from nnet.layers.tree import (
     MAX_DEPTH,
-    describe,
+    check_values,
     is_own,
     layers_within,
     named_arrays,
@@ -49,6 +50,7 @@ def save(model, path):
     """Write a `Model`, if `load` can read it."""
     path = as_path(path, "path")
     tensors.import_safetensors()
+    check_place(path)
     model.check()
     children = numbered(model.layers)
     layers = [_layer_to_json(name, layer) for name, layer in children.items()]
@@ -63,11 +65,7 @@ def save(model, path):
     }
     _classes_from_json(json.loads(tensors.dumps(classes)))
     arrays = named_arrays(children)
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            prefix, _, attribute = name.rpartition(".")
-            which = f"{describe(prefix, dict(walk(children))[prefix])}.{attribute}"
-            raise ValueError(f"{which} has NaN or infinite values, expected finite ones")
+    check_values(children, arrays)
     tensors.write(path, "nnet", "network", description, arrays)
 
 
@@ -101,6 +99,7 @@ def _read(content, file):
     model = Model(layers, input_shape, dtype, classes, target_shape, signals, visit=collect)
     arrays = _read_tensors(file, expected, dtype)
     tensors.check(description, arrays, content)
+    check_values(numbered(layers), arrays)
     for name, layer in walk(numbered(layers)):
         keys = [*layer.param_names(), *layer.state_names()]
         if keys:

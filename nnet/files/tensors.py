@@ -9,14 +9,18 @@ sha256    of the description and of all tensors
 
 import hashlib
 import json
-import os
 from operator import index
 
 import numpy as np
 
 from nnet._lazy import IMPORTS
+from nnet.files.replacing import replace
 
 FORMAT = 1
+KINDS = {  # what a file with a key is, as errors say it
+    "nnet": "a saved network, which NeuralNetwork.load(path) reads",
+    "nnet_checkpoint": "a Checkpoint, from which fit(..., resume=path) goes on",
+}
 MAX_MESSAGE = 500  # characters: what is wrong may be as large as the file
 
 
@@ -36,7 +40,7 @@ def write(path, key, name, description, arrays):
     safetensors = import_safetensors()
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     content = {"format": FORMAT, "sha256": digest(description, arrays), name: description}
-    _replace(os.path.realpath(path), safetensors.numpy.save(arrays, {key: dumps(content)}))
+    replace(path, safetensors.numpy.save(arrays, {key: dumps(content)}))
 
 
 def read(path, key, otherwise, read_content):
@@ -47,7 +51,7 @@ def read(path, key, otherwise, read_content):
     path, key : str
         As for `write`.
     otherwise : str
-        What a safetensors file without the key is.
+        What a safetensors file with none of the `KINDS` of keys is.
     read_content : callable
     """
     safetensors = import_safetensors()
@@ -58,9 +62,11 @@ def read(path, key, otherwise, read_content):
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     with file:
-        content = (file.metadata() or {}).get(key)
+        metadata = file.metadata() or {}
+        content = metadata.get(key)
         if content is None:
-            raise ValueError(f"{path} is {otherwise}")
+            kinds = [kind for other, kind in KINDS.items() if other in metadata]
+            raise ValueError(f"{path} is {[*kinds, otherwise][0]}")
         try:
             content = json.loads(content, parse_constant=_refuse_constant)
             if content["format"] != FORMAT:
@@ -113,25 +119,3 @@ def _complaint(path, error):
 
 def _refuse_constant(name):
     raise ValueError(f"it has the number {name}")
-
-
-def check_name(path):
-    """Refuse to replace a folder, or a device."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path} is not a regular file, expected one to replace, or a new name")
-
-
-def _replace(path, data):
-    """Write a file whole or not at all."""
-    check_name(path)
-    partial = f"{path}.{os.urandom(4).hex()}.partial"
-    try:
-        with open(partial, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.exists(partial):
-            os.remove(partial)
-        raise

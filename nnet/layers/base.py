@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nnet._atomic import set_untrained
 from nnet.layers.arguments import as_bool
 
 
@@ -19,9 +20,10 @@ class Trainable:
 
     def __set__(self, layer, value):
         value, network = as_bool(value, "trainable"), layer._network()
-        if network is not None and value != layer.trainable:
-            network._refuse_while_training(f"trainable of {layer!r} is set to {value}")
-        vars(layer)["trainable"] = value
+        if network is None or value == layer.trainable:
+            vars(layer)["trainable"] = value
+        else:
+            set_untrained(network, [(vars(layer), "trainable", value)])
         layer._option_changed()
 
 
@@ -118,6 +120,10 @@ class Layer(ABC):
 
     def state_names(self):
         """Attributes that hold arrays which follow from the images that training has seen."""
+        return []
+
+    def nonnegative_names(self):
+        """Which of these arrays cannot have values below 0, such as a variance."""
         return []
 
     def decaying_names(self):

@@ -99,6 +99,9 @@ class BatchNorm(Norm):
     def state_names(self):
         return ["running_mean", "running_var"]
 
+    def nonnegative_names(self):
+        return ["running_var"]
+
     def fprop(self, input, activation=None):
         work, per_channel = self._work, (input.shape[1],)
         learns = self.training and (self.trainable if work is None else work.trainable)

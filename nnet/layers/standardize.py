@@ -52,6 +52,9 @@ class Standardize(Layer):
     def state_names(self):
         return ["mean_", "scale_"] if self.adapts() else []
 
+    def nonnegative_names(self):
+        return self.state_names()[1:]
+
     def array_shapes(self, input_shape):
         return dict.fromkeys(self.state_names(), (input_shape[1],))
 

@@ -303,6 +303,31 @@ def check_all_arrays(layers, image_shape):
     follow(numbered(layers), "", Trace(check_arrays), (1, *image_shape))
 
 
+def check_values(children, arrays, name_of=None):
+    """Refuse named arrays of layers with values that no training leaves.
+
+    Parameters
+    ----------
+    children : dict of str to Layer
+    arrays : dict of str to array
+        As from `named_arrays`.
+    name_of : None or callable (str) -> str
+        What errors call an array. None: by its layer, as `describe` does.
+    """
+    layers = dict(walk(children))
+    for name, array in arrays.items():
+        prefix, _, attribute = name.rpartition(".")
+        layer = layers[prefix]
+        if not np.isfinite(array).all():
+            problem = "NaN or infinite values, expected finite ones"
+        elif attribute in layer.nonnegative_names() and (array < 0).any():
+            problem = "negative values, expected at least 0"
+        else:
+            continue
+        which = name_of(name) if name_of else f"{describe(prefix, layer)}.{attribute}"
+        raise ValueError(f"{which} has {problem}")
+
+
 def check_array(array, which, shape, dtype):
     """Refuse another shape, or another dtype or byte order."""
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):

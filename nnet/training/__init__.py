@@ -12,12 +12,14 @@ callbacks.py   EarlyStopping, Checkpoint, ProgressBar
 metrics.py     what is reported beside the loss
 augment.py     Shift, Rotate and other augmentations
 augmenting.py  how they are put together, and drawn
+states.py      what layers keep of the images that training has seen
 setup.py       how layers are set up, and put back where that fails
 model.py       Model: layers that are set up, and what they compute
 layouts.py     which axes of X are what
 data.py        the checks of X and y
 optimizers.py  SGD, Adam, AdamW, RMSprop
 schedules.py   learning rates that change
+stepping.py    an optimizer with its schedule, and how far they are
 clipping.py    gradients that are too large
 progress.py    what callbacks are told; histories
 gradients.py   gradients by central differences

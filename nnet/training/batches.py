@@ -181,14 +181,13 @@ class ArrayData:
         return times_class_weights(weights, self._class_weights, self.target, rows)
 
     def digests(self):
-        """What tells other data from these: their shape, and checksums of sampled images."""
-        sample = np.unique(np.linspace(0, len(self) - 1, SAMPLED).astype(np.intp))
-        rows = sample if self._rows is None else self._rows[sample]
+        """What tells other data from these: checksums, of sampled images and of all else."""
+        rows = np.unique(np.linspace(0, len(self) - 1, SAMPLED).astype(np.intp))
         return {
-            "the shape of X": [len(self), *self.images.item_shape],
+            "the shape of X": str(self.images.shape),
             "X": digest_of(self.images.batch(rows)),
-            "y": digest_of(np.asarray(self.target[rows])),
-            "sample_weight or class_weight": digest_of(self._weights_of(self._every())),
+            "y": digest_of_targets(self.target),
+            "sample_weight or class_weight": digest_of(self._weights_of(slice(None))),
         }
 
 
@@ -217,9 +216,11 @@ class IterableData:
         self._label_dtype = None
         self._counts: dict[object, int] = {}
         self._samples, self._weighs_nothing = [], True
-        self.must_repeat = False  # whether other batches than those it was looked at are refused
-        for images, labels, weights in self._read():
+        self._must_repeat = False
+        for images, labels, weights, y_name in self._read():
             images.check_values()
+            if encoding.classes is not None:  # else these batches tell
+                encoding.target(labels, y_name)
             self._n_imgs += len(images)
             self._n_batches += 1
             if encoding.is_classifier:
@@ -255,13 +256,19 @@ class IterableData:
         """Whether the weights of all images, but for those of classes, are 0."""
         return self._weighs_nothing
 
+    def must_repeat(self):
+        """Refuse other batches than those that were looked at: the first one now."""
+        self._must_repeat = True
+        next(self.in_turn(None), None)
+
     def _read(self):
-        """(Images, labels or Values, weights or None) for each batch that has images."""
+        """(Images, labels or Values, weights or None, name of y) for each batch with images."""
+        whose = "" if self._name == "X" else f"{self._name}: "
         for i, batch in enumerate(self._batches):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 kind = type(batch).__name__
                 raise TypeError(f"{self._name} gives a {kind} as batch {i}, {PAIRS}")
-            names = [f"{what} of batch {i}" for what in ("X", "y", "the weights")]
+            names = [f"{whose}{what} of batch {i}" for what in ("X", "y", "the weights")]
             images = self.encoding.images(batch[0], names[0])
             check_lengths(images, batch[1], *names[:2])
             labels = self.encoding.labels_or_values(batch[1], names[1])
@@ -271,7 +278,7 @@ class IterableData:
             if weights is not None:
                 weights = as_weights(weights, len(images), names[2])
             if len(images):
-                yield images, labels, weights
+                yield images, labels, weights, names[1]
 
     def batches(self, order, batch_size, convert):
         """(images, target, weights, rows) for each batch, as it comes: rows count the images."""
@@ -282,18 +289,23 @@ class IterableData:
 
     def in_turn(self, batch_size):
         """(images, target, weights) for each batch, checked."""
-        samples = []
-        for images, labels, weights in self._read():
-            if self.must_repeat:
-                samples.append(sample_of(images, labels, weights))
-            target = self.encoding.target(labels, images.name.replace("X", "y", 1))
+        i = -1
+        for i, (images, labels, weights, y_name) in enumerate(self._read()):
+            if self._must_repeat:
+                self._compare(self._samples[i : i + 1], [sample_of(images, labels, weights)])
+            target = self.encoding.target(labels, y_name)
             weights = times_class_weights(weights, self._class_weights, target)
             step = batch_size or len(images)
             for start in range(0, len(images), step):
                 rows = slice(start, min(start + step, len(images)))
                 part = None if weights is None else weights[rows]
                 yield images.checked_batch(rows), target[rows], part
-        if samples and samples != self._samples:
+        if self._must_repeat:
+            self._compare(self._samples[i + 1 :], [])
+
+    def _compare(self, expected, found):
+        """Refuse batches by samples of them."""
+        if found != expected:
             raise ValueError(
                 f"{self._name} gives other batches in each epoch, expected the same ones for a "
                 "Checkpoint (as from a DataLoader that does not shuffle): a training that is "
@@ -304,16 +316,15 @@ class IterableData:
         """What tells other batches from these: lengths, labels, weights and first images."""
         lengths, *digests = zip(*self._samples)
         names = "X", "y", "sample_weight or class_weight"
-        return {"the shape of X": [sum(lengths), *self.encoding.image_shape]} | {
+        return {"the shape of X": str((sum(lengths), *self.encoding.image_shape))} | {
             name: digest_of(lengths, digest) for name, digest in zip(names, digests)
         }
 
 
 def sample_of(images, labels, weights):
     """What tells a batch from others: its length, checksums of an image, labels and weights."""
-    if not isinstance(labels, np.ndarray):
-        labels = labels.batch(slice(0, 1))
-    return len(images), *map(digest_of, (images.batch(slice(0, 1)), labels, weights))
+    image = images.batch(slice(0, 1))
+    return len(images), digest_of(image), digest_of_targets(labels), digest_of(weights)
 
 
 def times_class_weights(weights, class_weights, target, rows=slice(None)):
@@ -322,6 +333,18 @@ def times_class_weights(weights, class_weights, target, rows=slice(None)):
         return weights
     class_weights = class_weights[target[rows]]
     return class_weights if weights is None else weights * class_weights
+
+
+def digest_of_targets(targets):
+    """A checksum of labels, by their values, or of Values."""
+    if isinstance(targets, np.ndarray):
+        return digest_of(by_value(targets))
+    return digest_of(*(digest_of(targets.batch(rows, work)) for rows, work in targets.blocks()))
+
+
+def by_value(labels):
+    """In one dtype for each kind, texts as wide as the longest: equal labels have equal bytes."""
+    return np.array(labels.tolist()) if labels.dtype.kind in "US" else labels.astype(float)
 
 
 def digest_of(*items):

@@ -1,6 +1,5 @@
 """Callbacks: what watches a training, shows it, ends it in time, and keeps it on disk."""
 
-import errno
 import os
 import sys
 from contextlib import contextmanager
@@ -9,8 +8,9 @@ from math import inf
 import numpy as np
 
 from nnet._lazy import IMPORTS
-from nnet.layers.arguments import as_bool, as_call, as_count, as_float, as_int, as_path, as_word
+from nnet.layers.arguments import as_bool, as_call, as_count, as_float, as_int, as_path
 from nnet.layers.hints import with_hints
+from nnet.training.metrics import as_mode, as_monitor, check_monitor
 from nnet.training.progress import counted, shown_value
 from nnet.training.schedules import Schedule
 
@@ -77,29 +77,15 @@ class EarlyStopping(Callback):
 
     @with_hints()
     def __init__(self, monitor="val_loss", patience=5, min_delta=0.0, mode=None, restore_best=True):
-        if not isinstance(monitor, str):
-            raise TypeError(f"monitor is {monitor!r}, expected a name such as 'val_loss'")
-        self.monitor = monitor
+        self.monitor = as_monitor(monitor)
         self.patience = as_count(patience, "patience")
         self.min_delta = as_float(min_delta, "min_delta")
-        self.mode = self._mode(mode)
+        self.mode = as_mode(mode, monitor)
         self.restore_best = as_bool(restore_best, "restore_best")
         self._start()
 
     def __repr__(self):
         return as_call(self)
-
-    def _mode(self, mode):
-        if mode is not None:
-            return as_word(mode, "mode", ("min", "max"))
-        kind = self.monitor.removeprefix("val_")
-        if kind == "acc":
-            raise ValueError(f"monitor is {self.monitor!r}, expected '{self.monitor}uracy'")
-        if kind not in ("loss", "error", "accuracy"):
-            raise ValueError(
-                f"mode is None, expected 'min' or 'max' for the monitor {self.monitor!r}"
-            )
-        return "max" if kind == "accuracy" else "min"
 
     def _start(self):
         self.best = -inf if self.mode == "max" else inf
@@ -107,14 +93,7 @@ class EarlyStopping(Callback):
         self._arrays = {}
 
     def on_fit_begin(self, network, monitors):
-        if self.monitor not in monitors:
-            is_validation = self.monitor.startswith("val_")
-            if is_validation and not any(name.startswith("val_") for name in monitors):
-                raise ValueError(
-                    f"EarlyStopping needs validation_data or validation_fraction for {self.monitor}"
-                    f", expected one of these given to fit, or a monitor of {monitors}"
-                )
-            raise ValueError(f"monitor is {self.monitor!r}, expected one of {monitors}")
+        check_monitor(self.monitor, monitors, "EarlyStopping")
         self._start()
 
     def __call__(self, progress):
@@ -177,13 +156,10 @@ class Checkpoint(Callback):
 
     def on_fit_begin(self, network, monitors):
         with IMPORTS:
-            from nnet.files import tensors  # only now: fit can do without
+            from nnet.files import replacing, tensors  # only now: fit can do without
 
         tensors.import_safetensors()
-        tensors.check_name(self.path)
-        folder = os.path.dirname(os.path.realpath(self.path))
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(errno.ENOENT, "There is no such folder", folder)
+        replacing.check_place(self.path)
 
 
 class ProgressBar(Callback):
@@ -285,6 +261,8 @@ def _import_tqdm():
 
 def as_callbacks(callbacks, callback=None):
     """A list of callables."""
+    if callbacks is None:
+        callbacks = []
     if callable(callbacks):
         callbacks = [callbacks]
     if not isinstance(callbacks, (list, tuple)):

@@ -53,7 +53,8 @@ class Fitting(Fitted):
             Converted to floats batch by batch; it may be a memory-mapped file.
             Or, without y, an iterable of batches (X, y) or (X, y, weights) that gives as many
             images anew in each epoch, such as a PyTorch DataLoader: it shuffles as it likes.
-            Once before the first epoch it is only looked at.
+            Once before the first epoch it is only looked at. With a `Checkpoint` it must give the
+            same batches each time: the first one is compared before any step.
         y : array (n_imgs,) of labels of any one kind, or of floats for regression
             Labels of pixels, (n_imgs, img_h, img_w), for a last layer with scores
             (n_imgs, n_classes, img_h, img_w); of signals (n_imgs, length). Regression targets
@@ -89,11 +90,11 @@ class Fitting(Fitted):
         validation_fraction : None or float
             This part of the images is held back for validation, of each class the same; at least
             one.
-        metrics : callable, or list of callables of (y, predictions)
+        metrics : None, callable, or list of callables of (y, predictions)
             Such as those of sklearn.metrics: their values, for the training images (each as it
             was predicted before its step) and the validation images of each epoch, stand in
             `history_` by the functions' names. Images of weight 0 are left out.
-        callbacks : list of callables
+        callbacks : None, callable, or list of callables
             Like `callback`, and `Callback` objects such as `EarlyStopping`, `Checkpoint` and
             `ProgressBar`.
         augment : None, augmentation, callable, or list of these
@@ -197,7 +198,9 @@ class Fitting(Fitted):
             All labels that any call will have, for the first call; None: those in y.
         optimizer : 'sgd' and so on, or Optimizer
             If it has the options of the call before, but the learning rate, and the same layers
-            to train, it goes on with its momentum and the like. A copy or a file of the network
+            to train, it goes on with its momentum and the like, and so does the learning rate if
+            it is the same schedule or function: epochs and steps are counted from where it began.
+            A schedule whose length is max_iter needs n_epochs=. A copy or a file of the network
             does not keep these.
 
         Returns
@@ -208,7 +211,7 @@ class Fitting(Fitted):
         ------
         ValueError, TypeError, DivergedError, RuntimeError
             As `fit` does; images that all have the weight 0 are no error here, and change nothing
-            but the history, whose values are NaN then.
+            but the history, whose values are NaN then: no epoch of a schedule.
         """
         TrainingRun(
             self,

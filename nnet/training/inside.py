@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nnet._atomic import AtWork, set_all
+from nnet._atomic import AtWork, set_untrained
 from nnet.layers.arguments import as_count
 from nnet.layers.base import Layer
 from nnet.layers.program import Program
@@ -81,7 +81,6 @@ class Inside(Fitted):
 
     def _set_trainable(self, layers, trainable):
         chosen = [layer for _, layer in find_all(self._layers, layers, "layers")]
-        self._refuse_while_training("layers are frozen or unfrozen")
         children = numbered(self._layers)
         ids = {id(layer) for each in chosen for layer in [each, *layers_in(each.children)]}
         frozen = frozen_in(children)
@@ -93,15 +92,8 @@ class Inside(Fitted):
         changes = [
             (vars(layer), "trainable", id(layer) not in frozen) for layer in layers_in(children)
         ]
-        set_all([*changes, (vars(self), "_is_changed", True)])
+        set_untrained(self, [*changes, (vars(self), "_is_changed", True)])
         return self
-
-    def _refuse_while_training(self, what):
-        transaction = self._transaction
-        if transaction is not None and not transaction.is_forked:
-            raise RuntimeError(
-                f"{what} while the network is being trained, expected the end of fit first"
-            )
 
 
 def find_all(layers, which, argument):

@@ -6,10 +6,41 @@ from typing import Any
 
 import numpy as np
 
-from nnet.layers.arguments import as_real
+from nnet.layers.arguments import as_real, as_word
 from nnet.training.weights import that_weigh
 
 TAKEN = "loss", "accuracy", "error"
+
+
+def as_mode(mode, monitor):
+    """'min' or 'max': whether less or more of a metric is better."""
+    if mode is not None:
+        return as_word(mode, "mode", ("min", "max"))
+    kind = monitor.removeprefix("val_")
+    if kind == "acc":
+        raise ValueError(f"monitor is {monitor!r}, expected '{monitor}uracy'")
+    if kind not in TAKEN:
+        raise ValueError(f"mode is None, expected 'min' or 'max' for the monitor {monitor!r}")
+    return "max" if kind == "accuracy" else "min"
+
+
+def as_monitor(monitor):
+    """The name of a metric."""
+    if not isinstance(monitor, str):
+        raise TypeError(f"monitor is {monitor!r}, expected a name such as 'val_loss'")
+    return monitor
+
+
+def check_monitor(monitor, monitors, who):
+    """Refuse the name of a metric that is not among those there will be; `who` watches it."""
+    if monitor in monitors:
+        return
+    if monitor.startswith("val_") and not any(name.startswith("val_") for name in monitors):
+        raise ValueError(
+            f"{who} needs validation_data or validation_fraction for {monitor}, expected one of "
+            f"these given to fit, or a monitor of {monitors}"
+        )
+    raise ValueError(f"monitor is {monitor!r}, expected one of {monitors}")
 
 
 class Metrics:
@@ -17,26 +48,30 @@ class Metrics:
 
     Parameters
     ----------
-    functions : callable, or list of callables
+    functions : None, callable, or list of callables
         Each is given all targets of an epoch as in y, and what the network predicted for them,
         as `predict` returns it, but for images of weight 0; it returns a number.
     """
 
     def __init__(self, functions):
+        if functions is None:
+            functions = []
         if callable(functions) or not isinstance(functions, Iterable) or isinstance(functions, str):
             functions = [functions]
         self._functions: dict[str, Any] = {}
         for function in functions:
-            if not callable(function):
-                advice = ": it is in history_ without" if function == "accuracy" else ""
+            if isinstance(function, str) and function in TAKEN:
+                always = "loss" if function == "loss" else "accuracy"
                 raise TypeError(
-                    f"metrics has {function!r}, expected functions of (y, predictions){advice}"
+                    f"metrics has {function!r}: {always} is always in history_, leave it out"
                 )
+            if not callable(function):
+                raise TypeError(f"metrics has {function!r}, expected functions of (y, predictions)")
             name = getattr(function, "__name__", type(function).__name__)
             if name in (*TAKEN, *self._functions) or name.startswith("val_"):
                 raise ValueError(
                     f"metrics has {function!r} by the name {name!r}, expected names that differ, "
-                    f"other than {TAKEN}"
+                    f"other than {TAKEN}: set its __name__, or use a def"
                 )
             self._functions[name] = function
         self.names = list(self._functions)
@@ -84,11 +119,21 @@ class Metrics:
             return dict.fromkeys((prefix + name for name in self._functions), nan)
         y, predictions = (model.as_y(np.concatenate(parts)) for parts in zip(*kept))
         return {
-            prefix + name: as_real(
-                function(y, predictions), f"{name}(y, predictions)", "expected a number"
-            )
+            prefix + name: _value(name, function, y, predictions)
             for name, function in self._functions.items()
         }
+
+
+def _value(name, function, y, predictions):
+    """What a metric returns; what it raises names it."""
+    try:
+        value = function(y, predictions)
+    except Exception as error:
+        text, *others = error.args or ("it failed",)
+        if isinstance(text, str):
+            error.args = f"in the metric {name}: {text}", *others
+        raise
+    return as_real(value, f"{name}(y, predictions)", "expected a number")
 
 
 class RSquared:

@@ -23,6 +23,7 @@ from nnet.layers.tree import (
     check_all_arrays,
     check_array,
     check_arrays,
+    check_values,
     describe,
     follow,
     frozen_in,
@@ -117,7 +118,7 @@ class Model:
         self.classes, self.target_shape = classes, target_shape
         self.signals = signals
         self.history = history or History()
-        self.optimizer = None  # of the last training, and the names of what it steps
+        self.stepping = None  # of the last training
         self.lock = threading.RLock()
         self.at_work = None  # whoever holds the lock
         self.kept = set()
@@ -239,6 +240,8 @@ class Model:
             check_array(source, f"state[{name!r}]", array.shape, array.dtype)
             if not array.flags.writeable:
                 raise ValueError(f"{name} of the network is read-only, expected a writable array")
+        given = dict(zip(arrays, sources))
+        check_values(numbered(self.layers), given, lambda name: f"state[{name!r}]")
         return list(arrays.values()), [source.copy() for source in sources]
 
     # --- work ---------------------------------------------------------------------

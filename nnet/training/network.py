@@ -59,7 +59,8 @@ class NeuralNetwork(Fitting, Inside):
         Shape of one image: X.shape[1:]; None before `fit` or `build`.
     history_ : dict of lists of float
         One value for each finished epoch: "loss", for classification "accuracy", the `metrics`
-        of fit, and with validation data the same for these as "val_loss" and so on.
+        of fit, and with validation data the same for these as "val_loss" and so on. NaN where a
+        `warm_start` has others than the epochs before.
     loss_history_, val_loss_history_, val_error_history_ : list of float
         One value for each finished epoch; the latter two are empty without
         validation data.
@@ -243,8 +244,8 @@ class NeuralNetwork(Fitting, Inside):
         Raises
         ------
         ValueError, TypeError
-            Before any change, for names that are missing or unknown, and for other shapes
-            and dtypes than the network's.
+            Before any change, for names that are missing or unknown, for other shapes and
+            dtypes than the network's, and for values that are not finite.
         """
         model = self._fitted()
         arrays, sources = model.matched(state)

@@ -62,10 +62,16 @@ class History:
         return list(self.values.get(name, ()))
 
     def plus(self, progress):
-        """With the values of an epoch that has ended."""
-        values = {name: [*self[name], value] for name, value in progress.metrics.items()}
-        errors = [] if progress.val_error is None else [progress.val_error]
-        return History(self.values | values, self.val_error + errors)
+        """With the values of an epoch that has ended. What an epoch does not have is NaN."""
+        unknown = dict.fromkeys(progress.metrics, [nan] * len(self))
+        values = {
+            name: [*before, progress.metrics.get(name, nan)]
+            for name, before in (unknown | self.values).items()
+        }
+        errors, error = self.val_error, progress.val_error
+        if errors or error is not None:
+            errors = [*(errors or [nan] * len(self)), nan if error is None else error]
+        return History(values, errors)
 
 
 def counted(progress):

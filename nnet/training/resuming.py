@@ -8,8 +8,8 @@ import numpy as np
 from nnet._atomic import write_all
 from nnet._lazy import IMPORTS
 from nnet.layers.streams import Streams, is_generator
-from nnet.layers.tree import numbered, walk
-from nnet.training.batches import digest_of
+from nnet.layers.tree import check_values, numbered, walk
+from nnet.training.batches import digest_of_targets
 from nnet.training.callbacks import Callback
 from nnet.training.progress import History
 from nnet.training.schedules import Constant, FunctionOfEpoch
@@ -23,7 +23,8 @@ def save(run, path, is_stopped):
     with IMPORTS:  # only now: it needs modules that fit can do without
         from nnet.files import checkpoints
 
-    history = run.model.history
+    history, network = run.model.history, run.model.copied_arrays()
+    check_values(numbered(run.model.layers), network)
     description = {
         "n_done": run.n_done,
         "n_before": run.n_before,
@@ -35,9 +36,9 @@ def save(run, path, is_stopped):
         "history": list(history.values),  # the order of its names
     }
     parts = {
-        "network": run.model.copied_arrays(),
-        "optimizer": run.optimizer.state(),
-        "schedule": run.schedule.state(),
+        "network": network,
+        "optimizer": run.stepping.optimizer.state(),
+        "schedule": run.stepping.schedule.state(),
         "history": history.values,
         "errors": {"val_error": history.val_error},
     }
@@ -83,15 +84,15 @@ def load(run, checkpoint):
             f"max_iter is {run.n_epochs}, expected at least {description['n_epochs']}, as in the "
             f"training of {path}"
         )
-    if run.n_epochs > description["n_epochs"] and run.schedule.depends_on_max_iter:
+    schedule = run.stepping.schedule
+    if run.n_epochs > description["n_epochs"] and schedule.depends_on_max_iter:
         raise ValueError(
             f"max_iter is {run.n_epochs}, expected {description['n_epochs']} as in the training of "
-            f"{path}: {type(run.schedule).__name__} was planned for that"
+            f"{path}: {type(schedule).__name__} was planned for that"
         )
     part = partial(_part, arrays)
     targets, sources = run.model.matched(part("network"))
-    run.optimizer.load_state(part("optimizer"))
-    run.schedule.load_state(part("schedule"))
+    run.stepping.resume(description["n_done"], part("optimizer"), part("schedule"))
     for i, callback in enumerate(_with_state(run.callbacks)):
         callback.load_state(part(f"callbacks.{i}"))
     run.n_done, run.n_before = description["n_done"], description["n_before"]
@@ -103,30 +104,41 @@ def load(run, checkpoint):
 
 
 def call_of(run):
-    """What a call of fit must be given again, by the names that errors have for it."""
-    model, validation, rng = run.model, run.validation, run.network.rng
-    held = {} if validation is None else validation.digests()
+    """What a call of fit must be given again, as texts by the names that errors have for it.
+
+    Of data they are checksums.
+    """
+    model, rng = run.model, run.network.rng
+    is_given = run.validation is not None and run.fraction is None
+    validation = run.validation.digests() if is_given else {}
     if rng is not None:
         rng = type(rng).__name__ if is_generator(rng) else index(rng)
     return {
         "rng": rng,
         **{name: described(layer) for name, layer in walk(numbered(model.layers))},
-        "what is trained": run.names,
+        "what is trained": listing(run.names),
         "the dtype of X": model.dtype.name,
         "the number of classes": None if model.classes is None else len(model.classes),
-        "classes": None if model.classes is None else digest_of(model.classes),
-        **run.data.digests(),
-        **{f"{name} of the validation": digest for name, digest in held.items()},
+        "classes": None if model.classes is None else digest_of_targets(model.classes),
+        **run.given.digests(),
+        "validation_data": "given" if is_given else None,
+        **{f"{name} of validation_data": digest for name, digest in validation.items()},
+        "validation_fraction": run.fraction,
         "batch_size": run.batch_size,
         "shuffle": run.shuffle,
-        "augment": [described(augmentation) for augmentation in run.augmentations],
-        "optimizer": described(run.optimizer.without_rate()),
-        "learning_rate": described(run.schedule),
+        "augment": listing(map(described, run.augmentations)),
+        "optimizer": described(run.stepping.optimizer.without_rate()),
+        "learning_rate": described(run.stepping.schedule),
         "clip_norm": run.clipping.norm,
         "clip_value": run.clipping.value,
-        "metrics": run.metrics.names,
-        "callbacks": [described(callback) for callback in _with_state(run.callbacks)],
+        "metrics": listing(run.metrics.names),
+        "callbacks": listing(map(described, _with_state(run.callbacks))),
     }
+
+
+def listing(texts):
+    """Some texts as one, or None."""
+    return ", ".join(texts) or None
 
 
 def described(value):

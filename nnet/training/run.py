@@ -3,16 +3,15 @@
 import time
 import warnings
 from contextlib import ExitStack
-from copy import copy
 from functools import partial
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from operator import is_
 from typing import Any
 
 import numpy as np
 
 from nnet._atomic import AtWork, Shared, Transaction, Work, all_writable, quietly
-from nnet.layers.arguments import as_bool, as_count, as_float
+from nnet.layers.arguments import as_bool, as_count
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import Totals, totals
 from nnet.layers.streams import as_streams
@@ -31,8 +30,10 @@ from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
-from nnet.training.schedules import Constant, as_schedule
+from nnet.training.schedules import Constant
 from nnet.training.setup import adapt, check_layers, check_trained, go_on, publish, set_up
+from nnet.training.states import States
+from nnet.training.stepping import Stepping
 from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
@@ -51,6 +52,8 @@ class TrainingRun:
 
     Attributes
     ----------
+    given, data : ArrayData or IterableData
+        What fit was given to train on; without the images that are held back.
     n_done : int
         How many epochs of this training have ended.
     n_before : int
@@ -58,6 +61,7 @@ class TrainingRun:
         random numbers of another.
     """
 
+    given: batches.ArrayData | batches.IterableData
     data: batches.ArrayData | batches.IterableData
     validation: batches.ArrayData | batches.IterableData | None
     published: Any
@@ -89,8 +93,7 @@ class TrainingRun:
         self.batch_size = None if batch_size is None else as_count(batch_size, "batch_size")
         self.shuffle = as_bool(shuffle, "shuffle")
         self.verbose = as_bool(1 if verbose == 2 else verbose, "verbose")  # Keras's, of one line
-        self.optimizer = as_optimizer(optimizer, learning_rate, momentum, nesterov)
-        self.schedule = copy(as_schedule(self.optimizer.learning_rate))
+        self.stepping = Stepping(as_optimizer(optimizer, learning_rate, momentum, nesterov))
         self.clipping = Clipping(clip_norm, clip_value)
         self.callbacks = callbacks
         self.metrics = Metrics(metrics)
@@ -98,6 +101,8 @@ class TrainingRun:
         self.is_warm = as_bool(warm_start, "warm_start")
         self.checkpoint = None if resume is None else resuming.read(resume)
         self.keep_optimizer = keep_optimizer  # whether it goes on where the last training left it
+        if keep_optimizer:
+            self.stepping.check_open_end()
         self.n_done = self.n_before = 0
         self.is_stopped = False
 
@@ -146,7 +151,7 @@ class TrainingRun:
         )
         if classes is not None:
             encoding.take_classes(classes)
-        self.data = batches.read(X, y, encoding, sample_weight, class_weight)
+        self.given = self.data = batches.read(X, y, encoding, sample_weight, class_weight)
         if y is not None:
             self.batch_size = self.batch_size or BATCH_SIZE
         elif self.batch_size is not None:
@@ -193,20 +198,24 @@ class TrainingRun:
         self.loans = []
         self._lend()
         self.params = collect(self.trained, "params")
-        self.optimizer.bind(self.params, decaying(self.trained))
-        if self.keep_optimizer and self.warm_model is not None:
-            self._keep_optimizer(self.warm_model.optimizer)
-        self.model.optimizer = self.optimizer, self._stepped()
         self.memory = Work(None, True, False, Shared())
-        self.n_steps = self.data.n_batches(self.batch_size)
+        monitors = self.metrics.monitors(
+            self.model.loss.has_probabilities, self.validation is not None
+        )
+        self.stepping.begin(
+            dict(zip(self.names, self.params)),
+            decaying(self.trained),
+            self.n_epochs,
+            self.data.n_batches(self.batch_size),
+            monitors,
+            self.warm_model.stepping if self.keep_optimizer and self.warm_model else None,
+        )
+        self.model.stepping = self.stepping
         if self.checkpoint is not None or self._checkpoints():
             for data in (self.data, self.validation):
                 if isinstance(data, batches.IterableData):
-                    data.must_repeat = True
+                    data.must_repeat()
             self.call = resuming.call_of(self)
-        has_accuracy = self.model.loss.has_probabilities
-        monitors = self.metrics.monitors(has_accuracy, self.validation is not None)
-        self.schedule.start(self.n_epochs, monitors)
         for callback in self.callbacks:
             if isinstance(callback, Callback):
                 callback.on_fit_begin(network, monitors)
@@ -215,22 +224,10 @@ class TrainingRun:
             self.transaction.keep = True
 
     def _hold_images_back(self):
-        data = self.data
-        assert isinstance(data, batches.ArrayData)  # see _read
+        assert isinstance(self.given, batches.ArrayData)  # see _read
         rng = self.streams.named("validation")
-        rows, held = split(data.target, self.fraction, self.encoding.classes, rng)
-        self.data, self.validation = data.parts(rows, held)
-
-    def _keep_optimizer(self, before):
-        """Take over what the optimizer of the training before knows, if it stepped the same."""
-        if before is not None:
-            optimizer, stepped = before
-            if stepped == self._stepped() and self.optimizer.goes_on(optimizer):
-                self.optimizer.load_state(optimizer.state())
-
-    def _stepped(self):
-        """The names and shapes of what the optimizer steps."""
-        return [(name, param.shape) for name, param in zip(self.names, self.params)]
+        rows, held = split(self.given.target, self.fraction, self.encoding.classes, rng)
+        self.data, self.validation = self.given.parts(rows, held)
 
     def _checkpoints(self):
         return [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
@@ -245,8 +242,8 @@ class TrainingRun:
         layers = [layer for layer in layers_in(children) if id(layer) not in frozen]
         self.trained = [layer for layer in layers if isinstance(layer, ParamMixin)]
         self.names = list(trained_arrays(children, frozen))
-        self.states = [(layer, name) for layer in layers for name in layer.state_names()]
-        check_decay(self.optimizer, self.trained)
+        self.states = States(children, frozen)
+        check_decay(self.stepping.optimizer, self.trained)
 
     # --- epochs ---------------------------------------------------------------------
 
@@ -263,7 +260,8 @@ class TrainingRun:
                 if progress.epoch_done:
                     progress = self._end_epoch(progress)
                     if self.verbose:
-                        self._print(line_of(progress, not isinstance(self.schedule, Constant)))
+                        is_constant = isinstance(self.stepping.schedule, Constant)
+                        self._print(line_of(progress, not is_constant))
                 self.is_stopped = bool(self.callbacks) and self._is_stopped_by(progress)
                 if progress.epoch_done:
                     self._keep()
@@ -290,12 +288,6 @@ class TrainingRun:
             if is_last or self.n_done % checkpoint.every == 0:
                 resuming.save(self, checkpoint.path, self.is_stopped)
 
-    def _learning_rate(self, epoch, step_of_epoch):
-        """Of a step; epochs count from 1."""
-        step = (epoch - 1) * self.n_steps + step_of_epoch
-        rate = self.schedule(step, epoch - 1, self.n_steps, self.n_epochs)
-        return as_float(rate, "learning_rate")
-
     def _start_streams(self, number):
         """Each epoch has streams of its own: to go on there, no state of theirs is needed."""
         layers = [layer for layer, _ in self.loans]
@@ -311,14 +303,14 @@ class TrainingRun:
         self.metrics.restart()
         of_epoch = self.data.batches(order, self.batch_size, self._convert)
         for i, (images, *others) in enumerate(of_epoch):
-            self.optimizer.learning_rate = self._learning_rate(epoch, i)
+            self.stepping.begin_step(i)
             # A diverging loss is reported as such, not as a warning about some overflow.
             found = quietly(partial(self._step, images, *others))
             if not isfinite(found.loss):
                 self._diverge(
                     f"the loss became {found.loss / found.weight} in epoch {epoch}: try a smaller "
-                    f"learning_rate than {self.optimizer.learning_rate}, or scale X to values "
-                    "around 1"
+                    f"learning_rate than {self.stepping.optimizer.learning_rate}, or scale X to "
+                    "values around 1"
                 )
             self.transaction.keep = True
             n_seen += len(images)
@@ -335,7 +327,7 @@ class TrainingRun:
                 sums.loss / weight,
                 (weight - sums.error) / weight if has_accuracy else None,
                 time.perf_counter() - start,
-                learning_rate=self.optimizer.learning_rate,
+                learning_rate=self.stepping.optimizer.learning_rate,
             )
         if n_seen < len(self.data):
             self._refuse_length(epoch, f"only {n_seen}")
@@ -374,7 +366,7 @@ class TrainingRun:
             at_work.begin()
             self.shared.weights = weights
             if self.states:  # what a step that is cut short has changed is put back
-                at_work.guard([getattr(layer, name) for layer, name in self.states])
+                at_work.guard(self.states.pairs)
             at_work.lend(self.loans)
             target = model.as_target(target)
             scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
@@ -384,7 +376,9 @@ class TrainingRun:
             if isfinite(found.loss):
                 self.metrics.add(model, compared.predictions, target, weights)
                 model.program.bprop(self._output_grad(compared.grad, scores.shape, weights))
-                self.optimizer.step(self.clipping.incs(self.trained))
+                incs = self.clipping.incs(self.trained)
+                self.states.check()
+                self.stepping.optimizer.step(incs)
                 at_work.stepped = True  # nnet's own optimizers have said so themselves
         finally:
             at_work.end()
@@ -405,8 +399,7 @@ class TrainingRun:
         return np.multiply(grad, factors, out=self.memory.array("grad", shape, grad.dtype))
 
     def _end_epoch(self, progress):
-        states = [getattr(layer, name) for layer, name in self.states]
-        if not all(np.isfinite(array).all() for array in [*self.params, *states]):
+        if not all(np.isfinite(array).all() for array in [*self.params, *self.states.arrays()]):
             self._diverge(
                 "a parameter or statistic became infinite or NaN in epoch "
                 f"{progress.epoch}: {ADVICE}"
@@ -421,7 +414,8 @@ class TrainingRun:
             progress = progress._replace(val_loss=found.loss, val_error=found.error)
         progress = progress._replace(metrics=self.metrics.of_epoch(self.model, progress, found))
         self.model.history = self.model.history.plus(progress)
-        self.schedule.end_epoch(progress)
+        if not isnan(progress.loss):  # all weights are 0: nothing changes
+            self.stepping.end_epoch(progress)
         self.n_done = progress.epoch
         return progress
 
@@ -496,5 +490,5 @@ class TrainingRun:
                 f"the callback left the parameters {self.names}, expected {before} as before"
             )
         model.check()
-        self.optimizer.exchange(params, self.names)
+        self.stepping.optimizer.exchange(params, self.names)
         self.params = params

@@ -12,8 +12,7 @@ from nnet.layers.arguments import (
     as_word,
 )
 from nnet.layers.hints import with_hints
-
-METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+from nnet.training.metrics import as_mode, as_monitor, check_monitor
 
 
 class Schedule(ABC):
@@ -25,8 +24,8 @@ class Schedule(ABC):
     Attributes
     ----------
     depends_on_max_iter : bool
-        Whether the rates of the first epochs depend on how many are to follow: then a
-        training cannot go on for longer than it was planned.
+        Whether the rates of the first epochs depend on how many are to follow, as is assumed of
+        those of your own: then a training cannot go on for longer than it was planned.
     """
 
     def __repr__(self):
@@ -34,7 +33,7 @@ class Schedule(ABC):
 
     @property
     def depends_on_max_iter(self):
-        return False
+        return True
 
     def start(self, n_epochs, metrics):
         """Begin a training.
@@ -86,6 +85,8 @@ class StepDecay(Schedule):
         What step_size counts.
     """
 
+    depends_on_max_iter = False
+
     @with_hints()
     def __init__(self, learning_rate, step_size, gamma=0.1, by="epoch"):
         self.learning_rate = as_float(learning_rate, "learning_rate")
@@ -109,6 +110,8 @@ class ExponentialDecay(Schedule):
     by : {'epoch', 'step'}
         After what the rate changes.
     """
+
+    depends_on_max_iter = False
 
     @with_hints(decay_rate="gamma")
     def __init__(self, learning_rate, gamma, by="epoch"):
@@ -242,9 +245,9 @@ class ReduceOnPlateau(Schedule):
         Less than 1.
     patience : int
         Epochs without improvement that are let pass.
-    monitor : None, 'loss', 'accuracy', 'val_loss' or 'val_accuracy'
-        The metric: accuracies are to rise, losses to fall. None: 'val_loss', or 'loss' without
-        validation data.
+    monitor : None or str
+        A name of `Progress.metrics`, as for `EarlyStopping`. None: 'val_loss', or 'loss'
+        without validation data.
     threshold : float
         What counts as an improvement: more than this part of the best value.
     threshold_mode : {'rel', 'abs'}
@@ -252,12 +255,13 @@ class ReduceOnPlateau(Schedule):
     cooldown : int
         Epochs after a change in which none counts.
     min_learning_rate : float
+    mode : None, 'min' or 'max'
+        Whether less or more is better, as for `EarlyStopping`: metrics of your own need one.
     """
 
-    @with_hints(
-        min_delta="threshold",
-        mode="monitor, whose accuracies are to rise, and losses to fall",
-    )
+    depends_on_max_iter = False
+
+    @with_hints(min_delta="threshold")
     def __init__(
         self,
         learning_rate,
@@ -268,13 +272,15 @@ class ReduceOnPlateau(Schedule):
         threshold_mode="rel",
         cooldown=0,
         min_learning_rate=0.0,
+        mode=None,
     ):
         self.learning_rate = as_float(learning_rate, "learning_rate")
         self.factor = as_float(factor, "factor")
         if self.factor >= 1:
             raise ValueError(f"factor is {factor!r}, expected less than 1")
         self.patience = as_int(patience, "patience", 0)
-        self.monitor = monitor if monitor is None else as_word(monitor, "monitor", METRICS)
+        self.monitor = monitor if monitor is None else as_monitor(monitor)
+        self.mode = as_mode(mode, monitor or "loss")
         self.threshold = as_float(threshold, "threshold")
         self.threshold_mode = as_word(threshold_mode, "threshold_mode", ("rel", "abs"))
         self.cooldown = as_int(cooldown, "cooldown", 0)
@@ -287,8 +293,7 @@ class ReduceOnPlateau(Schedule):
 
     def start(self, n_epochs, metrics):
         self._metric = self.monitor or ("val_loss" if "val_loss" in metrics else "loss")
-        if self._metric not in metrics:
-            raise ValueError(f"monitor is {self.monitor!r}, expected one of {metrics} here")
+        check_monitor(self._metric, metrics, "ReduceOnPlateau")
         self._begin()
 
     def __call__(self, step, epoch, n_steps_per_epoch, n_epochs):
@@ -296,7 +301,7 @@ class ReduceOnPlateau(Schedule):
 
     def end_epoch(self, progress):
         value = progress.metrics[self._metric]
-        value = -value if self._metric.endswith("accuracy") else value
+        value = -value if self.mode == "max" else value
         margin = self.threshold
         if self.threshold_mode == "rel" and math.isfinite(self._best):
             margin *= abs(self._best)
@@ -351,6 +356,8 @@ def cosine_between(start, end, done):
 class Constant(Schedule):
     """The same rate for every step."""
 
+    depends_on_max_iter = False
+
     def __init__(self, learning_rate):
         self.learning_rate = learning_rate
 
@@ -360,6 +367,8 @@ class Constant(Schedule):
 
 class FunctionOfEpoch(Schedule):
     """Calls a function once for each epoch."""
+
+    depends_on_max_iter = False
 
     def __init__(self, function):
         self.function, self.epoch = function, None

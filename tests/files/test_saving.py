@@ -241,6 +241,8 @@ def test_foreign_files(path):
     refused(path, "not a whole safetensors file")
     safetensors.numpy.save_file({"W": np.zeros(3)}, path)
     refused(path, "a safetensors file, but nnet did not save it")
+    with pytest.raises(ValueError, match="no checkpoint of a training"):
+        fitted()[0].fit(np.eye(4), [0, 1, 0, 1], resume=path)
     safetensors.numpy.save_file({"W": np.zeros(3)}, path, {"nnet": "hello"})
     refused(path, "damaged or was changed")
     safetensors.numpy.save_file({"W": np.zeros(3)}, path, {"nnet": "[" * 100_000})

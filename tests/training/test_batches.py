@@ -222,6 +222,57 @@ def test_other_validation_data_are_refused(value):
         cnn().fit(X, Y, validation_data=value)
 
 
+NEW_LABEL = [*BATCHES, (X[:5], Y[:5] + 7)]
+
+
+@pytest.mark.parametrize(
+    "train, message",
+    [
+        (
+            lambda net: net.fit(X, Y, validation_data=NEW_LABEL),
+            r"^validation_data: y of batch 3 has the label 7, expected one of .*\[0, 1, 2\]$",
+        ),
+        (lambda net: net.fit(BATCHES, validation_data=NEW_LABEL), "^validation_data: y of batch 3"),
+        (lambda net: net.fit(NEW_LABEL, warm_start=True), "^y of batch 3 has the label 7"),
+        (lambda net: net.partial_fit(NEW_LABEL), "^y of batch 3 has the label 7, expected one of"),
+        (lambda net: cnn().partial_fit(NEW_LABEL, classes=[0, 1, 2]), "^y of batch 3 has the l"),
+        (lambda net: net.fit(X, Y, validation_data=[*BATCHES, (X, Y.astype(str))]), "^validation_"),
+    ],
+)
+def test_labels_that_are_not_among_the_known_classes(train, message):
+    net = cnn().fit(X, Y, max_iter=1)
+    before = everything(net, X)
+    with pytest.raises((TypeError, ValueError), match=message):
+        train(net)
+    assert everything(net, X) == before
+    assert_nothing_lent(net)
+
+
+@pytest.mark.parametrize(
+    "batch, message",
+    [
+        ((X[:5] * np.nan, Y[:5]), r"X of batch 3\[0\] has NaN, infinite or too large values"),
+        ((X[:5].astype(float) * 1e300, Y[:5]), r"X of batch 3\[0\] has NaN, infinite or too large"),
+        ((X[:5, :, 1:], Y[:5]), "X of batch 3 has shape"),
+        ((X[:5], Y[:4]), "X of batch 3 has 5 images and validation_data: y of batch 3 has shape"),
+        ((X[:5], Y[:5, None]), "y of batch 3 has shape"),
+        ((X[:5], Y[:5] + 0.5), "y of batch 3 has fractional values"),
+        ((X[:5], Y[:5], -Y[:5]), "the weights of batch 3 has negative"),
+    ],
+)
+def test_wrong_batches_of_the_validation_are_named_so(batch, message):
+    net = cnn()
+    with pytest.raises(ValueError, match=f"^validation_data: {message}"):
+        net.fit(X, Y, validation_data=[*BATCHES, batch])
+    assert net.input_shape_ is None
+
+
+def test_what_goes_wrong_in_a_later_epoch_is_named_so_too():
+    changing = Giving(lambda n: NEW_LABEL if n == 2 else BATCHES)
+    with pytest.raises(ValueError, match="^validation_data: y of batch 3 has the label 7"):
+        cnn().fit(X, Y, validation_data=changing)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 @pytest.mark.parametrize("where", ["X", "validation_data"])
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -213,13 +213,16 @@ def test_a_monitor_that_is_not_there_is_refused_before_any_work(stopping, messag
         ([EarlyStopping], r"the class EarlyStopping, expected an object such as EarlyStopping\(\)"),
         (["early"], "callback is 'early'"),
         ("early", "callbacks is 'early', expected a list"),
-        (None, "callbacks is None"),
         ([None], "callback is None"),
     ],
 )
 def test_other_callbacks_are_refused(callbacks, message):
     with pytest.raises(TypeError, match=message):
         cnn().fit(X, Y, callbacks=callbacks)
+
+
+def test_none_is_no_callback():
+    assert bits(cnn().fit(X, Y, max_iter=1, callbacks=None)) == bits(cnn().fit(X, Y, max_iter=1))
 
 
 # --- Callback ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 from networks import check, walked
 from structures import as_network
 from test_outputs import Calls
+from test_threads import Pausing
 from trouble import alarms, assert_nothing_lent, bits, cnn, everything, images
 
 from nnet import (
@@ -27,6 +28,7 @@ from nnet import (
     Sequential,
     Standardize,
 )
+from nnet.training import inside
 
 X, Y = images()
 HARD = {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True, "max_iter": 3}
@@ -289,6 +291,40 @@ def test_freezing_in_a_training_is_refused():
 
     network.fit(X, Y, max_iter=1, callback=callback)
     assert calls and bits(network) == bits(nested().fit(X, Y, max_iter=1))
+
+
+class Failing:
+    """Batches that keep a training waiting, and then end it."""
+
+    def __init__(self, pausing):
+        self.pausing = pausing
+
+    def __iter__(self):
+        self.pausing.pause()
+        yield X * np.nan, Y
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("method", ["freeze", "unfreeze"])
+def test_a_training_that_begins_meanwhile_is_not_changed(method, fitted, monkeypatch):
+    """Had it been, the end of a training that fails would undo it."""
+    network, begun = nested(), []
+    if fitted:
+        network.fit(X, Y, max_iter=1)
+    network.layers[0].trainable = method == "freeze"
+
+    def begin(children):
+        if not begun:  # in the middle of the call
+            begun.append(Pausing(lambda pausing: network.fit(Failing(pausing))))
+        return frozen_in(children)
+
+    frozen_in = inside.frozen_in
+    monkeypatch.setattr(inside, "frozen_in", begin)
+    with pytest.raises(RuntimeError, match="is being trained"):
+        getattr(network, method)(0)
+    begun[0].end()
+    assert isinstance(begun[0].error, ValueError)
+    assert network.layers[0].trainable == (method == "freeze")
 
 
 def test_an_interrupt_freezes_all_or_none():

@@ -101,11 +101,14 @@ def test_images_of_weight_zero_are_left_out_of_metrics():
 @pytest.mark.parametrize(
     "metrics, error, message",
     [
-        ("accuracy", TypeError, r"metrics has 'accuracy', .* it is in history_ without"),
-        (["accuracy"], TypeError, "it is in history_ without"),
+        ("accuracy", TypeError, "has 'accuracy': accuracy is always in history_, leave it out$"),
+        (["accuracy"], TypeError, "has 'accuracy': accuracy is always in history_, leave it out$"),
+        (["loss"], TypeError, "metrics has 'loss': loss is always in history_, leave it out$"),
         (["mse"], TypeError, r"metrics has 'mse', expected functions of \(y, predictions\)$"),
-        (None, TypeError, "metrics has None"),
+        ([None], TypeError, "metrics has None"),
         ([right, right], ValueError, "by the name 'right', expected names that differ"),
+        ([lambda y, p: 0, lambda y, p: 1], ValueError, "'<lambda>', .*: set its __name__, or use"),
+        ([partial(right), partial(right)], ValueError, "'partial', .*: set its __name__, or use"),
         ([lambda y, p: "high"], TypeError, r"<lambda>\(y, predictions\) is 'high', expected a num"),
         ([lambda y, p: np.ones(2)], TypeError, "expected a number"),
         ([lambda y, p: None], TypeError, "is None, expected a number"),
@@ -114,6 +117,47 @@ def test_images_of_weight_zero_are_left_out_of_metrics():
 def test_other_metrics_are_refused(metrics, error, message):
     with pytest.raises(error, match=message):
         cnn().fit(X, Y, metrics=metrics)
+
+
+def test_none_is_no_metric():
+    assert list(cnn().fit(X, Y, max_iter=1, metrics=None).history_) == ["loss", "accuracy"]
+
+
+class Telling(Exception):
+    def __init__(self, code, what):
+        super().__init__(code, what)
+        self.code = code
+
+
+RAISED = {
+    "text": (ValueError("too few"), "in the metric raising: too few"),
+    "nothing": (ZeroDivisionError(), "in the metric raising: it failed"),
+    "a key": (KeyError("cat"), "'in the metric raising: cat'"),
+    "own": (Telling(3, "x"), "(3, 'x')"),
+    "a file": (OSError(2, "no file"), "[Errno 2] no file"),
+}
+
+
+@pytest.mark.parametrize("error, message", RAISED.values(), ids=RAISED)
+@pytest.mark.parametrize("prefix", ["", "val_"])
+def test_what_a_metric_raises_names_it(error, message, prefix):
+    error, calls = copy.copy(error), []
+
+    def raising(y, predictions):
+        calls.append(1)
+        if len(calls) > bool(prefix):
+            raise error
+        return 1.0
+
+    with pytest.raises(type(error)) as caught:
+        cnn().fit(X, Y, max_iter=1, metrics=[right, raising], validation_data=(X, Y))
+    assert caught.value is error and str(error) == message
+
+
+def test_what_a_metric_of_scikit_learn_raises_names_it():
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    with pytest.raises(ValueError, match="in the metric f1_score: Target is multiclass but averag"):
+        cnn().fit(X, Y, max_iter=1, metrics=[sklearn_metrics.f1_score])
 
 
 @pytest.mark.parametrize("name", ["loss", "accuracy", "error", "val_anything"])
@@ -164,6 +208,26 @@ def test_the_history_is_a_dict_of_lists():
     with pytest.raises(AttributeError, match="not fitted"):
         cnn().history_  # noqa: B018
     assert network.fit(X, Y, max_iter=1).history_.keys() == {"loss", "accuracy"}
+
+
+def test_what_epochs_of_a_warm_start_do_not_have_is_nan():
+    network, seen = cnn(), []
+    for options in ({}, {"validation_data": (X, Y), "metrics": right}, {"metrics": right}):
+        network.fit(X, Y, max_iter=2, warm_start=True, **options)
+        seen.append(network.history_)
+    missing = {name: np.isnan(values).tolist() for name, values in network.history_.items()}
+    none, first, ends = [False] * 6, [True] * 2 + [False] * 4, [True] * 2 + [False] * 2 + [True] * 2
+    assert missing == {
+        "loss": none,
+        "accuracy": none,
+        "right": first,
+        **dict.fromkeys(("val_loss", "val_accuracy", "val_right"), ends),
+    }
+    assert network.val_loss_history_[2:4] == seen[1]["val_loss"][2:]
+    assert np.isnan(network.val_error_history_).tolist() == ends
+    for before, after in zip(seen, seen[1:]):
+        for name, values in before.items():
+            np.testing.assert_array_equal(after[name][: len(values)], values)
 
 
 def test_callbacks_are_told_the_values_of_the_epoch():

@@ -2,11 +2,14 @@
 
 import io
 import os
+import struct
 import sys
+import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
-from trouble import bits, cnn, everything, images
+from trouble import PATIENCE, bits, cnn, everything, images
 
 from nnet import DivergedError, EarlyStopping, ExponentialDecay, ProgressBar
 
@@ -35,6 +38,34 @@ def test_a_terminal_gets_a_bar(stream):
     assert f"00:00, {values}, val_accuracy {history['val_accuracy'][-1]:.1%}, " in shown
     assert "epoch 3/3 |##########| " in shown and "images/s" in shown
     assert shown.endswith("\n")  # the bar stays, and what is printed next stands below it
+
+
+@pytest.mark.parametrize("width", [0, 60, 120])
+def test_a_real_terminal_gets_a_bar_as_wide_as_it_is(width):
+    pty, tty, fcntl, termios = map(pytest.importorskip, ("pty", "tty", "fcntl", "termios"))
+    pytest.importorskip("tqdm")
+    reader, terminal = pty.openpty()
+    tty.setraw(terminal)  # what is written comes as it is
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
+    shown = []
+
+    def read():
+        with suppress(OSError):  # the terminal is closed
+            while text := os.read(reader, 65536):
+                shown.append(text)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    with os.fdopen(terminal, "w") as stream:
+        assert stream.isatty()
+        network = cnn().fit(X, Y, max_iter=3, callbacks=[ProgressBar(stream)])
+        stream.flush()
+    thread.join(PATIENCE)
+    os.close(reader)
+    text = b"".join(shown).decode()
+    values = f"loss {network.history_['loss'][-1]:.4f}, accuracy "
+    assert text.endswith("\n") and "epoch 3/3 |" in text and values in text
+    assert max(map(len, text.strip("\n").split("\r"))) <= (width or 80)
 
 
 def test_the_bar_may_go_and_serve_again(stream):

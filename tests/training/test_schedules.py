@@ -325,11 +325,32 @@ def test_what_a_plateau_watches(monitor):
     assert fit(learning_rate=schedule, validation_data=(X, y)).loss_history_
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("prefix", ["", "val_"])
+def test_a_plateau_watches_any_metric(mode, prefix):
+    """It rises by a tenth in each epoch."""
+    counts = iter(np.repeat(np.arange(8), 2))
+
+    def rising(y, predictions):
+        return 1 + next(counts) / 10
+
+    schedule = ReduceOnPlateau(0.5, 0.5, patience=1, monitor=f"{prefix}rising", mode=mode)
+    data = stripes(20, np.random.default_rng(2))
+    options = {"max_iter": 6, "metrics": rising, "validation_data": data}
+    fit(optimizer=Recording(learning_rate=schedule), **options)
+    rates = [0.5] * 6 if mode == "max" else [0.5] * 3 + [0.25] * 2 + [0.125]
+    assert np.repeat(rates, 3).tolist() == RATES
+
+
 def test_what_cannot_be_watched_is_refused_before_any_work():
     network = fit()
     before = [param.copy() for param in network.params()]
     for schedule, message in (
-        (ReduceOnPlateau(0.1, monitor="val_loss"), "monitor is 'val_loss', expected one of"),
+        (
+            ReduceOnPlateau(0.1, monitor="val_loss"),
+            "ReduceOnPlateau needs validation_data or validation_fraction for val_loss, expected",
+        ),
+        (ReduceOnPlateau(0.1, monitor="f1", mode="max"), "monitor is 'f1', expected one of"),
         (CosineDecay(0.1, warmup_epochs=4), "warmup_epochs is 4, expected less than the 4 epochs"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -376,8 +397,9 @@ def test_a_schedule_of_ones_own():
         (lambda: OneCycle(0.1, div_factor=0), ValueError, "div_factor is 0, expected more than 0"),
         (lambda: OneCycle(0.1, anneal_strategy="log"), ValueError, "anneal_strategy is 'log'"),
         (lambda: ReduceOnPlateau(0.1, 1.0), ValueError, "factor is 1.0, expected less than 1"),
-        (lambda: ReduceOnPlateau(0.1, monitor="lr"), ValueError, "monitor is 'lr', expected one"),
-        (lambda: ReduceOnPlateau(0.1, mode="min"), TypeError, "no argument 'mode', expected monit"),
+        (lambda: ReduceOnPlateau(0.1, monitor="f1"), ValueError, "'max' for the monitor 'f1'"),
+        (lambda: ReduceOnPlateau(0.1, monitor=3), TypeError, "monitor is 3, expected a name"),
+        (lambda: ReduceOnPlateau(0.1, mode="auto"), ValueError, "mode is 'auto', expected 'min'"),
         (lambda: ReduceOnPlateau(0.1, patience=-1), ValueError, "patience is -1"),
         (lambda: fit(learning_rate=OneCycle), TypeError, "OneCycle.*, expected an instance"),
         (

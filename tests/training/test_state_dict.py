@@ -5,7 +5,20 @@ import pytest
 from networks import same, stripes
 from structures import STRUCTURES, as_network, network_of
 
-from nnet import Activation, Conv, Layer, Linear, Parallel, ParamMixin, Residual, Sequential
+from nnet import (
+    Activation,
+    BatchNorm,
+    Checkpoint,
+    Conv,
+    Layer,
+    Linear,
+    NeuralNetwork,
+    Parallel,
+    ParamMixin,
+    Residual,
+    Sequential,
+    Standardize,
+)
 
 
 class Centre(Layer, ParamMixin):
@@ -229,3 +242,83 @@ def test_masked_arrays_are_refused(rng):
     state[name] = np.ma.array(state[name], mask=True)
     with pytest.raises(TypeError, match="expected an array without a mask"):
         network.load_state_dict(state)
+
+
+# --- values that no training leaves ------------------------------------------------------------
+
+BAD_VALUES = {
+    "NaN": ("2.W", np.nan, "has NaN or infinite values, expected finite ones"),
+    "inf": ("1.beta", np.inf, "has NaN or infinite values, expected finite ones"),
+    "a mean": ("1.running_mean", -np.inf, "has NaN or infinite values, expected finite ones"),
+    "a variance": ("1.running_var", -1e-9, "has negative values, expected at least 0"),
+    "a scale": ("0.scale_", -1.0, "has negative values, expected at least 0"),
+}
+
+
+def with_statistics(rng):
+    network = as_network([Standardize(), BatchNorm(), Conv(2, 3)])
+    return network.fit(*stripes(30, rng), 0.01, max_iter=1)
+
+
+def spoil(network, name, value):
+    number, _, attribute = name.partition(".")
+    getattr(network.layers[int(number)], attribute)[...].flat[0] = value
+
+
+@pytest.mark.parametrize("name, value, message", BAD_VALUES.values(), ids=BAD_VALUES)
+def test_such_values_are_not_loaded(name, value, message, rng):
+    network = with_statistics(rng)
+    before = network.state_dict()
+    state = network.state_dict()
+    state[name].flat[0] = value
+    with pytest.raises(ValueError, match=rf"^state\['{name}'\] {message}$"):
+        network.load_state_dict(state)
+    assert same(list(network.state_dict().values()), list(before.values()))
+    state[name].flat[0] = 0.0
+    network.load_state_dict(state)
+
+
+@pytest.mark.parametrize("name, value, message", BAD_VALUES.values(), ids=BAD_VALUES)
+def test_such_values_are_not_saved(name, value, message, rng, tmp_path):
+    pytest.importorskip("safetensors")
+    network = with_statistics(rng)
+    network.save(tmp_path / "file")
+    before = (tmp_path / "file").read_bytes()
+    spoil(network, name, value)
+    layer, attribute = name.split(".")
+    with pytest.raises(ValueError, match=rf"^layer {layer} \(\w+\)\.{attribute} {message}$"):
+        network.save(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == before
+
+
+@pytest.mark.parametrize("name, value, message", BAD_VALUES.values(), ids=BAD_VALUES)
+def test_such_values_reach_no_checkpoint(name, value, message, rng, tmp_path):
+    """A callback writes them in the last epoch."""
+    pytest.importorskip("safetensors")
+
+    def watch(progress):
+        if progress.epoch == 2 and progress.epoch_done:
+            kept.append((tmp_path / "file").read_bytes())
+            spoil(network, name, value)
+
+    kept, network = [], with_statistics(rng)
+    layer, attribute = name.split(".")
+    with pytest.raises(ValueError, match=rf"^layer {layer} \(\w+\)\.{attribute} {message}$"):
+        callbacks = [watch, Checkpoint(tmp_path / "file")]
+        network.fit(*stripes(30, rng), 0.01, max_iter=2, callbacks=callbacks)
+    assert (tmp_path / "file").read_bytes() == kept[0]
+
+
+def test_such_files_are_refused(rng, tmp_path, monkeypatch):
+    pytest.importorskip("safetensors")
+    from nnet.files import saving
+
+    network = with_statistics(rng)
+    spoil(network, "1.running_var", -1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "check_values", lambda *arguments: None)
+        network.save(tmp_path / "file")
+    with pytest.raises(
+        ValueError, match=r"was changed: layer 1 \(BatchNorm\)\.running_var has neg"
+    ):
+        NeuralNetwork.load(tmp_path / "file")

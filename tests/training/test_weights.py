@@ -10,6 +10,7 @@ from nnet import (
     Activation,
     BatchNorm,
     Conv,
+    Dropout,
     Flatten,
     Layer,
     Linear,
@@ -17,6 +18,8 @@ from nnet import (
     LossMixin,
     MeanSquaredError,
     NeuralNetwork,
+    Rotate,
+    Shift,
     Standardize,
 )
 
@@ -65,11 +68,19 @@ def normed():
     return NeuralNetwork([*layers, BatchNorm(), Linear(3), LogRegression()], rng=0)
 
 
+def normalising():
+    """Statistics of the data set, of batches with pixels, and of batches without."""
+    layers = [Standardize(), Conv(4, 3, use_bias=False), BatchNorm(), Activation("relu")]
+    layers += [Flatten(), Linear(5), BatchNorm(0.3), Linear(3), LogRegression()]
+    return NeuralNetwork(layers, rng=0)
+
+
 T64 = np.random.default_rng(2).normal(size=(len(X), 2))
 NETWORKS = {
     "LogRegression": (cnn, Y),
     "BatchNorm": (normed, Y),
     "MeanSquaredError": (lambda: regression(MeanSquaredError()), T64),
+    "BatchNorm and Standardize": (normalising, Y),
     "a loss of one's own": (lambda: regression(Absolute()), T64),
 }
 
@@ -83,6 +94,10 @@ def test_a_weight_of_two_is_the_image_twice(name):
     weighted = make().fit(X64, y, sample_weight=weights, **options)
     repeated = make().fit(X64[rows], y[rows], **options)
     assert_close(weighted, repeated)
+    if make is normalising:  # all counted as one image each would be others
+        plain = make().fit(X64[weights > 0], y[weights > 0], **options)
+        for name in ("0.mean_", "0.scale_", "2.running_mean", "2.running_var", "6.running_var"):
+            assert not np.allclose(plain.state_dict()[name], weighted.state_dict()[name], 1e-4)
     for one, two in zip(weighted.history_.values(), repeated.history_.values(), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-10)
 
@@ -196,11 +211,48 @@ def test_a_batch_of_zeros_touches_nothing():
     assert with_zeros.layers[0].count == 6
 
 
-def test_a_partial_fit_on_zeros_touches_nothing():
-    network = cnn().fit(X, Y, max_iter=1)
-    before = bits(network)
-    network.partial_fit(X, Y, sample_weight=np.zeros(len(X)))
-    assert bits(network) == before
+def with_statistics():
+    layers = [Conv(4, 3), BatchNorm(), Activation("relu"), Dropout(0.3), Flatten(), Linear(3)]
+    return NeuralNetwork([*layers, LogRegression()], rng=0)
+
+
+def noise(images, rng):
+    return images + rng.normal(size=images.shape)
+
+
+@pytest.mark.parametrize("augment", [None, [Shift(1), Rotate(10)], noise])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+def test_batches_of_zeros_touch_nothing_of_all_there_is(optimizer, augment):
+    """Steps that are counted, running statistics and whatever draws random numbers included."""
+    options = {"optimizer": optimizer, "augment": augment, "max_iter": 3}
+    some = [(X[:40], Y[:40], np.ones(40)), (X[40:76], Y[40:76], np.ones(36))]
+    zeros = [(X[76:], Y[76:], np.zeros(20))]
+    with_zeros = with_statistics().fit([*some, *zeros], **options)
+    without = with_statistics().fit(some, **options)
+    assert all(
+        one.tobytes() == two.tobytes() for one, two in zip(*map(arrays, (with_zeros, without)))
+    )
+    assert with_zeros.history_ == without.history_
+    states = [net._model.stepping.optimizer.state() for net in (with_zeros, without)]
+    assert repr(states[0]) == repr(states[1])
+    # In the middle: what is done to an image may follow from where it is in X.
+    if not isinstance(augment, list):
+        between = with_statistics().fit([some[0], *zeros, some[1]], **options)
+        assert bits(between) == bits(without)
+    else:
+        others = [(X[:20] + 1, Y[:20], np.zeros(20))]
+        between = [
+            with_statistics().fit([some[0], *z, some[1]], **options) for z in (zeros, others)
+        ]
+        assert bits(between[0]) == bits(between[1])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_partial_fit_on_zeros_touches_nothing(optimizer):
+    network = with_statistics().fit(X, Y, max_iter=1, optimizer=optimizer)
+    before = [array.tobytes() for array in arrays(network)]
+    network.partial_fit(X, Y, sample_weight=np.zeros(len(X)), optimizer=optimizer)
+    assert [array.tobytes() for array in arrays(network)] == before
     assert np.isnan(network.loss_history_[-1]) and np.isnan(network.history_["accuracy"][-1])
 
 

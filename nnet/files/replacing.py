@@ -1,0 +1,61 @@
+"""Files that are replaced in one step: whole, or not at all."""
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from glob import escape, glob
+
+if sys.platform != "win32":
+    import fcntl
+
+SUFFIX = ".partial"  # of a file that is being written
+
+
+def check_place(path):
+    """Refuse a path whose folder is not there, and to replace a folder or a device."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "There is no such folder", folder)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is not a regular file, expected one to replace, or a new name")
+
+
+def replace(path, data):
+    """Write a file; what writers that were killed have left of it goes."""
+    path = os.path.realpath(path)
+    check_place(path)
+    partial = f"{path}.{os.urandom(4).hex()}{SUFFIX}"
+    try:
+        with open(partial, "xb") as file:
+            if sys.platform != "win32":  # there nobody can remove an open file
+                with suppress(OSError):  # where there are no locks, what is left stays
+                    fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process
+            if not os.path.exists(partial):  # another writer has come before the lock
+                return replace(path, data)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            if sys.platform != "win32":
+                os.replace(partial, path)
+        if sys.platform == "win32":  # there only a file that is closed
+            os.replace(partial, path)
+        remove_left_over(path)
+    except BaseException as error:
+        if os.path.exists(partial):
+            os.remove(partial)
+        if isinstance(error, OSError) and error.filename == partial:
+            error.filename = path
+        raise
+
+
+def remove_left_over(path):
+    """Remove what nobody is writing any more."""
+    for partial in glob(f"{escape(path)}.{'[0-9a-f]' * 8}{SUFFIX}"):
+        with suppress(OSError):  # that of a writer that lives, or one that has just gone
+            if sys.platform == "win32":
+                os.remove(partial)
+            else:
+                with open(partial, "r+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.remove(partial)
