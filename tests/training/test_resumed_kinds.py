@@ -93,7 +93,7 @@ KINDS = {  # what fit is given, and the layers in the middle of the network
         },
         [],
     ),
-    "BatchNorm": ({}, [BatchNorm(), Activation("relu"), Residual([BatchNorm(0.3)])]),
+    "BatchNorm": ({}, [BatchNorm(), Activation("relu"), Residual([BatchNorm(momentum=0.3)])]),
     "GroupNorm": ({}, [GroupNorm(2), Activation("gelu")]),
     "Dropout": ({}, [Dropout(0.3), Residual([Dropout(0.5, channels=True)])]),
     "Standardize": ({}, [BatchNorm(), Dropout(0.1)]),

@@ -71,7 +71,7 @@ def normed():
 def normalising():
     """Statistics of the data set, of batches with pixels, and of batches without."""
     layers = [Standardize(), Conv(4, 3, use_bias=False), BatchNorm(), Activation("relu")]
-    layers += [Flatten(), Linear(5), BatchNorm(0.3), Linear(3), LogRegression()]
+    layers += [Flatten(), Linear(5), BatchNorm(momentum=0.3), Linear(3), LogRegression()]
     return NeuralNetwork(layers, rng=0)
 
 
