@@ -65,9 +65,10 @@ cdef class NormCall:
         self.imgs = contiguous(self.imgs)
         self.grad = None if self.grad is None else contiguous(self.grad)
         self.job.imgs, self.job.grad = data_of(self.imgs), data_of(self.grad)
-        self.job.weights = <double *>data_of(self.weights)
         self.job.chunk, self.job.per_image = chunk, self.job.n_channels if n_rows > 1 else 0
         self.space = acquire_workspace()
+        weigh(&self.job, <double *>data_of(self.weights),
+              <double *>self.space.take(self.job.n_imgs * 8))
         self.job.center, self.job.scale = self.space.take(size), self.space.take(size)
         self.job.shift, self.job.slope = self.space.take(size), self.space.take(size)
         self.job.offset = self.space.take(size)
@@ -109,13 +110,27 @@ cdef double *doubles(cnp.ndarray array) noexcept:
 
 # --- between the passes ---------------------------------------------------------------
 
-cdef double count_of(const Norm *job) noexcept nogil:
-    """The values of a channel in a batch, as the images weigh."""
-    cdef double weights = 0
+cdef void weigh(Norm *job, const double *weights, double *scaled) noexcept nogil:
+    """Set what depends on the weights of images, or on there being none.
+
+    An image of weight 2 is two; weights that are small for their number count by their ratios,
+    as sum(w)^2 / sum(w^2) images: Kish 1965, "Survey sampling".
+    """
+    cdef double largest = 0, total = 0, squares = 0
     cdef Py_ssize_t n
+    job.weights = NULL
+    job.weight = job.count = <double>job.n_imgs * job.n_pixels
+    if weights == NULL:
+        return
     for n in range(job.n_imgs):
-        weights += weight_of(job, n)
-    return weights * job.n_pixels
+        largest = max(largest, weights[n])
+    for n in range(job.n_imgs):
+        scaled[n] = weights[n] / largest if largest > 0 else 0  # any scale: sums are finite
+        total += scaled[n]
+        squares += scaled[n] * scaled[n]
+    job.weights = scaled
+    job.weight = total * job.n_pixels
+    job.count = max(total * largest, total * total / squares if squares > 0 else 0) * job.n_pixels
 
 
 cdef void join_chunks(const Norm *job) noexcept nogil:
@@ -170,23 +185,23 @@ cdef void prepare(NormCall call, Py_ssize_t n_rows, cnp.ndarray mean, cnp.ndarra
 
 # --- batch normalisation ----------------------------------------------------------------
 
-cdef void batch_statistics(const Norm *job, double count, double *mean, double *inv_std,
+cdef void batch_statistics(const Norm *job, double *mean, double *inv_std,
                            double eps) noexcept nogil:
     """From the moments; a single value is no sample to divide by the deviation of."""
     cdef Py_ssize_t c
     for c in range(job.n_channels):
         mean[c] = job.moments[c].mean if job.n_imgs > 0 else 0
         inv_std[c] = 0
-        if count > 1:
+        if job.count > 1:
             inv_std[c] = 1 / sqrt(job.moments[c].squares / job.moments[c].weight + eps)
 
 
-cdef void move_average(real *average, const Norm *job, double count, double momentum,
+cdef void move_average(real *average, const Norm *job, double momentum,
                        bint of_variance) noexcept nogil:
+    cdef double value, weight = job.weight - job.weight / job.count  # of a sample: one value less
     cdef Py_ssize_t c
-    cdef double value
     for c in range(job.n_channels):
-        value = job.moments[c].squares / (count - 1) if of_variance else job.moments[c].mean
+        value = job.moments[c].squares / weight if of_variance else job.moments[c].mean
         average[c] = <real>((1 - momentum) * average[c] + momentum * value)
 
 
@@ -227,7 +242,8 @@ def batch_norm(
         Filled and returned; None allocates it. It may share memory with no input.
     mean, inv_std : ndarray (n_channels,), float64, optional
         Filled with what the images were normalised by, for the backward pass: inv_std is
-        1 / sqrt(var + eps), or 0 where the batch has no more than one value for a channel.
+        1 / sqrt(var + eps), or 0 where the batch has no more than one value for a channel whose
+        weight is above 0.
     training : bool
         Whether by the statistics of the batch, which then change the running ones, or by those.
         A batch of a single value for each channel gives beta, and changes none.
@@ -236,7 +252,9 @@ def batch_norm(
     eps : float
         Greater than 0.
     weights : ndarray (n_imgs,), float64, optional
-        An image of weight 2 counts as two.
+        An image of weight 2 counts as two. How many values there are, for the running variance,
+        is max(sum(w), sum(w)^2 / sum(w^2)) for each pixel: weights that are small count by their
+        ratios.
     activation : {None, 'relu'}
         Applied to the result.
     n_threads : int, optional
@@ -253,7 +271,7 @@ def batch_norm(
     """
     cdef NormCall call = NormCall(imgs, gamma, beta, weights, activation, n_threads)
     cdef Norm *job = &call.job
-    cdef double eps_ = as_epsilon(eps), momentum_ = momentum, count
+    cdef double eps_ = as_epsilon(eps), momentum_ = momentum
     cdef bint is_training = training
     if not 0 <= momentum_ <= 1:
         raise ValueError(f"momentum is {momentum!r}, expected a number from 0 to 1")
@@ -274,14 +292,13 @@ def batch_norm(
         with nogil:
             run_pass(job, BATCH_MOMENTS, call.is_float, call.n_threads)
             join_chunks(job)
-        count = count_of(job)
-        batch_statistics(job, count, doubles(mean_), doubles(inv_std_), eps_)
-        if count > 1 and call.is_float:
-            move_average[float](<float *>data_of(run_mean), job, count, momentum_, False)
-            move_average[float](<float *>data_of(run_var), job, count, momentum_, True)
-        elif count > 1:
-            move_average[double](<double *>data_of(run_mean), job, count, momentum_, False)
-            move_average[double](<double *>data_of(run_var), job, count, momentum_, True)
+        batch_statistics(job, doubles(mean_), doubles(inv_std_), eps_)
+        if job.count > 1 and call.is_float:
+            move_average[float](<float *>data_of(run_mean), job, momentum_, False)
+            move_average[float](<float *>data_of(run_var), job, momentum_, True)
+        elif job.count > 1:
+            move_average[double](<double *>data_of(run_mean), job, momentum_, False)
+            move_average[double](<double *>data_of(run_var), job, momentum_, True)
         call.outputs[3:] = [(running_mean, run_mean, ""), (running_var, run_var, "")]
     elif call.is_float:
         fixed_statistics[float](<float *>data_of(run_mean), <float *>data_of(run_var),
@@ -296,7 +313,7 @@ def batch_norm(
     return call.outputs[0][0], call.outputs[1][0], call.outputs[2][0]
 
 
-cdef void batch_gradients(const Norm *job, double count, bint is_training, const real *gamma,
+cdef void batch_gradients(const Norm *job, bint is_training, const real *gamma,
                           const double *mean, const double *inv_std, real *gamma_grad,
                           real *beta_grad) noexcept nogil:
     """Those of the parameters, and the coefficients of that of the images."""
@@ -310,7 +327,7 @@ cdef void batch_gradients(const Norm *job, double count, bint is_training, const
         products = inv_std[c] * (products - (mean[c] - center[c]) * total)
         beta_grad[c] = <real>(total / n_imgs)
         gamma_grad[c] = <real>(products / n_imgs)
-        scale = gamma[c] * inv_std[c] / count if is_training and count > 1 else 0
+        scale = gamma[c] * inv_std[c] / job.weight if is_training and job.count > 1 else 0
         (<real *>job.slope)[c] = <real>(-scale * inv_std[c] * products)
         (<real *>job.offset)[c] = <real>(
             scale * ((mean[c] - center[c]) * inv_std[c] * products - total))
@@ -395,11 +412,11 @@ def bprop_batch_norm(
         run_pass(job, SUMS, call.is_float, call.n_threads)
         join_chunks(job)
     if call.is_float:
-        batch_gradients[float](job, count_of(job), is_training, <float *>data_of(call.gamma),
+        batch_gradients[float](job, is_training, <float *>data_of(call.gamma),
                                doubles(mean_), doubles(inv_std_), <float *>data_of(gamma_work),
                                <float *>data_of(beta_work))
     else:
-        batch_gradients[double](job, count_of(job), is_training, <double *>data_of(call.gamma),
+        batch_gradients[double](job, is_training, <double *>data_of(call.gamma),
                                 doubles(mean_), doubles(inv_std_), <double *>data_of(gamma_work),
                                 <double *>data_of(beta_work))
     if need:

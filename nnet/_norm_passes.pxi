@@ -102,7 +102,8 @@ cdef struct Norm:
     const void *imgs                    # (n_imgs, n_channels, n_pixels), and so are these two
     const void *grad
     void *out
-    const double *weights               # (n_imgs,) or NULL
+    const double *weights               # (n_imgs,), the largest is 1; or NULL
+    double weight, count                # of a channel's values: the sum, and how many these are
     Moments *moments                    # (n_chunks, n_channels) or (n_imgs, n_groups)
     double *sums                        # (n_chunks, n_channels, 2)
     # (1 or n_imgs, n_channels): d = x - center; forward, d * scale + shift; backward,

@@ -124,7 +124,8 @@ def conv_transpose_geometry(
     - explicit padding: (n - 1) * stride + extent - before - after + output_padding
 
     The first two are Keras's sizes, the last are PyTorch's. (Dumoulin and Visin 2016,
-    relationships 13 and 14.)
+    relationships 13 and 14.) `bottom` and `right` are less than 0 where an output_padding of at
+    least the stride adds so many rows and columns that no pixel reaches.
 
     Parameters
     ----------
@@ -132,7 +133,8 @@ def conv_transpose_geometry(
     strides, dilation, padding_mode
         As for `conv_geometry`: padding is cut from the full output.
     output_padding : int or (int, int)
-        Rows and columns to add at the end, fewer than the strides; for explicit padding only.
+        Rows and columns to add at the end, fewer than the strides or the dilation; for explicit
+        padding only.
 
     Raises
     ------
@@ -267,9 +269,10 @@ def _conv_transpose_geometry(img_size, fil_size, strides, padding_mode, output_p
             f"output_padding is {output_padding}, expected 0 for padding_mode {padding_mode!r}: "
             "it adds to explicit padding, such as padding_mode=1"
         )
-    if output_padding[0] >= strides[0] or output_padding[1] >= strides[1]:
+    if any(extra >= max(pair) for extra, *pair in zip(output_padding, strides, dilation)):
         raise ValueError(
-            f"output_padding is {output_padding}, expected less than strides = {strides}"
+            f"output_padding is {output_padding}, expected less than strides = {strides} or than "
+            f"dilation = {dilation}"
         )
     pads, outs = [], []
     for axis, (name, n, window, stride, extra, step) in enumerate(
@@ -284,12 +287,13 @@ def _conv_transpose_geometry(img_size, fil_size, strides, padding_mode, output_p
             size = (n - 1) * stride + extent - before - after + extra
             if padding_mode == "valid":
                 size += max(stride - extent, 0)
-        if size < 1:
+            after -= extra // stride * stride
+        if min(size, size + after) < 1:
             raise ValueError(
                 f"padding {(before, after)} leaves nothing of an output of {name} "
                 f"{size + before + after}"
             )
-        _check_max(name, size + before + after, extent, "filter")
+        _check_max(name, size + before + max(after, 0), extent, "filter")
         outs.append(size)
         pads += [before, after]
     return Geometry(*outs, *pads, *strides, *dilation)

@@ -22,7 +22,9 @@ from nnet.layers import (
     Pool,
     Residual,
 )
-from nnet.layers.arguments import as_count, as_int
+from nnet.layers.activation import FUNCTIONS
+from nnet.layers.arguments import as_count, as_int, as_word
+from nnet.layers.dropout import as_rate
 from nnet.layers.hints import with_hints
 
 
@@ -38,6 +40,8 @@ def lenet5(n_classes=10, activation="tanh"):
     activation : str
         As for `Activation`.
     """
+    n_classes = as_int(n_classes, "n_classes", 2)
+    activation = as_word(activation, "activation", tuple(FUNCTIONS))
     return [
         Conv(6, 5, weight_scale="glorot"),
         Activation(activation),
@@ -72,7 +76,7 @@ def mnist_net(n_classes=10, weight_decay=0.02):
         Conv(16, 5),
         Activation("relu"),
         Flatten(),
-        Linear(n_classes, weight_decay=weight_decay),
+        Linear(as_int(n_classes, "n_classes", 2), weight_decay=weight_decay),
         LogRegression(),
     ]
 
@@ -90,6 +94,8 @@ def all_conv(n_classes=10, n_feats=96, dropout=0.5):
     dropout : float
         Behind each stride; of the image, 0.2 unless this is 0.
     """
+    n_classes = as_int(n_classes, "n_classes", 2)
+    dropout = as_rate(dropout, "dropout")
     widths = [(n_feats, 3, 1)] * 2 + [(n_feats, 3, 2)]
     widths += [(2 * n_feats, 3, 1)] * 2 + [(2 * n_feats, 3, 2)]
     widths += [(2 * n_feats, 3, 1), (2 * n_feats, 1, 1)]
@@ -117,10 +123,11 @@ def mini_vgg(n_classes=10, n_feats=32, n_blocks=3, dropout=0.3):
         After each block.
     """
     layers: list[Layer] = []
+    dropout = as_rate(dropout, "dropout")
     for block in range(as_count(n_blocks, "n_blocks")):
         width = n_feats * 2**block
         layers += [*_conv(width), *_conv(width), Pool(2, 2), Dropout(dropout)]
-    return [*layers, GlobalAveragePool(), Linear(n_classes), LogRegression()]
+    return [*layers, *_head(n_classes)]
 
 
 @with_hints()
@@ -140,7 +147,7 @@ def resnet8(n_classes=10, n_feats=16):
         f = [*_conv(width, 3, stride), Conv(width, 3, use_bias=False), BatchNorm()]
         shortcut = None if stride == 1 else [Conv(width, 1, stride, use_bias=False), BatchNorm()]
         layers += [Residual(f, shortcut), Activation("relu")]
-    return [*layers, GlobalAveragePool(), Linear(n_classes), LogRegression()]
+    return [*layers, *_head(n_classes)]
 
 
 @with_hints()
@@ -158,7 +165,7 @@ def mobile_small(n_classes=10, n_feats=16):
     for factor, stride in ((2, 1), (2, 2), (4, 1), (4, 2)):
         layers += [DepthwiseConv(3, stride, use_bias=False), BatchNorm(), Activation("relu")]
         layers += _conv(factor * n_feats, 1)
-    return [*layers, GlobalAveragePool(), Linear(n_classes), LogRegression()]
+    return [*layers, *_head(n_classes)]
 
 
 @with_hints()
@@ -183,10 +190,16 @@ def small_unet(n_classes=2, n_feats=16, depth=2):
             layers += [Parallel([[], below], "concat"), *_conv(width), *_conv(width)]
         return layers
 
-    return [*level(as_int(depth, "depth", 0), n_feats), Conv(n_classes, 1), LogRegression()]
+    scores = Conv(as_int(n_classes, "n_classes", 2), 1)
+    return [*level(as_int(depth, "depth", 0), n_feats), scores, LogRegression()]
 
 
 def _conv(n_feats, filter_shape=3, strides=1):
     """A convolution that is normalised: BatchNorm adds what a bias would."""
     conv = Conv(n_feats, filter_shape, strides, use_bias=False)
     return [conv, BatchNorm(), Activation("relu")]
+
+
+def _head(n_classes):
+    """From features of images to classes."""
+    return [GlobalAveragePool(), Linear(as_int(n_classes, "n_classes", 2)), LogRegression()]

@@ -8,7 +8,25 @@ import pytest
 from networks import check, stripes
 
 import nnet
-from nnet import Adam, Linear, NeuralNetwork, Standardize, zoo
+from nnet import (
+    Activation,
+    Adam,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    DepthwiseConv,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    LogRegression,
+    NeuralNetwork,
+    Parallel,
+    Pool,
+    Residual,
+    Standardize,
+    zoo,
+)
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -44,6 +62,89 @@ def test_sizes_are_those_of_the_papers():
     shortcuts = 2 * f * f + 8 * f * f
     norms = 2 * (f + 2 * f + 3 * 2 * f + 3 * 4 * f)
     assert n_params(zoo.resnet8(), (3, 32, 32)) == convs + shortcuts + norms + 10 * (4 * f + 1)
+
+
+def normed(width, size=3, stride=1):
+    return [Conv(width, size, stride, use_bias=False), BatchNorm(), Activation("relu")]
+
+
+def plain(*convs):
+    return [each for conv in convs for each in (Conv(*conv), Activation("relu"))]
+
+
+def depthwise(stride):
+    return [DepthwiseConv(3, stride, use_bias=False), BatchNorm(), Activation("relu")]
+
+
+def residual(width, stride):
+    f = [*normed(width, 3, stride), *normed(width)[:-1]]
+    shortcut = normed(width, 1, stride)[:-1] if stride > 1 else None
+    return [Residual(f, shortcut), Activation("relu")]
+
+
+def tanh(layer):
+    return [layer, Activation("tanh")]
+
+
+def unet(width, below):
+    """Both ways go into the concatenation, the skip first."""
+    row = [Pool(2, 2), *below, ConvTranspose(width, 2, 2)]
+    twice = [*normed(width), *normed(width)]
+    return [*twice, Parallel([[], row], "concat"), *normed(width), *normed(width)]
+
+
+GLOROT = {"weight_scale": "glorot"}
+HEAD = [GlobalAveragePool(), Linear(10), LogRegression()]
+LAYERS = {
+    "lenet5": [
+        *tanh(Conv(6, 5, **GLOROT)),
+        Pool(2, 2, "avg"),
+        *tanh(Conv(16, 5, padding_mode="valid", **GLOROT)),
+        Pool(2, 2, "avg"),
+        Flatten(),
+        *tanh(Linear(120, **GLOROT)),
+        *tanh(Linear(84, **GLOROT)),
+        Linear(10, **GLOROT),
+        LogRegression(),
+    ],
+    "all_conv": [
+        Dropout(0.2),
+        *plain((96, 3), (96, 3), (96, 3, 2)),
+        Dropout(0.5),
+        *plain((192, 3), (192, 3), (192, 3, 2)),
+        Dropout(0.5),
+        *plain((192, 3), (192, 1)),
+        Conv(10, 1),
+        GlobalAveragePool(),
+        LogRegression(),
+    ],
+    "mini_vgg": [
+        *[*normed(32), *normed(32), Pool(2, 2), Dropout(0.3)],
+        *[*normed(64), *normed(64), Pool(2, 2), Dropout(0.3)],
+        *[*normed(128), *normed(128), Pool(2, 2), Dropout(0.3)],
+        *HEAD,
+    ],
+    "resnet8": [*normed(16), *residual(16, 1), *residual(32, 2), *residual(64, 2), *HEAD],
+    "mobile_small": [
+        *normed(16),
+        *[*depthwise(1), *normed(32, 1)],
+        *[*depthwise(2), *normed(32, 1)],
+        *[*depthwise(1), *normed(64, 1)],
+        *[*depthwise(2), *normed(64, 1)],
+        *HEAD,
+    ],
+    "small_unet": [
+        *unet(16, unet(32, [*normed(64), *normed(64)])),
+        Conv(2, 1),
+        LogRegression(),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_their_layers(name):
+    """One by one: without a paper's stride or dropout, some would learn just as well."""
+    assert list(map(repr, getattr(zoo, name)())) == list(map(repr, LAYERS[name]))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -98,7 +199,7 @@ def test_a_unet_labels_pixels(depth, tmp_path):
     assert set(np.unique(network.predict(X))) <= {5, 6}
     assert network.error(X, y) < 0.1
     if depth:
-        with pytest.raises(ValueError, match="concat"):
+        with pytest.raises(ValueError, match=r"joins .* 'concat', .* multiples of .* 2\*\*depth"):
             NeuralNetwork(zoo.small_unet(depth=depth)).build((1, 17, 16), 2)
 
 
@@ -135,14 +236,24 @@ def test_each_call_makes_layers_of_its_own():
     assert isinstance(nnet.zoo.lenet5()[-2], Linear)
 
 
+@pytest.mark.parametrize("make", [*SMALL.values(), zoo.small_unet], ids=[*SMALL, "small_unet"])
+def test_numbers_of_classes_are_refused(make):
+    for n_classes in (0, 1):
+        with pytest.raises(ValueError, match=f"n_classes is {n_classes}, expected at least 2"):
+            make(n_classes)
+    with pytest.raises(TypeError, match="n_classes is 2.0, expected an integer"):
+        make(2.0)
+
+
 @pytest.mark.parametrize(
     "make, error, message",
     [
         (lambda: zoo.mini_vgg(n_blocks=0), ValueError, "n_blocks is 0, expected at least 1"),
         (lambda: zoo.small_unet(depth=-1), ValueError, "depth is -1, expected at least 0"),
         (lambda: zoo.resnet8(n_feats=1.5), TypeError, "n_feats is 1.5, expected an integer"),
-        (lambda: zoo.lenet5(activation="step"), ValueError, "type is 'step'"),
-        (lambda: zoo.all_conv(dropout=2), ValueError, "rate is 2"),
+        (lambda: zoo.lenet5(activation="step"), ValueError, "activation is 'step'"),
+        (lambda: zoo.all_conv(dropout=2), ValueError, "dropout is 2"),
+        (lambda: zoo.mini_vgg(dropout=True), TypeError, "dropout is True"),
     ],
 )
 def test_options_are_refused(make, error, message):

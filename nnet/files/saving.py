@@ -6,7 +6,9 @@ format    1
 sha256    of the architecture and of all tensors
 network   dtype, input_shape, target_shape, classes, signals (see `Layer`), and layers, each with
           its name as "class" and its constructor's arguments; layers inside of
-          a layer are such objects too. Arguments that are left out have their defaults
+          a layer are such objects too. Arguments that are left out have their defaults.
+          A frozen layer has "trainable": false, and one that makes layers by itself, such as
+          the row of a shortcut, a list "frozen" of their names
 
 The tensor "2.W" is the parameter W of layer 2, "5.0.W" that of the first layer inside of
 layer 5. Everything in a file is checked before it is used; nothing is allocated by a number
@@ -22,7 +24,15 @@ from nnet.files import tensors
 from nnet.files.replacing import check_place
 from nnet.layers.arguments import as_bool, as_int, as_path
 from nnet.layers.base import Layer
-from nnet.layers.tree import MAX_DEPTH, check_values, is_own, named_arrays, numbered, walk
+from nnet.layers.tree import (
+    MAX_DEPTH,
+    check_values,
+    is_own,
+    layers_within,
+    named_arrays,
+    numbered,
+    walk,
+)
 from nnet.training.model import Model
 from nnet.training.setup import check_layers
 
@@ -136,7 +146,16 @@ def _layer_to_json(name, layer):
             return [convert(item) for item in value]
         return value
 
-    return {"class": cls, **{key: convert(value) for key, value in layer.config().items()}}
+    config = layer.config()
+    given = set(map(id, layers_within(config)))
+    made = {key: each for key, each in layer.children.items() if id(each) not in given}
+    frozen = [key for key, each in made.items() if not each.trainable]
+    return {
+        "class": cls,
+        **{key: convert(value) for key, value in config.items()},
+        **({} if layer.trainable else {"trainable": False}),
+        **({"frozen": frozen} if frozen else {}),
+    }
 
 
 def _layer_from_json(config):
@@ -146,7 +165,16 @@ def _layer_from_json(config):
     name = config.pop("class")
     if name not in tuple(LAYERS):
         raise ValueError(f"it has a layer {name!r}, expected one of {tuple(LAYERS)}")
-    return LAYERS[name](**{key: _option_from_json(value) for key, value in config.items()})
+    trainable, frozen = config.pop("trainable", True), config.pop("frozen", [])
+    layer = LAYERS[name](**{key: _option_from_json(value) for key, value in config.items()})
+    children = layer.children
+    if not isinstance(trainable, bool):
+        raise ValueError(f"it has trainable {trainable!r}, expected true or false")
+    if not isinstance(frozen, list) or not all(key in tuple(children) for key in frozen):
+        raise ValueError(f"it has frozen {frozen!r}, expected some of {tuple(children)}")
+    for each in ([] if trainable else [layer]) + [children[key] for key in frozen]:
+        each.trainable = False
+    return layer
 
 
 def _option_from_json(value):

@@ -11,6 +11,8 @@ import numpy as np
 
 from nnet.geometry import as_pair
 
+REAL = np.dtype(np.float32), np.dtype(np.float64)
+
 
 def as_int(value, name, minimum):
     """An int of at least `minimum`."""
@@ -46,6 +48,8 @@ def as_float(value, name, alternatives=""):
 def as_share(value, name):
     """A float from 0 to 1."""
     expected = "expected a number from 0 to 1"
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}, {expected}")
     number = as_real(value, name, expected)
     if not 0 <= number <= 1:
         raise ValueError(f"{name} is {value!r}, {expected}")
@@ -113,6 +117,21 @@ def check_axes(input_shape, axes, advice=""):
         raise ValueError(f"expected {n_axes} axes ({axes}), got shape {tuple(input_shape)}{advice}")
     if 0 in input_shape[1:]:
         raise ValueError(f"expected no empty axis in ({axes}), got shape {tuple(input_shape)}")
+
+
+def check_real(array, name):
+    """Refuse what is no array of float32 or float64."""
+    if getattr(array, "dtype", None) not in REAL:
+        found = getattr(array, "dtype", type(array).__name__)
+        raise TypeError(f"{name} has dtype {found}, expected float32 or float64")
+
+
+def check_like(array, name, shape, dtype=None):
+    """Refuse an array of another shape, or dtype if that is given."""
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+    if dtype is not None and array.dtype != dtype:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
 
 
 class Option:

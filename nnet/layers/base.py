@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nnet._atomic import set_untrained
 from nnet.layers.arguments import as_bool
 
 
@@ -18,7 +19,11 @@ class Trainable:
         return True if layer is None else vars(layer).get("trainable", True)
 
     def __set__(self, layer, value):
-        vars(layer)["trainable"] = as_bool(value, "trainable")
+        value, network = as_bool(value, "trainable"), layer._network()
+        if network is None or value == layer.trainable:
+            vars(layer)["trainable"] = value
+        else:
+            set_untrained(network, [(vars(layer), "trainable", value)])
         layer._option_changed()
 
 
@@ -49,6 +54,7 @@ class Layer(ABC):
         `bprop` may then return None: nobody reads its input gradient.
     trainable : bool
         False freezes the layer, and those inside of it: training leaves its arrays as they are.
+        It changes between trainings, not during one.
     children : dict of str to Layer, read-only
         The layers inside of this one, by the names that their arrays have in a
         network's `state_dict`. A layer of your own that has some defines the property.
@@ -148,8 +154,12 @@ class Layer(ABC):
         config = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
         return config | vars(self).get("_numbers", {})
 
+    def _network(self):
+        """The one that has set it up, if that is still there."""
+        return None if self._owner is None else self._owner()
+
     def _option_changed(self):
-        network = None if self._owner is None else self._owner()
+        network = self._network()
         if network is not None:
             network._is_changed = True
 

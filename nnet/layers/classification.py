@@ -3,7 +3,7 @@
 import numpy as np
 
 from nnet._dense import activate, binary_cross_entropy, cross_entropy, softmax
-from nnet.layers.arguments import Option, as_share, check_axes
+from nnet.layers.arguments import Option, as_share, check_axes, check_like
 from nnet.layers.hints import with_hints
 from nnet.layers.loss import FLOAT64, Compared, Loss
 
@@ -20,7 +20,9 @@ class LogRegression(Loss):
     ----------
     label_smoothing : float, from 0 to 1
         The probabilities to learn are label_smoothing / n_classes for each class, and
-        1 - label_smoothing more for the right one: Szegedy et al. 2016, section 7.
+        1 - label_smoothing more for the right one: Szegedy et al. 2016, section 7. The
+        class_weight of fit multiplies all of an image's loss by the weight of its label;
+        PyTorch's multiplies the share of each class by the weight of that class.
     """
 
     label_smoothing = Option(as_share)
@@ -41,6 +43,7 @@ class LogRegression(Loss):
     def bprop(self, output_grad):
         """The gradient by the scores from one by the probabilities; training uses `compare`."""
         probs = self._kept
+        check_like(output_grad, "output_grad", probs.shape, probs.dtype)
         return probs * (output_grad - np.sum(output_grad * probs, axis=1, keepdims=True))
 
     def compare(self, input, target):
@@ -95,6 +98,7 @@ class BinaryCrossEntropy(Loss):
     def bprop(self, output_grad):
         """The gradient by the scores from one by the probabilities; training uses `compare`."""
         probs = self._kept
+        check_like(output_grad, "output_grad", probs.shape, probs.dtype)
         return output_grad * probs * (1 - probs)
 
     def compare(self, input, target):
@@ -111,6 +115,7 @@ class BinaryCrossEntropy(Loss):
         return (predictions > 0.5).astype(int)
 
     def errors(self, predictions, target):
+        check_like(target, "target", predictions.shape)
         wrong = (predictions > 0.5) != (target > 0.5)
         return np.mean(wrong, axis=tuple(range(1, wrong.ndim)), dtype=float)
 

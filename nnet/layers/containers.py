@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnet._dense import add_arrays
-from nnet.layers.arguments import Option, as_word
+from nnet.layers.arguments import Option, as_word, check_like
 from nnet.layers.base import Layer
 from nnet.layers.hints import layer_for, with_hints
 from nnet.layers.loss import LossMixin
@@ -274,9 +274,15 @@ class Parallel(Container):
                 return concatenated(shapes)
             return np.broadcast_shapes(*spread(shapes))
         except ValueError:
+            advice = ""
+            if len({len(shape) for shape in shapes}) == 1 < len({shape[2:] for shape in shapes}):
+                advice = (
+                    ": sides that strides divide and multiply again have to be multiples of these, "
+                    "as of 2**depth for zoo.small_unet"
+                )
             raise ValueError(
                 f"{describe(name, self)} joins {[shape[1:] for shape in shapes]} for each image by "
-                f"mode {self.mode!r}, expected shapes that fit"
+                f"mode {self.mode!r}, expected shapes that fit{advice}"
             ) from None
 
     def fprop(self, input):
@@ -294,6 +300,8 @@ class Parallel(Container):
         return out
 
     def bprop(self, output_grad):
+        shape = self._join("", [output.shape for output in self._kept])
+        check_like(output_grad, "output_grad", shape, self._kept[0].dtype)
         grads = [
             program.bprop(grad)
             for program, grad in zip(self._running, self._branch_grads(output_grad), strict=True)

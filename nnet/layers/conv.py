@@ -7,7 +7,7 @@ from typing import Any
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet.geometry import BORDER_MODES, PADDING_WORDS, conv_geometry
 from nnet.layers.arguments import Option, PairOption, as_count, as_word, check_axes
-from nnet.layers.hints import with_hints
+from nnet.layers.hints import CHANNELS_ARE_FOUND, with_hints
 from nnet.layers.weighted import WeightedLayer
 from nnet.layers.windows import WindowMixin, as_padding_mode
 
@@ -152,12 +152,13 @@ class Conv(ConvLayer):
     n_feats = Option(as_count)
     groups = Option(as_count)
 
-    @with_hints()
+    @with_hints(CHANNELS_ARE_FOUND)
     def __init__(
         self,
         n_feats,
         filter_shape,
         strides=(1, 1),
+        *,
         weight_scale="he",
         weight_decay=0.0,
         padding_mode="same",
@@ -216,11 +217,12 @@ class DepthwiseConv(ConvLayer):
     _COMPUTES_RELU = True
     depth_multiplier = Option(as_count)
 
-    @with_hints()
+    @with_hints(CHANNELS_ARE_FOUND)
     def __init__(
         self,
         filter_shape,
         strides=(1, 1),
+        *,
         padding_mode="same",
         depth_multiplier=1,
         dilation=(1, 1),
@@ -243,7 +245,7 @@ class DepthwiseConv(ConvLayer):
 
     @property
     def groups(self):
-        return self.W.shape[1] // self.depth_multiplier
+        return self.params()[0].shape[1] // self.depth_multiplier
 
     def _counts(self, n_channels):
         return n_channels * self.depth_multiplier, n_channels

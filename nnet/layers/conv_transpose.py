@@ -7,9 +7,9 @@ import numpy as np
 
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet.geometry import PADDING_WORDS, conv_transpose_geometry
-from nnet.layers.arguments import Option, PairOption, as_count, check_axes
+from nnet.layers.arguments import Option, PairOption, as_count, check_axes, check_like
 from nnet.layers.conv import check_groups
-from nnet.layers.hints import with_hints
+from nnet.layers.hints import CHANNELS_ARE_FOUND, with_hints
 from nnet.layers.weighted import WeightedLayer
 from nnet.layers.windows import WindowMixin, as_padding_mode
 
@@ -35,8 +35,9 @@ class ConvTranspose(WindowMixin, WeightedLayer):
         padding_mode=0 nothing.
     output_padding : int or (int, int)
         With explicit padding, rows and columns that are cut less at the end, or added where
-        none are cut; fewer than the strides. padding_mode=1, output_padding=1 of a filter of 3
-        and stride 2 leaves out the first value, where 'same' leaves out the last.
+        none are cut; fewer than the strides or the dilation. padding_mode=1, output_padding=1
+        of a filter of 3 and stride 2 leaves out the first value, where 'same' leaves out the
+        last.
     groups : int
         Features of a group see only the channels of that group.
     use_bias : bool
@@ -64,12 +65,13 @@ class ConvTranspose(WindowMixin, WeightedLayer):
     dilation = PairOption()
     groups = Option(as_count)
 
-    @with_hints()
+    @with_hints(CHANNELS_ARE_FOUND)
     def __init__(
         self,
         n_feats,
         filter_shape,
         strides=(1, 1),
+        *,
         padding_mode="same",
         output_padding=(0, 0),
         dilation=(1, 1),
@@ -125,25 +127,34 @@ class ConvTranspose(WindowMixin, WeightedLayer):
         g = self._where(input_shape)
         return {
             "strides": (g.stride_y, g.stride_x),
-            "padding_mode": ((g.top, g.bottom), (g.left, g.right)),
+            "padding_mode": ((g.top, max(g.bottom, 0)), (g.left, max(g.right, 0))),
             "dilation": (g.dilation_y, g.dilation_x),
             "groups": self.groups,
         }
 
+    def _reached(self, output, input_shape):
+        """The part of an output that pixels reach: a larger output_padding adds some behind it."""
+        g = self._where(input_shape)
+        return output[:, :, : g.out_h + min(g.bottom, 0), : g.out_w + min(g.right, 0)]
+
     def _filters(self):
         """W as the filters of that convolution, whose features are this layer's channels."""
-        n_channels, group_feats, *fil_shape = self.W.shape
-        filters = self._array("filters", (group_feats, n_channels, *fil_shape), self.W.dtype)
-        np.copyto(filters, self.W.swapaxes(0, 1))
+        W, *_ = self.params()
+        n_channels, group_feats, *fil_shape = W.shape
+        filters = self._array("filters", (group_feats, n_channels, *fil_shape), W.dtype)
+        np.copyto(filters, W.swapaxes(0, 1))
         return filters
 
     def fprop(self, input):
-        filters = self._filters()
+        output, filters = self._output(input), self._filters()
+        check_like(input, "input", (len(input), len(self.W), *input.shape[2:]), self.W.dtype)
         if self.training:
             self._kept = input, filters
-        output = self._output(input)
+        reached = self._reached(output, input.shape)
+        if reached.shape != output.shape:
+            output.fill(0)
         bprop_conv_bc01(
-            None, input, filters, output, need_filters_grad=False, **self._options(input.shape)
+            None, input, filters, reached, need_filters_grad=False, **self._options(input.shape)
         )
         if self.use_bias:
             output += self.b[:, None, None]
@@ -151,24 +162,24 @@ class ConvTranspose(WindowMixin, WeightedLayer):
 
     def bprop(self, output_grad):
         input, filters = self._kept
-        options = self._options(input.shape)
+        check_like(output_grad, "output_grad", self.output_shape(input.shape), input.dtype)
+        options, reached = self._options(input.shape), self._reached(output_grad, input.shape)
         if self._learns():
-            self._param_grads(input, output_grad, filters, options)
+            self._filters_grad(input, reached, filters, options)
+            if self.use_bias:
+                sums = np.add.reduce(output_grad, axis=(2, 3), dtype=float).sum(axis=0)
+                np.divide(sums, max(len(input), 1), out=self.b_grad, casting="same_kind")
         if not self.need_input_grad:
             return None
-        return conv_bc01(output_grad, filters, self._scratch(input.shape, self.W.dtype), **options)
+        return conv_bc01(reached, filters, self._scratch(input.shape, self.W.dtype), **options)
 
-    def _param_grads(self, input, output_grad, filters, options):
+    def _filters_grad(self, input, output_grad, filters, options):
         """The convolution sees the roles of images and gradient exchanged."""
         filters_grad = self._array("filters_grad", filters.shape, filters.dtype)
         bprop_conv_bc01(
             output_grad, input, filters, None, filters_grad, need_imgs_grad=False, **options
         )
         np.copyto(self.W_grad, filters_grad.swapaxes(0, 1))
-        if self.use_bias:
-            n_imgs, n_feats = output_grad.shape[:2]
-            sums = np.add.reduce(output_grad, axis=(2, 3), dtype=float)
-            np.divide(sums.sum(axis=0), max(n_imgs, 1), out=self.b_grad, casting="same_kind")
 
     def multiply_adds(self, input_shape, output_shape):
         W_shape = self.array_shapes(input_shape)["W"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnet.layers.arguments import Option, as_bool, as_real, check_axes
+from nnet.layers.arguments import Option, as_bool, as_real, check_axes, check_like, check_real
 from nnet.layers.base import Layer
 from nnet.layers.hints import with_hints
 from nnet.layers.streams import as_generator
@@ -49,7 +49,7 @@ class Dropout(Layer):
     _rng = None  # outside of a network
 
     @with_hints()
-    def __init__(self, rate=0.5, channels=False):
+    def __init__(self, rate=0.5, *, channels=False):
         self.rate = rate
         self.channels = channels
 
@@ -60,14 +60,20 @@ class Dropout(Layer):
     def fprop(self, input):
         if not self.training:
             return input
-        self._kept = mask = self._draw(input.shape) if self.rate > 0 else None
-        return input if mask is None else self._masked(input, mask, self._output(input))
+        check_real(input, "input")
+        output = self._output(input) if self.rate > 0 else input
+        mask = self._draw(input.shape) if self.rate > 0 else None
+        self._kept = input.shape, input.dtype, mask
+        return input if mask is None else self._masked(input, mask, output)
 
     def bprop(self, output_grad):
-        if self._kept is None:
+        if self._kept is None:  # a derived class has an fprop of its own
             return output_grad
-        grad = self._scratch(output_grad.shape, output_grad.dtype)
-        return self._masked(output_grad, self._kept, grad)
+        shape, dtype, mask = self._kept
+        check_like(output_grad, "output_grad", shape, dtype)
+        if mask is None:
+            return output_grad
+        return self._masked(output_grad, mask, self._scratch(shape, dtype))
 
     def _draw(self, shape):
         """What stays, as bytes."""

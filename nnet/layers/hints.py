@@ -1,5 +1,6 @@
 """Hints: what other libraries call otherwise, for errors that say what to type."""
 
+import reprlib
 from functools import wraps
 
 # Arguments: names that a function may have instead, and for others what is expected.
@@ -101,33 +102,52 @@ OTHER_CLASSES = {
 }
 
 
-def with_hints(**hints):
+CHANNELS_ARE_FOUND = "it finds the number of channels itself"
+
+
+def with_hints(by_position="", /, **hints):
     """Decorates a function: arguments that it does not have are refused by what to type.
 
     Parameters
     ----------
+    by_position : str
+        What to say, beside the names there are, where too many arguments have none.
     hints : str
         What is expected in place of an argument of this name, before what the tables have.
     """
 
     def decorate(function):
         code = function.__code__
-        known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        known = tuple(name for name in known if name != "self")
+        n_most = code.co_argcount
+        named = code.co_varnames[: n_most + code.co_kwonlyargcount]
+        known = tuple(name for name in named if name != "self")
 
         @wraps(function)
         def checked(*args, **options):
+            if len(args) > n_most:
+                n_self = len(named) - len(known)
+                refuse_by_position(called(args), known, n_most - n_self, args[n_self:], by_position)
             for name in options:
                 if name not in known:
-                    is_init = function.__name__ == "__init__"
-                    what = type(args[0]).__name__ if is_init else function.__name__
                     expected = expected_for(name, known, hints)
-                    raise TypeError(f"{what} has no argument {name!r}, expected {expected}")
+                    raise TypeError(f"{called(args)} has no argument {name!r}, expected {expected}")
             return function(*args, **options)
+
+        def called(args):
+            is_init = function.__name__ == "__init__"
+            return type(args[0]).__name__ if is_init else function.__name__
 
         return checked
 
     return decorate
+
+
+def refuse_by_position(what, known, n_most, args, advice):
+    """The error of too many arguments without a name: what has one."""
+    shown = ", ".join(map(reprlib.repr, args))
+    named = ", ".join(f"{name}=" for name in known[n_most:])
+    expected = f"{what}({', '.join((*known[:n_most], *([named] if named else ())))})"
+    raise TypeError(f"got {what}({shown}), expected {expected}{advice and ': ' + advice}")
 
 
 def expected_for(name, known, hints):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nnet._dense import matmul
-from nnet.layers.arguments import Option, as_count, check_axes
+from nnet.layers.arguments import Option, as_count, check_axes, check_like
 from nnet.layers.base import Layer, sees_all
 from nnet.layers.hints import with_hints
 from nnet.layers.weighted import WeightedLayer
@@ -33,8 +33,8 @@ class Linear(WeightedLayer):
     _COMPUTES_RELU = True
     n_out = Option(as_count)
 
-    @with_hints()
-    def __init__(self, n_out, weight_scale="he", weight_decay=0.0, use_bias=True):
+    @with_hints("it finds the number of inputs itself")
+    def __init__(self, n_out, *, weight_scale="he", weight_decay=0.0, use_bias=True):
         super().__init__(weight_scale, weight_decay, use_bias)
         self.n_out = n_out
 
@@ -61,6 +61,7 @@ class Linear(WeightedLayer):
 
     def bprop(self, output_grad):
         input = self._kept
+        check_like(output_grad, "output_grad", (len(input), self.n_out), input.dtype)
         if self._learns():
             self._param_grads(input, output_grad)
         if not self.need_input_grad:
@@ -89,11 +90,15 @@ class Flatten(Layer):
 
     def fprop(self, input):
         if self.training:
-            self._kept = input.shape
+            self._kept = input.shape, input.dtype
         return input.reshape(self.output_shape(input.shape))
 
     def bprop(self, output_grad):
-        return output_grad.reshape(self._kept)
+        if self._kept is None:  # a derived class has an fprop of its own
+            return output_grad
+        input_shape, dtype = self._kept
+        check_like(output_grad, "output_grad", self.output_shape(input_shape), dtype)
+        return output_grad.reshape(input_shape)
 
     def output_shape(self, input_shape):
         size = 1

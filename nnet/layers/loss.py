@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnet.layers.arguments import check_like
 from nnet.layers.base import Layer
 
 FLOAT64 = np.dtype(np.float64)
@@ -150,10 +151,12 @@ class LossMixin(ABC):
         predictions : array (n_imgs, ...), from `fprop`
         target : as for `loss`; class indices may be -1, which is always wrong
         """
+        decided = self.decide(predictions) if self.is_classifier else predictions
+        check_like(target, "target", decided.shape)
         if self.is_classifier:
-            errors = np.asarray(self.decide(predictions) != target, float)
+            errors = np.asarray(decided != target, float)
         else:
-            errors = np.square(predictions - target)
+            errors = np.square(np.subtract(predictions, target, dtype=float))
         return np.mean(errors.reshape(len(target), -1), axis=1, dtype=float)
 
     def compare(self, input, target):

@@ -3,20 +3,12 @@
 import numpy as np
 
 from nnet._dense import batch_norm, bprop_batch_norm, bprop_group_norm, group_norm
-from nnet.layers.arguments import Option, as_count, as_finite, as_float, check_axes
+from nnet.layers.arguments import Option, as_count, as_finite, as_share, check_axes
 from nnet.layers.base import Layer, ParamMixin, sees_all
-from nnet.layers.hints import with_hints
+from nnet.layers.hints import CHANNELS_ARE_FOUND, with_hints
 from nnet.layers.weighted import as_given
 
 FLOAT64 = np.dtype(np.float64)
-
-
-def as_share(value, name):
-    """A float from 0 to 1."""
-    number = as_float(value, name)
-    if number > 1:
-        raise ValueError(f"{name} is {value!r}, expected a number from 0 to 1")
-    return number
 
 
 class Norm(Layer, ParamMixin):
@@ -88,7 +80,9 @@ class BatchNorm(Norm):
     gamma, beta : array (n_channels,)
         The output is (input - mean) / sqrt(var + eps) * gamma + beta. Weight decay spares both.
     running_mean, running_var : array (n_channels,)
-        The variance is that of a sample, divided by one less than the number of values.
+        The variance is that of a sample, divided by one less than the number of values. An image
+        of weight 2 counts as two; weights that are small for their number count by their ratios:
+        max(sum(w), sum(w)^2 / sum(w^2)) images.
     """
 
     _COMPUTES_RELU = True
@@ -96,8 +90,8 @@ class BatchNorm(Norm):
     running_mean = Option(as_given)
     running_var = Option(as_given)
 
-    @with_hints()
-    def __init__(self, momentum=0.1, eps=1e-5):
+    @with_hints(CHANNELS_ARE_FOUND)
+    def __init__(self, *, momentum=0.1, eps=1e-5):
         super().__init__(eps)
         self.momentum = momentum
         self.running_mean = self.running_var = None
@@ -172,8 +166,8 @@ class GroupNorm(Norm):
 
     reach = sees_all
 
-    @with_hints()
-    def __init__(self, n_groups, eps=1e-5):
+    @with_hints(CHANNELS_ARE_FOUND)
+    def __init__(self, n_groups, *, eps=1e-5):
         super().__init__(eps)
         self.n_groups = n_groups
 

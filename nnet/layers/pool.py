@@ -7,7 +7,7 @@ import numpy as np
 from nnet._dense import bprop_activate
 from nnet._pool import bprop_pool_bc01, pool_bc01
 from nnet.geometry import PADDING_WORDS, pool_geometry
-from nnet.layers.arguments import Option, PairOption, as_bool, as_word, check_axes
+from nnet.layers.arguments import Option, PairOption, as_bool, as_word, check_axes, check_like
 from nnet.layers.base import Layer, sees_all
 from nnet.layers.hints import with_hints
 from nnet.layers.windows import WindowMixin, as_padding_mode
@@ -144,12 +144,13 @@ class GlobalPool(Layer):
             switches = self._array("switches", (*output.shape, 1, 1, 2), INTP)
         pool_bc01(input, output[:, :, None, None], switches, *size, *size, **self._WHOLE)
         if self.training:
-            self._kept = input.shape, switches
+            self._kept = input.shape, input.dtype, switches
         return output
 
     def bprop(self, output_grad):
-        input_shape, switches = self._kept
-        imgs_grad = self._scratch(input_shape, output_grad.dtype)
+        input_shape, dtype, switches = self._kept
+        check_like(output_grad, "output_grad", input_shape[:2], dtype)
+        imgs_grad = self._scratch(input_shape, dtype)
         size = input_shape[2:]
         output_grad = output_grad[:, :, None, None]
         return bprop_pool_bc01(output_grad, switches, imgs_grad, *size, *size, **self._WHOLE)

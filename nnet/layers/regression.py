@@ -5,7 +5,7 @@ from math import prod
 
 import numpy as np
 
-from nnet.layers.arguments import Option, as_positive
+from nnet.layers.arguments import Option, as_positive, check_like, check_real
 from nnet.layers.hints import with_hints
 from nnet.layers.loss import FLOAT64, Compared, Loss
 
@@ -23,6 +23,8 @@ class ValueLoss(Loss):
         return output_grad
 
     def compare(self, input, target):
+        check_real(input, "input")
+        check_like(target, "target", input.shape, input.dtype)
         n_values = max(prod(input.shape[1:]), 1)
         grad = np.subtract(input, target, out=self._scratch(input.shape, input.dtype))
         each = self._losses(grad, self._scratch(input.shape, input.dtype))

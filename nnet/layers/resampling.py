@@ -7,7 +7,15 @@ import numpy as np
 
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet.geometry import BORDER_MODES, as_padding, conv_geometry
-from nnet.layers.arguments import Option, PairOption, as_finite, as_word, check_axes
+from nnet.layers.arguments import (
+    Option,
+    PairOption,
+    as_finite,
+    as_word,
+    check_axes,
+    check_like,
+    check_real,
+)
 from nnet.layers.base import Layer
 from nnet.layers.hints import with_hints
 from nnet.layers.windows import as_plain
@@ -66,18 +74,21 @@ class Pad(Layer):
         return conv_geometry(img_h, img_w, 1, 1, (1, 1), pads, self.border_mode)
 
     def fprop(self, input):
+        check_real(input, "input")
+        output = self._output(input)
         if self.training:
-            self._kept = input.shape
-        g, output = self._where(input.shape), self._output(input)
+            self._kept = input.shape, input.dtype
+        g = self._where(input.shape)
         pad(input, output, (g.top, g.left), self.border_mode, self.value)
         return output
 
     def bprop(self, output_grad):
-        input_shape = self._kept
+        input_shape, dtype = self._kept
         g = self._where(input_shape)
-        grad = self._scratch(output_grad.shape, output_grad.dtype)
+        check_like(output_grad, "output_grad", (*input_shape[:2], g.out_h, g.out_w), dtype)
+        grad = self._scratch(output_grad.shape, dtype)
         np.copyto(grad, output_grad)
-        input_grad = self._scratch(input_shape, output_grad.dtype)
+        input_grad = self._scratch(input_shape, dtype)
         fold(grad, input_grad, (g.top, g.left), self.border_mode)
         return input_grad
 
@@ -167,9 +178,10 @@ class Upsample(Layer):
         return (1, numbers["factor"]) if self.signals and "factor" in numbers else self.factor
 
     def fprop(self, input):
-        if self.training:
-            self._kept = input.shape
+        check_real(input, "input")
         output = self._output(input)
+        if self.training:
+            self._kept = input.shape, input.dtype
         if self.mode == "nearest":
             self._repeat(input, output)
             return output
@@ -180,7 +192,8 @@ class Upsample(Layer):
         return output
 
     def bprop(self, output_grad):
-        input_shape, dtype = self._kept, output_grad.dtype
+        input_shape, dtype = self._kept
+        check_like(output_grad, "output_grad", self.output_shape(input_shape), dtype)
         input_grad = self._scratch(input_shape, dtype)
         sums = input_grad
         if dtype != FLOAT64 and max(self._factors()) > LONG_SUM:

@@ -3,7 +3,7 @@
 from nnet.layers.arguments import PassedOption
 from nnet.layers.containers import Container
 from nnet.layers.conv import Conv, DepthwiseConv
-from nnet.layers.hints import with_hints
+from nnet.layers.hints import CHANNELS_ARE_FOUND, with_hints
 
 
 class SeparableConv(Container):
@@ -39,12 +39,13 @@ class SeparableConv(Container):
     weight_scale = PassedOption("depthwise", "pointwise")
     weight_decay = PassedOption("depthwise", "pointwise")
 
-    @with_hints()
+    @with_hints(CHANNELS_ARE_FOUND)
     def __init__(
         self,
         n_feats,
         filter_shape,
         strides=(1, 1),
+        *,
         padding_mode="same",
         dilation=(1, 1),
         depth_multiplier=1,
@@ -56,15 +57,17 @@ class SeparableConv(Container):
         self.depthwise = DepthwiseConv(
             filter_shape,
             strides,
-            padding_mode,
-            depth_multiplier,
-            dilation,
+            padding_mode=padding_mode,
+            depth_multiplier=depth_multiplier,
+            dilation=dilation,
             use_bias=False,
             border_mode=border_mode,
             weight_scale=weight_scale,
             weight_decay=weight_decay,
         )
-        self.pointwise = Conv(n_feats, 1, 1, weight_scale, weight_decay, use_bias=use_bias)
+        self.pointwise = Conv(
+            n_feats, 1, 1, weight_scale=weight_scale, weight_decay=weight_decay, use_bias=use_bias
+        )
 
     def _is_row(self):
         return type(self) is SeparableConv

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from nnet.layers.arguments import Option, as_finite
+from nnet.layers.arguments import Option, as_finite, check_like, check_real
 from nnet.layers.base import Layer
 from nnet.layers.hints import with_hints
 
@@ -99,17 +99,24 @@ class Standardize(Layer):
         """Mean and scale, with as many axes as the input."""
         if not self.adapts():
             return self.mean or 0.0, self.scale or 1.0
+        if not hasattr(self, "mean_"):
+            raise ValueError(f"{self!r} has no mean_ and scale_ yet, expected a call of fit")
         shape = (-1, *[1] * (n_axes - 2))
         return self.mean_.reshape(shape), self.scale_.reshape(shape)
 
     def fprop(self, input):
+        check_real(input, "input")
         mean, scale = self._constants(input.ndim)
         output = self._output(input)
+        if self.training:
+            self._kept = input.shape, input.dtype
         np.subtract(input, mean, out=output)
         output /= scale
         return output
 
     def bprop(self, output_grad):
+        if self._kept is not None:  # a derived class may have an fprop of its own
+            check_like(output_grad, "output_grad", *self._kept)
         input_grad = self._scratch(output_grad.shape, output_grad.dtype)
         return np.divide(output_grad, self._constants(output_grad.ndim)[1], out=input_grad)
 

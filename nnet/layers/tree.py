@@ -155,14 +155,9 @@ def layers_within(value):
             waiting += value.values() if isinstance(value, dict) else value
 
 
-def owner_of(layer):
-    """The network that has set it up, if that is still there."""
-    return None if layer._owner is None else layer._owner()
-
-
 def is_listed(layer):
     """Whether it is among the layers, or the layers inside of these, of a network."""
-    owner = owner_of(layer)
+    owner = layer._network()
     return owner is not None and any(layer is other for other in layers_in(numbered(owner.layers)))
 
 

@@ -37,11 +37,12 @@ def batch_norm(
     Returns
     -------
     out, mean, inv_std : ndarray
-        inv_std is 0 for a batch that has no more than one value for a channel.
+        inv_std is 0 for a batch that has no more than one value for a channel whose weight is
+        above 0.
     """
     n_imgs, n_channels = imgs.shape[:2]
     x, weights = _planes(imgs), _weights(weights, n_imgs)
-    count = sum(weights) * x.shape[2]
+    weight, count = sum(weights) * x.shape[2], _count(weights) * x.shape[2]
     out, mean = _given(out, imgs.shape, imgs.dtype), _given(mean, n_channels, float)
     inv_std = _given(inv_std, n_channels, float)
     y = np.empty(x.shape)
@@ -51,14 +52,14 @@ def batch_norm(
             for n in range(n_imgs):
                 for value in x[n, c]:
                     total += weights[n] * value
-            mean[c] = total / count if count > 0 else 0.0
+            mean[c] = total / weight if weight > 0 else 0.0
             for n in range(n_imgs):
                 for value in x[n, c]:
                     squares += weights[n] * (value - mean[c]) ** 2
-            inv_std[c] = (squares / count + eps) ** -0.5 if count > 1 else 0.0
+            inv_std[c] = (squares / weight + eps) ** -0.5 if count > 1 else 0.0
             if count > 1:
                 running_mean[c] = (1 - momentum) * running_mean[c] + momentum * mean[c]
-                var = squares / (count - 1)
+                var = squares / weight * count / (count - 1)
                 running_var[c] = (1 - momentum) * running_var[c] + momentum * var
         else:
             mean[c], inv_std[c] = running_mean[c], (float(running_var[c]) + eps) ** -0.5
@@ -103,7 +104,7 @@ def bprop_batch_norm(
     """
     n_imgs, n_channels = imgs.shape[:2]
     x, grad, weights = _planes(imgs), _planes(out_grad), _weights(weights, n_imgs)
-    count = sum(weights) * x.shape[2]
+    weight, count = sum(weights) * x.shape[2], _count(weights) * x.shape[2]
     gamma_grad = _given(gamma_grad, n_channels, imgs.dtype)
     beta_grad = _given(beta_grad, n_channels, imgs.dtype)
     result = np.empty(x.shape)
@@ -120,7 +121,7 @@ def bprop_batch_norm(
             for i in range(x.shape[2]):
                 g = grad[n, c, i]
                 if training and count > 1:
-                    g -= weights[n] / count * (total + normalised[n, i] * products)
+                    g -= weights[n] / weight * (total + normalised[n, i] * products)
                 result[n, c, i] = gamma[c] * inv_std[c] * g
     return _delivered(result, imgs_grad, imgs, need_imgs_grad), gamma_grad, beta_grad
 
@@ -223,6 +224,15 @@ def _planes(imgs):
 
 def _weights(weights, n_imgs):
     return [1.0] * n_imgs if weights is None else list(map(float, weights))
+
+
+def _count(weights):
+    """How many images these are: one of weight 2 is two, small weights count by their ratios.
+
+    sum(w)^2 / sum(w^2): Kish 1965, "Survey sampling".
+    """
+    squares = sum(weight * weight for weight in weights)
+    return max(sum(weights), sum(weights) ** 2 / squares) if squares > 0 else 0.0
 
 
 def _given(array, shape, dtype):

@@ -34,7 +34,11 @@ class Encoding:
     Attributes
     ----------
     dtype, image_shape, target_shape, classes
+    labels : None or array
+        The last ones of y, or of a batch.
     """
+
+    labels = None
 
     def __init__(self, loss, dtype=None, image_shape=None, target_shape=None, classes=None):
         self.is_classifier, self._target_range = loss.is_classifier, loss.target_range
@@ -56,7 +60,7 @@ class Encoding:
         """y as an array of labels, or as Values that are finite."""
         if self.is_classifier:
             labels = as_labels(y, name, self.target_shape)
-            self.target_shape = labels.shape[1:]
+            self.labels, self.target_shape = labels, labels.shape[1:]
             return labels
         values = as_values(y, self.dtype, self.target_shape, name, self._target_range)
         self.target_shape = values.item_shape

@@ -136,9 +136,11 @@ class Batches:
         if items.size == 0 or (items.min() >= low and items.max() <= high):
             return
         first = int(np.argmax((items < low) | (items > high)))
+        value = items.flat[first]
+        advice = "" if value % 1 else " (for one label of many, the last layer is LogRegression())"
         raise ValueError(
-            f"{self.name}[{self._row(first, rows)}] has {items.flat[first]:g}, "
-            f"expected values from {low:g} to {high:g}"
+            f"{self.name}[{self._row(first, rows)}] has {value:g}, expected values from {low:g} "
+            f"to {high:g}{advice}"
         )
 
     def check_values(self):

@@ -69,17 +69,17 @@ def check(network, X, y, eps, max_checks):
 def _set_up(twin, X, y, fitted):
     """A Model in float64, and what its loss compares with."""
     encoding = Encoding(twin.layers[-1], np.float64) if fitted is None else Encoding.of(fitted)
-    encoding.dtype = X.dtype
+    encoding.dtype, encoding.image_shape = X.dtype, X.shape[1:]
     labels = encoding.labels_or_values(y)
     if encoding.is_classifier and encoding.classes is None:
         encoding.classes = np.unique(labels)
     target = encoding.target(labels)
     streams, signals = as_streams(twin.rng), fitted and fitted.signals
-    shapes = X.shape[1:], X.dtype, encoding.classes, encoding.target_shape, len(X)
     model = set_up(
         twin,
         streams,
-        *shapes,
+        encoding,
+        len(X),
         known_shape=twin._built_shape,
         signals=signals,
         keep_frozen=False,  # their arrays may be of float32, and are copied later

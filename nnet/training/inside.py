@@ -27,12 +27,13 @@ class Inside(Fitted):
             Its number in `layers`, its name as in `state_dict`, such as "5.shortcut.0", or the
             layer itself, also inside of others. None: the last one before the loss.
         batch_size : int
-            At most so many images are computed at once; it changes no bit.
+            At most so many images are computed at once: more need more memory.
 
         Returns
         -------
         array (n_imgs, ...) of the network's dtype
-            Whatever it computes: NaN is no error here.
+            Whatever it computes: NaN is no error here. Signals, as X has them then, have no
+            height: (n_imgs, n_channels, length).
 
         Raises
         ------
@@ -129,6 +130,8 @@ def outputs_of(model, name, images, batch_size):
                     f"{describe(name, layer)} was not called, expected the one around it to do so"
                 )
             output = np.asarray(seen[-1], model.dtype)
+            if model.signals and output.shape[2:3] == (1,) and output.ndim == 4:
+                output = output[:, :, 0]
             if results is None:
                 results = np.empty((len(images), *output.shape[1:]), model.dtype)
             results[rows] = output

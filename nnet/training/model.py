@@ -72,6 +72,8 @@ class Model:
         See `Trace`. By default arrays are checked.
     n_imgs : int
         The length of a batch, as far as the layers' `_setup` sees one.
+    labels : array, optional
+        See `check_targets`.
 
     Attributes
     ----------
@@ -109,6 +111,7 @@ class Model:
         history=None,
         visit=check_arrays,
         n_imgs=1,
+        labels=None,
     ):
         self.input_shape, self.dtype = tuple(input_shape), dtype
         self.image_shape = bc01_shape(self.input_shape)
@@ -119,10 +122,10 @@ class Model:
         self.lock = threading.RLock()
         self.at_work = None  # whoever holds the lock
         self.kept = set()
-        self.plan(layers, visit, n_imgs)
+        self.plan(layers, visit, n_imgs, labels)
         remember(MODELS, self)
 
-    def plan(self, layers, visit=check_arrays, n_imgs=1):
+    def plan(self, layers, visit=check_arrays, n_imgs=1, labels=None):
         """Find the shapes and the passes that follow from the layers and their options."""
         every = layers_in(numbered(layers))
         for layer in every:
@@ -138,7 +141,8 @@ class Model:
                 layer._make_grads()
         loss, scores_shape = layers[-1], trace.shapes[id(layers[-1])][0]
         name = describe(len(layers) - 1, loss)
-        check_targets(name, loss, scores_shape, self.signals, self.classes, self.target_shape)
+        targets = self.classes, self.target_shape, labels
+        check_targets(name, loss, scores_shape, self.signals, *targets)
         largest = max(prod(shape) for shapes in trace.shapes.values() for shape in shapes)
         plan = {
             "layers": layers,

@@ -350,7 +350,7 @@ class NeuralNetwork(Fitting, Inside):
             self._take(Model(self.layers, **fitted))
 
     def save(self, path):
-        """Write architecture and parameters to a safetensors file.
+        """Write architecture and parameters to a safetensors file, and which layers are frozen.
 
         An existing file is replaced in one step. Needs the extra nnet[train].
 
@@ -368,7 +368,7 @@ class NeuralNetwork(Fitting, Inside):
 
     @class_only
     def load(cls, path):
-        """The network that `save` wrote: it predicts the same bits.
+        """The network that `save` wrote: it predicts the same bits, and the same layers are frozen.
 
         Its rng is None and its histories are empty. No code of the file runs. To train it
         further: `fit(..., warm_start=True)`, or `freeze` layers first; `fit` alone starts afresh,

@@ -181,10 +181,7 @@ class TrainingRun:
             self.model = set_up(
                 network,
                 self.streams,
-                encoding.image_shape,
-                encoding.dtype,
-                encoding.classes,
-                encoding.target_shape,
+                encoding,
                 min(self.batch_size or len(self.data), len(self.data)),
                 network._built_shape,
             )
@@ -465,8 +462,9 @@ class TrainingRun:
                 answer = True
             self._take_up_changes()
             if not (answer is None or isinstance(answer, (bool, np.bool_))):
+                kind = type(answer).__name__
                 raise TypeError(
-                    f"callback returned {answer!r}, expected None or False, or True to stop"
+                    f"callback returned a {kind}, expected None or False, or True to stop"
                 )
             is_stopped |= bool(answer)
         return is_stopped

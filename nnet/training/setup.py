@@ -8,7 +8,14 @@ from contextlib import nullcontext, suppress
 import numpy as np
 
 from nnet._atomic import Transaction
-from nnet.layers import Layer, LossMixin, ParamMixin
+from nnet.layers import (
+    Activation,
+    BinaryCrossEntropy,
+    Layer,
+    LogRegression,
+    LossMixin,
+    ParamMixin,
+)
 from nnet.layers.arguments import as_count, as_int
 from nnet.layers.hints import layer_for
 from nnet.layers.program import lay_open
@@ -28,14 +35,16 @@ from nnet.layers.tree import (
     layers_in,
     learns,
     numbered,
-    owner_of,
     trained_arrays,
     walk,
 )
+from nnet.training.batches import Encoding
 from nnet.training.layouts import check_layout
 from nnet.training.model import Model
 from nnet.training.targets import target_shapes
 
+FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+OF_LOSSES = {LogRegression: "softmax", BinaryCrossEntropy: "sigmoid"}
 ADAPTED = 256  # images at once
 
 
@@ -89,27 +98,37 @@ def check_layers(layers):
                 f"{describe(name, layer)} has params() but is no ParamMixin, expected "
                 f"class {type(layer).__name__}(Layer, ParamMixin)"
             )
+    check_activation_of_loss(layers)
     if not any(map(has_params, layers)):
         raise ValueError("no layer has parameters, expected at least one such as Linear(n_out)")
     return layers
 
 
+def check_activation_of_loss(layers):
+    """Refuse before a loss what it does itself: what trains would be the softmax of a softmax."""
+    loss = layers[-1] if layers else None
+    for name, last in [*lay_open(numbered(layers[:-1]), "")][-1:]:
+        if isinstance(last, Activation) and last.type == OF_LOSSES.get(type(loss)):
+            raise ValueError(
+                f"{describe(name, last)} is a {last.type} right before {loss!r}, which has its "
+                "own, expected the scores themselves: leave the Activation out"
+            )
+
+
 def set_up(
     network,
     streams,
-    input_shape,
-    dtype,
-    classes,
-    target_shape,
+    encoding,
     n_imgs=1,
     known_shape=None,
     signals=None,
     keep_frozen=True,
+    from_X=True,
 ):
     """Draw the parameters of all layers, but of frozen ones that have some: the Model.
 
     For `known_shape` see `check_layout`, which finds out whether images are `signals` if that
-    is not given.
+    is not given. `from_X`: whether the `Encoding` has its dtype from X, which errors are to say.
 
     Raises
     ------
@@ -120,9 +139,10 @@ def set_up(
     layers = layers_in(children)
     claim(network, children)
     if signals is None:
-        signals = check_layout(children, input_shape, known_shape)
+        signals = check_layout(children, encoding.image_shape, known_shape)
     make_rngs = dict(zip(map(id, layers), streams.of_layers(layers, "layer")))
     frozen, kept = frozen_in(children) if keep_frozen else set(), set()
+    check_frozen_dtypes(children, frozen, encoding.dtype, from_X)
 
     def visit(name, layer, shape):
         if id(layer) in frozen and is_set_up(name, layer, shape):
@@ -132,18 +152,38 @@ def set_up(
 
     model = Model(
         network.layers,
-        input_shape,
-        dtype,
-        classes,
-        target_shape,
+        encoding.image_shape,
+        encoding.dtype,
+        encoding.classes,
+        encoding.target_shape,
         signals,
         visit=visit,
         n_imgs=n_imgs,
+        labels=encoding.labels,
     )
     model.kept = kept
     check_params(children)
     network._is_changed = False
     return model
+
+
+def check_frozen_dtypes(children, frozen, dtype, from_X):
+    """Refuse a dtype that is not that of the arrays which frozen layers keep."""
+    for name, layer in walk(children):
+        if id(layer) not in frozen:
+            continue
+        known = {vars(layer)["_set_up_for"][1]} if "_set_up_for" in vars(layer) else set()
+        if is_own(layer):
+            known = {array.dtype for array in arrays_of(layer).values()}
+        for other in known & FLOATS - {dtype}:
+            if from_X:  # integers count as float32
+                got = f"X {'has dtype' if dtype == np.float64 else 'counts as'} {dtype}"
+            else:
+                got = f"dtype is {dtype}"
+            raise TypeError(
+                f"{got}, expected {other} as {describe(name, layer)} has, which is frozen"
+                + (f': X.astype("{other}")' if from_X else "")
+            )
 
 
 def is_set_up(name, layer, input_shape):
@@ -242,25 +282,22 @@ def build(network, input_shape, n_outputs, dtype):
     if not 1 <= len(input_shape) <= 3:
         raise ValueError(f"input_shape is {input_shape}, expected 1 to 3 lengths, of one image")
     dtype = as_dtype(dtype, "dtype")
-    is_classifier = check_layers(network.layers)[-1].is_classifier
-    classes = target_shape = None
-    if n_outputs is not None and is_classifier:
-        classes = np.arange(as_int(n_outputs, "n_outputs", 2))
+    encoding = Encoding(check_layers(network.layers)[-1], dtype, input_shape)
+    if n_outputs is not None and encoding.is_classifier:
+        encoding.classes = np.arange(as_int(n_outputs, "n_outputs", 2))
     elif n_outputs is not None:
         target_shape = as_shape(n_outputs, "n_outputs")
-        target_shape = () if target_shape == (1,) else target_shape
+        encoding.target_shape = () if target_shape == (1,) else target_shape
     transaction = Transaction(network)
     try:
         transaction.begin()
         publish(network, transaction)
         streams = as_streams(network.rng)
-        model = set_up(
-            network, streams, input_shape, dtype, classes, target_shape, known_shape=input_shape
-        )
-        if is_classifier:
+        model = set_up(network, streams, encoding, known_shape=input_shape, from_X=False)
+        if encoding.is_classifier:
             n_classes = as_int(model.scores_shape[0], f"n_outputs of {model.loss_name()}", 2)
             model.classes = np.arange(n_classes)
-        if target_shape is None:
+        if model.target_shape is None:
             model.target_shape = target_shapes(model.loss, model.scores_shape, model.signals)[0]
         network._built_shape = input_shape
         transaction.model, transaction.keep = model, True
@@ -303,7 +340,7 @@ def check_owners(network, children):
     listed = list(walk(children))
     inside = held([layer for _, layer in listed])
     for name, layer in [*listed, *[("", layer) for layer in inside]]:
-        owner = owner_of(layer)
+        owner = layer._network()
         if owner in (None, network):
             continue
         others = layers_in(numbered(owner.layers))

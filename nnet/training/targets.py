@@ -1,5 +1,7 @@
 """Targets and scores: which shapes of y go with what the last layer takes."""
 
+import numpy as np
+
 ADVICE = ": put a Flatten and a Linear layer before it"
 
 
@@ -28,7 +30,7 @@ def target_shapes(loss, scores_shape, signals):
     return shapes
 
 
-def check_targets(name, loss, scores_shape, signals, classes, target_shape):
+def check_targets(name, loss, scores_shape, signals, classes, target_shape, labels=None):
     """Refuse scores that the loss cannot compare with the targets there are, if there are some.
 
     Parameters
@@ -39,6 +41,8 @@ def check_targets(name, loss, scores_shape, signals, classes, target_shape):
     classes : None or array
     target_shape : None or tuple
         Of one target.
+    labels : None or array (n_imgs, ...)
+        Of this shape each, if they are there: errors say what makes other ones of them.
 
     Raises
     ------
@@ -57,10 +61,12 @@ def check_targets(name, loss, scores_shape, signals, classes, target_shape):
     gets = f"{name} gets {scores_shape} values for each image"
     if classes is None:
         raise ValueError(f"{gets}, expected {target_shape or (1,)} for the targets of y")
-    if len(scores_shape) == 1 and target_shape:
+    remedy = "" if labels is None else label_remedy(labels, shapes)
+    if remedy or len(scores_shape) == 1 and target_shape:
+        what = "pixel" if shapes[0] else "image"
         raise ValueError(
-            f"{gets} and y has shape {batch_of(target_shape)}, expected one label per image: "
-            f"(n_imgs,){label_remedy(target_shape, classes.dtype)}"
+            f"{gets} and y has shape {batch_of(target_shape)}, expected one label per {what}: "
+            f"{batch_of(shapes[0])}{remedy}"
         )
     expected = (len(classes), *target_shape)
     advice = ADVICE if len(scores_shape) > 1 and not target_shape else ""
@@ -72,19 +78,32 @@ def check_label_shape(name, labels, target_shape):
     shape = labels.shape
     if shape and target_shape in (None, shape[1:]):
         return
-    if target_shape:
-        raise ValueError(f"{name} has shape {shape}, expected {batch_of(target_shape)}")
-    raise ValueError(
-        f"{name} has shape {shape}, expected one label per image: (n_imgs,)"
-        + label_remedy(shape[1:], labels.dtype)
-    )
+    what = "" if target_shape else "one label per image: "
+    expected, remedy = batch_of(target_shape or ()), label_remedy(labels, [target_shape or ()])
+    raise ValueError(f"{name} has shape {shape}, expected {what}{expected}{remedy}")
 
 
-def label_remedy(target_shape, dtype):
-    """What makes one label of what stands for each image, as the end of an error."""
-    if len(target_shape) != 1 or dtype.kind not in "biuf":
+def label_remedy(labels, shapes):
+    """What makes labels of one of these shapes of others, as the end of an error.
+
+    Those may have an axis more, of one label or of one number for each class.
+    """
+    if labels.ndim < 2 or labels.dtype.kind not in "biuf":
         return ""
-    return ", as y.ravel()" if target_shape == (1,) else ", as y.argmax(axis=1) of one-hot rows"
+    for axis, place in ((1, "[:, 0]"), (-1, "[..., 0]")):
+        item_shape = list(labels.shape[1:])
+        n_labels = item_shape.pop(min(axis, 0))
+        if tuple(item_shape) not in shapes:
+            continue
+        if n_labels == 1:
+            return f", as y{place}" if item_shape else ", as y.ravel()"
+        if not np.isin(labels, (0, 1)).all():
+            continue
+        if (labels.sum(axis=axis) == 1).all():
+            return f", as y.argmax(axis={axis}) of one-hot {'pixels' if item_shape else 'rows'}"
+        if axis == 1:
+            return "; for several labels at once, the last layer is BinaryCrossEntropy()"
+    return ""
 
 
 def batch_of(shape):

@@ -11,6 +11,7 @@ import pytest
 from saved_files import LABELS, fitted, refused
 
 from nnet import (
+    BatchNorm,
     Conv,
     Flatten,
     GlobalAveragePool,
@@ -19,10 +20,15 @@ from nnet import (
     LogRegression,
     MeanSquaredError,
     NeuralNetwork,
+    Parallel,
+    Residual,
+    SeparableConv,
+    Sequential,
 )
 from nnet.files import saving
+from nnet.layers.tree import frozen_in, numbered, walk
 
-pytest.importorskip("safetensors")
+safetensors = pytest.importorskip("safetensors")
 
 
 @pytest.mark.parametrize("kind", LABELS)
@@ -63,6 +69,71 @@ def test_a_loaded_network_is_whole(saved):
     assert loaded.predict(X).max() <= 2
     loaded.save(saved)  # replaces the file it came from
     assert np.array_equal(NeuralNetwork.load(saved).predict_proba(X), loaded.predict_proba(X))
+
+
+def saved_layers(path):
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["nnet"])["network"]["layers"]
+
+
+def trainables(network):
+    return {name: layer.trainable for name, layer in walk(numbered(network.layers))}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        ["0"],
+        ["1"],
+        ["1.0.1"],
+        ["1.shortcut"],
+        ["1.shortcut.0"],
+        ["2.0"],
+        ["2.1", "3.depthwise"],
+        ["3", "4"],
+        ["5"],
+    ],
+    ids=str,
+)
+def test_frozen_layers_stay_frozen(names, path):
+    layers = [
+        Conv(2, 3),
+        Residual([Sequential([Conv(2, 1), BatchNorm()])], shortcut=[Conv(2, 1)]),
+        Parallel([[Conv(1, 1), BatchNorm()], BatchNorm()], mode="concat"),
+        SeparableConv(2, 3),
+        BatchNorm(),
+        GlobalAveragePool(),
+        Linear(3),
+        LogRegression(),
+    ]
+    X, y = np.random.default_rng(0).normal(size=(8, 1, 4, 4)), np.arange(8) % 3
+    network = NeuralNetwork(layers, rng=0).fit(X, y, max_iter=1)
+    network.save(path)
+    plain = saved_layers(path)
+    network.freeze(names)
+    network.save(path)
+    assert (saved_layers(path) == plain) == (not names)
+    loaded = NeuralNetwork.load(path)
+    assert trainables(loaded) == trainables(network)
+    before = loaded.state_dict()
+    loaded.fit(X, y, max_iter=1, warm_start=True)
+    frozen = frozen_in(numbered(loaded.layers))
+    fixed = [name for name, layer in walk(numbered(loaded.layers)) if id(layer) in frozen]
+    for name, array in loaded.state_dict().items():
+        is_fixed = name.rpartition(".")[0] in fixed
+        assert not is_fixed or np.array_equal(array, before[name]), name
+    loaded.save(path)
+    assert trainables(NeuralNetwork.load(path)) == trainables(network)
+
+
+def test_one_row_alone_is_frozen(path):
+    """Not the layers in it, which `freeze` would freeze too."""
+    residual = Residual([Conv(1, 1)], shortcut=[Conv(1, 1)])
+    residual.children["shortcut"].trainable = False
+    network = NeuralNetwork([residual, Flatten(), Linear(3), LogRegression()])
+    network.build((1, 4, 4), 3).save(path)
+    assert trainables(NeuralNetwork.load(path)) == trainables(network)
 
 
 def test_numpy_scalars_as_options(path):

@@ -190,7 +190,39 @@ def test_a_weight_of_two_is_the_image_twice(kernels, dtype, rng, shape):
     close([per_copy], [theirs[0]], dtype, 4)
 
 
-@pytest.mark.parametrize("weights", [None, [0.5, 0.5], [1.0, 0.0], [0.0, 0.0]])
+@pytest.mark.parametrize("factor", [1e-320, 1e-300, 1 / 12, 0.3])
+@pytest.mark.parametrize("shape", [(12, 3, 2, 2), (12, 3)])
+def test_small_weights_count_by_their_ratios(kernels, dtype, rng, shape, factor):
+    """Of equal ones there are as many as without any; the mean weighs, whatever their scale."""
+    imgs, grad, gamma, beta, *running = arrays(shape, rng, dtype)
+
+    def results(weights):
+        state = [array.copy() for array in running]
+        out = kernels.batch_norm(imgs, gamma, beta, *state, weights=weights)
+        given = imgs, grad, gamma, beta, *out[1:]
+        return [*out, *state, *kernels.bprop_batch_norm(*given, weights=weights)]
+
+    close(results(np.full(12, factor)), results(None), dtype)
+    weights = rng.integers(0, 4, 12) / 8
+    rounding = 1e-2 if factor == 1e-320 else 1e-5  # a subnormal number
+    for got, wanted in zip(results(weights * factor), results(weights), strict=True):
+        assert_allclose(got, wanted, rtol=rounding, atol=rounding)
+
+
+def test_two_halves_are_two_images(kernels, dtype, rng):
+    """And others make the unbiased estimate for weights that say how sure a value is."""
+    imgs, _, gamma, beta, *running = arrays((2, 3), rng, dtype)
+    others = [array.copy() for array in running]
+    got = kernels.batch_norm(imgs, gamma, beta, *running, weights=np.array([0.5, 0.5]))
+    close([*got, *running], [*kernels.batch_norm(imgs, gamma, beta, *others), *others], dtype)
+    assert got[2].all()
+    weights = np.array([0.3, 0.1])
+    kernels.batch_norm(imgs, gamma, beta, *running, weights=weights, momentum=1)
+    var = np.cov(imgs.T.astype(float), aweights=weights).diagonal()
+    assert_allclose(running[1], var, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1e-320]])
 def test_no_more_than_a_single_value(kernels, dtype, weights):
     n_imgs = 1 if weights is None else 2
     imgs, grad = np.arange(n_imgs * 6, dtype=dtype).reshape(2, n_imgs, 3, 1, 1)

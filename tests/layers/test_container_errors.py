@@ -66,7 +66,7 @@ def test_constructor_errors(make, error, message):
         ),
         (
             lambda: [Parallel([[Conv(3, 3, 2)], []], "concat")],
-            r"layer 0 \(Parallel\) joins .* by mode 'concat', expected shapes that fit",
+            r"layer 0 \(Parallel\) joins .* by mode 'concat', expected shapes that fit: sides",
         ),
         (
             lambda: [Parallel([[GlobalAveragePool()], []], "concat")],
@@ -74,7 +74,8 @@ def test_constructor_errors(make, error, message):
         ),
         (
             lambda: [Conv(2, 3), Parallel([[Flatten(), Linear(3)], []], "mul")],
-            r"layer 1 \(Parallel\) joins \[\(3,\), \(2, 6, 6\)\] for each image by mode 'mul'",
+            r"layer 1 \(Parallel\) joins \[\(3,\), \(2, 6, 6\)\] for each image by "
+            "mode 'mul', expected shapes that fit$",
         ),
         (
             lambda: [Conv(2, 3), Activation("relu"), Sequential([Conv(3, 3, groups=2)])],

@@ -28,7 +28,7 @@ def test_values_go_at_this_rate_and_the_mean_stays(rate, make, dtype):
     assert np.mean(y == 0) == pytest.approx(rate, abs=0.005)
     per_channel = np.mean(y == 0, axis=(2, 3))
     assert per_channel.min() < per_channel.max()
-    assert layer._kept.nbytes == x.size
+    assert layer._kept[2].nbytes == x.size
 
 
 @pytest.mark.parametrize("make", [np.random.default_rng, np.random.RandomState])
@@ -40,12 +40,12 @@ def test_whole_channels(make, dtype):
     kept = y[:, :, 0, 0] > 0
     assert np.array_equal(y, x * kept[:, :, None, None] * dtype.type(1 / 0.75))
     assert np.mean(kept) == pytest.approx(0.75, abs=0.03)
-    assert layer._kept.nbytes == 4000
+    assert layer._kept[2].nbytes == 4000
 
 
 @pytest.mark.parametrize("channels", [False, True])
 def test_the_gradient_is_masked_as_the_values_were(channels, rng, dtype):
-    layer = set_up(Dropout(0.3, channels))
+    layer = set_up(Dropout(0.3, channels=channels))
     x, output_grad = rng.normal(size=(2, 6, 5, 4, 3)).astype(dtype)
     y = layer.fprop(x)
     factor = np.where(y != 0, dtype.type(1 / 0.7), 0).astype(dtype)
@@ -192,3 +192,8 @@ def test_a_rate_changed_in_a_callback_counts(rng):
         outputs.append(network.params())
         network.layers[1].rate = 0.0
     assert not same(*outputs)
+
+
+def test_the_default_rate_is_that_of_pytorch():
+    torch = pytest.importorskip("torch")
+    assert Dropout().rate == torch.nn.Dropout().p == torch.nn.Dropout2d().p == 0.5

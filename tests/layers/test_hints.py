@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import re
 from contextlib import suppress
 
 import pytest
@@ -46,6 +47,57 @@ def network():
 )
 def test_arguments(call, message):
     with pytest.raises(TypeError, match=message):
+        call()
+
+
+FOUND = "it finds the number of channels itself"
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: nnet.BatchNorm(16),
+            f"got BatchNorm(16), expected BatchNorm(momentum=, eps=): {FOUND}",
+        ),
+        (
+            lambda: nnet.GroupNorm(2, 16),
+            f"got GroupNorm(2, 16), expected GroupNorm(n_groups, eps=): {FOUND}",
+        ),
+        (
+            lambda: nnet.Dropout(0.5, True),
+            "got Dropout(0.5, True), expected Dropout(rate, channels=)",
+        ),
+        (
+            lambda: nnet.Linear(64, 10),
+            "got Linear(64, 10), expected Linear(n_out, weight_scale=, weight_decay=, use_bias=): "
+            "it finds the number of inputs itself",
+        ),
+        (lambda: nnet.Conv(3, 16, 3, 1), "expected Conv(n_feats, filter_shape, strides, weight_"),
+        (
+            lambda: nnet.ConvTranspose(3, 16, 3, 1),
+            f"use_bias=, weight_scale=, weight_decay=): {FOUND}",
+        ),
+        (
+            lambda: nnet.DepthwiseConv(3, 1, "same"),
+            "DepthwiseConv(filter_shape, strides, padding_mode=,",
+        ),
+        (
+            lambda: nnet.SeparableConv(8, 3, 1, "same"),
+            "SeparableConv(n_feats, filter_shape, strides, p",
+        ),
+        (
+            lambda: nnet.Pad(1, 1, 1, 1),
+            "got Pad(1, 1, 1, 1), expected Pad(pads, border_mode, value)",
+        ),
+        (
+            lambda: zoo.lenet5(10, "relu", 1),
+            "got lenet5(10, 'relu', 1), expected lenet5(n_classes, act",
+        ),
+    ],
+)
+def test_too_many_by_position(call, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
         call()
 
 

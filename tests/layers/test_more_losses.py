@@ -55,6 +55,17 @@ def network_for(name, rng_seed=0):
     return NeuralNetwork([*layers, LOSSES[name]()], rng=rng_seed)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["absolute", "huber"])
+def test_errors_of_large_values(name):
+    """Their squares are beyond float32."""
+    X, y = np.ones((4, 2), np.float32), np.array([1e20, -1e20, 2e20, 0], np.float32)
+    network = NeuralNetwork([Linear(1), LOSSES[name]()], rng=0).fit(X, y, max_iter=1)
+    expected = np.mean(np.square(network.predict(X).astype(float) - y.astype(float)))
+    assert network.error(X, y) == pytest.approx(expected)
+    assert 1e39 < expected < 1e41
+
+
 # --- what they compute ------------------------------------------------------------------
 
 
@@ -231,3 +242,27 @@ def test_a_subclass_that_decides_otherwise_counts_its_own_errors(rng):
     assert accuracies[1] == 0
     network = NeuralNetwork([Linear(1), Sure()], rng=0).fit(X, y, 0.01, 1)
     assert network.history_["accuracy"] == [0.75]
+
+
+@pytest.mark.parametrize("name", ["absolute", "huber", "squared"])
+def test_means_over_values_are_in_double(name, rng):
+    scores, target = rng.random((2, 3, 5000), np.float32)
+    loss = LOSSES[name]()
+    d = scores - target
+    each = {"absolute": np.abs(d), "squared": d * d, "huber": d * (d - d * np.float32(0.5))}[name]
+    losses = loss.compare(scores, target).losses
+    assert_allclose(losses, each.astype(float).mean(axis=1), rtol=1e-12)
+    wanted = np.square(d, dtype=float).mean(axis=1)
+    assert_allclose(loss.errors(scores, target), wanted, rtol=1e-6)
+
+
+def test_a_target_of_one_half_counts_as_0():
+    loss, scores = BinaryCrossEntropy(), np.array([[1.0], [-1.0], [0.0]], np.float32)
+    target = np.full((3, 1), 0.5, np.float32)
+    compared = loss.compare(scores, target)
+    for errors in (compared.errors, loss.errors(compared.predictions, target)):
+        assert_array_equal(errors, [1, 0, 0])
+    above = np.nextafter(target, np.float32(1))
+    compared = loss.compare(scores, above)
+    for errors in (compared.errors, loss.errors(compared.predictions, above)):
+        assert_array_equal(errors, [0, 1, 1])

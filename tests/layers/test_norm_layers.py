@@ -123,6 +123,18 @@ def torch():
     torch.set_num_threads(n_threads)
 
 
+def test_defaults_are_those_of_pytorch(torch):
+    batch, group = torch.nn.BatchNorm2d(4), torch.nn.GroupNorm(2, 4)
+    assert (BatchNorm().momentum, BatchNorm().eps) == (batch.momentum, batch.eps)
+    assert GroupNorm(2).eps == group.eps
+    x = np.random.default_rng(0).normal(
+        0, 3e-3, (3, 4, 5, 5)
+    )  # the eps is as large as this variance
+    for layer, twin in ((BatchNorm(), batch), (GroupNorm(2), group)):
+        expected = twin.double()(torch.tensor(x)).detach().numpy()
+        np.testing.assert_allclose(prepared(layer, x.shape, np.dtype(float)).fprop(x), expected)
+
+
 @pytest.mark.parametrize("offset", [0, 1000])
 @pytest.mark.parametrize("shape", [(6, 16, 5, 5), (9, 16)])
 @norms
@@ -164,7 +176,7 @@ def test_equals_pytorch(norm, shape, offset, dtype, torch, rng):
 
 def test_training_gathers_statistics_and_prediction_uses_them(rng):
     X, y = stripes(30, rng)
-    network = NeuralNetwork([BatchNorm(0.5), Flatten(), Linear(3), LogRegression()], 0)
+    network = NeuralNetwork([BatchNorm(momentum=0.5), Flatten(), Linear(3), LogRegression()], 0)
     network.fit(X, y, max_iter=2, batch_size=30, shuffle=False)
     norm = network.layers[0]
     mean, var = X.mean(dtype=float), X.var(ddof=1, dtype=float)
@@ -250,7 +262,7 @@ def at_work(layer, shape, weights, trainable=True):
 def test_weights_are_those_of_the_batch(shape, rng):
     weights = np.array([2.0, 0.5, 0, 1])
     x, grad = rng.normal(size=(2, *shape))
-    layer = at_work(prepared(BatchNorm(0.3), shape, np.float64), shape, weights)
+    layer = at_work(prepared(BatchNorm(momentum=0.3), shape, np.float64), shape, weights)
     running = np.zeros(3), np.ones(3)
     out, mean, inv_std = reference.batch_norm(
         x, np.ones(3), np.zeros(3), *running, momentum=0.3, weights=weights

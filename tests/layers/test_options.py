@@ -67,7 +67,7 @@ REAL = (
     [-1, np.nan, np.inf, "x", None, 1j, [0.1], 10**400],
 )
 ABOVE_0 = [1, 0.5], [0, -1, np.nan, np.inf, "1", None, False, [1]]
-SHARE = [0, 0.5, np.float32(0.25), 1], [-0.1, 1.5, np.nan, "x", None, [0.1]]
+SHARE = [0, 0.5, np.float32(0.25), 1], [-0.1, 1.5, np.nan, "x", None, [0.1], True]
 BOOL = [True, False, 0, 1, np.bool_(True)], [2, 1.0, "True", None, []]
 ROW = (
     [[], [Flatten()], (Flatten(), Activation("tanh"))],
@@ -122,7 +122,7 @@ OPTIONS = {
     (Activation, "type"): words(*FUNCTIONS),
     (Standardize, "mean"): ([0, -2.5, np.float64(3)], [np.nan, np.inf, "0", 1j, True, [1]]),
     (Standardize, "scale"): ([1, 0.5], [0, -1, np.nan, np.inf, "1", False, [1]]),
-    (BatchNorm, "momentum"): ([0, 1, 0.5], [*REAL[1], 1.5]),
+    (BatchNorm, "momentum"): SHARE,
     (BatchNorm, "eps"): ABOVE_0,
     (GroupNorm, "n_groups"): COUNT,
     (GroupNorm, "eps"): ABOVE_0,

@@ -226,3 +226,31 @@ def test_signals(rng):
     assert shapes[0].output_shape((5, 2, 1, 15)) == (5, 2, 1, 19)
     assert shapes[1].output_shape((5, 2, 1, 15)) == (5, 2, 1, 45)
     assert shapes[2].output_shape((5, 2, 1, 15)) == (5, 2, 1, 19)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+@pytest.mark.parametrize("n_channels", [1, 16, 64])
+@pytest.mark.parametrize("factor", [(1, 1), 2, 3, (1, 2)])
+def test_what_is_not_finite_stays_in_its_channel_and_window(factor, n_channels, bad, rng, dtype):
+    """Which a kernel that mixes pixels, or channels whose weight is 0, would not do."""
+    layer = Upsample(factor, "bilinear")
+    x = rng.normal(size=(2, n_channels, 9, 10)).astype(dtype)
+    y, y_factor, x_factor = layer.fprop(x), *layer.factor
+    output_grad = rng.normal(size=y.shape).astype(dtype)
+    grad = layer.bprop(output_grad)
+    x[1, -1, 4, 5] = bad
+    changed = layer.fprop(x)
+    rows, cols = np.nonzero(~np.isfinite(changed[1, -1]))
+    assert len(rows) > 0
+    assert abs((rows + 0.5) / y_factor - 4.5).max() < 1
+    assert abs((cols + 0.5) / x_factor - 5.5).max() < 1
+    assert np.isfinite(np.delete(changed.reshape(-1, *y.shape[2:]), -1, axis=0)).all()
+    far = np.isfinite(changed)
+    np.testing.assert_allclose(changed[far], y[far], rtol=1e-5, atol=1e-6)
+    output_grad[0, 0, y_factor * 4, x_factor * 5] = bad
+    found = layer.bprop(output_grad)
+    places = np.argwhere(~np.isfinite(found))
+    assert len(places) and (places[:, :2] == 0).all()
+    assert (abs(places[:, 2:] - [4, 5]) <= 1).all()
+    near = np.isfinite(found)
+    np.testing.assert_allclose(found[near], grad[near], rtol=1e-5, atol=1e-5)

@@ -32,13 +32,33 @@ def test_depthwise_is_a_conv_with_a_group_for_each_channel(multiplier, options, 
 def test_depthwise_equals_torch(rng):
     torch = pytest.importorskip("torch")
     x = rng.normal(size=(3, 4, 8, 9))
-    layer = DepthwiseConv(3, 2, 1, 2)
+    layer = DepthwiseConv(3, 2, padding_mode=1, depth_multiplier=2)
+    module = torch.nn.Conv2d(4, 8, 3, 2, 1, groups=4, dtype=torch.float64)
     layer.dtype = np.dtype(np.float64)
     layer._setup(x.shape, rng)
-    module = torch.nn.Conv2d(4, 8, 3, 2, 1, groups=4, dtype=torch.float64)
     module.weight.data = torch.tensor(np.ascontiguousarray(layer.W.swapaxes(0, 1)))
     module.bias.data = torch.tensor(layer.b)
-    np.testing.assert_allclose(layer.fprop(x), module(torch.tensor(x)).detach().numpy(), atol=1e-12)
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = module(tensor)
+    np.testing.assert_allclose(layer.fprop(x), expected.detach().numpy(), atol=1e-12)
+    output_grad = rng.normal(size=expected.shape)
+    expected.backward(torch.tensor(output_grad))
+    np.testing.assert_allclose(layer.bprop(output_grad), tensor.grad.numpy(), atol=1e-12)
+    W_grad = module.weight.grad.numpy().swapaxes(0, 1) / len(x)
+    np.testing.assert_allclose(layer.W_grad, W_grad, atol=1e-12)
+    np.testing.assert_allclose(layer.b_grad, module.bias.grad.numpy() / len(x), atol=1e-12)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_only_the_pointwise_convolution_has_a_bias(use_bias, rng):
+    layer = SeparableConv(5, 3, use_bias=use_bias)
+    layer._setup((2, 3, 6, 6), rng)
+    assert layer.depthwise.b is None and layer.depthwise.param_names() == ["W"]
+    assert layer.pointwise.param_names() == (["W", "b"] if use_bias else ["W"])
+    assert (layer.pointwise.b is not None) == layer.use_bias == use_bias
+    assert SeparableConv(5, 3).use_bias
+    layer.use_bias = not use_bias
+    assert layer.pointwise.use_bias == (not use_bias) and not layer.depthwise.use_bias
 
 
 def test_separable_is_a_depthwise_and_a_pointwise_conv(rng):
@@ -49,7 +69,8 @@ def test_separable_is_a_depthwise_and_a_pointwise_conv(rng):
         "weight_scale": "glorot",
         "weight_decay": 0.1,
     }
-    assert layer.pointwise.config() == Conv(5, 1, 1, "glorot", 0.1).config()
+    pointwise = Conv(5, 1, 1, weight_scale="glorot", weight_decay=0.1)
+    assert layer.pointwise.config() == pointwise.config()
     row = Sequential([layer.depthwise, layer.pointwise])
     x = rng.normal(size=(2, 3, 9, 9)).astype(np.float32)
     layer._setup(x.shape, np.random.default_rng(3))

@@ -30,9 +30,12 @@ from nnet.layers.spec import complete, parse_layers
         ("conv16-3", Conv(16, 3, weight_decay=0.5)),
         (
             "conv16-3x3-s2-d3x1-g4-valid",
-            Conv(16, (3, 3), 2, "he", 0.5, "valid", dilation=(3, 1), groups=4),
+            Conv(16, (3, 3), 2, weight_decay=0.5, padding_mode="valid", dilation=(3, 1), groups=4),
         ),
-        ("conv16-3-full-s1x2", Conv(16, 3, (1, 2), "he", 0.5, "full")),
+        (
+            "conv16-3-full-s1x2",
+            Conv(16, 3, (1, 2), weight_scale="he", weight_decay=0.5, padding_mode="full"),
+        ),
         ("pool2", Pool(2, 2)),
         ("pool1x2", Pool((1, 2), (1, 2))),
         ("pool3-s2-same", Pool(3, 2, padding_mode="same")),
@@ -41,17 +44,21 @@ from nnet.layers.spec import complete, parse_layers
         ("dw3x5", DepthwiseConv((3, 5), weight_decay=0.5)),
         (
             "dw3-s2-d3x1-m4-p0x1",
-            DepthwiseConv(3, 2, (0, 1), depth_multiplier=4, dilation=(3, 1), weight_decay=0.5),
+            DepthwiseConv(
+                3, 2, padding_mode=(0, 1), depth_multiplier=4, dilation=(3, 1), weight_decay=0.5
+            ),
         ),
         ("sep32-3x3", SeparableConv(32, (3, 3), weight_decay=0.5)),
         (
             "sep32-3-s2-m2-valid",
-            SeparableConv(32, 3, 2, "valid", depth_multiplier=2, weight_decay=0.5),
+            SeparableConv(32, 3, 2, padding_mode="valid", depth_multiplier=2, weight_decay=0.5),
         ),
         ("convt16-3x3", ConvTranspose(16, (3, 3), weight_decay=0.5)),
         (
             "convt16-3-s2-p1-o1-d2-g4",
-            ConvTranspose(16, 3, 2, 1, 1, dilation=2, groups=4, weight_decay=0.5),
+            ConvTranspose(
+                16, 3, 2, padding_mode=1, output_padding=1, dilation=2, groups=4, weight_decay=0.5
+            ),
         ),
         ("pool3-s2-p1-ceil", Pool(3, 2, padding_mode=1, ceil_mode=True)),
         ("avgpool2-p0-ceil", Pool(2, 2, "avg", 0, ceil_mode=True)),

@@ -7,6 +7,8 @@ import pytest
 from networks import mlp, same, small_cnn, stripes
 
 from nnet import (
+    Activation,
+    BinaryCrossEntropy,
     Conv,
     Flatten,
     GlobalAveragePool,
@@ -16,6 +18,7 @@ from nnet import (
     NeuralNetwork,
     Pool,
     Residual,
+    Sequential,
 )
 
 SHAPE = (1, 6, 6)
@@ -37,6 +40,27 @@ def test_the_parameters_are_those_that_fit_begins_with(rng, dtype):
         assert built.classes_.tolist() == [0, 1, 2]
         assert built.input_shape_ == SHAPE and built.target_shape_ == ()
         assert built.loss_history_ == built.val_loss_history_ == built.val_error_history_ == []
+
+
+@pytest.mark.parametrize(
+    "kind, loss, other",
+    [
+        ("softmax", LogRegression, BinaryCrossEntropy),
+        ("sigmoid", BinaryCrossEntropy, LogRegression),
+    ],
+)
+def test_activations_that_losses_have_are_refused(kind, loss, other):
+    last = Activation(kind)
+    for layers, name in (([last], "1"), ([Sequential([Sequential([last])])], "1.0.0")):
+        message = rf"^layer {name} \(Activation\) is a {kind} right before {loss.__name__}\(\), "
+        with pytest.raises(ValueError, match=message):
+            NeuralNetwork([Linear(3), *layers, loss()])
+    network = NeuralNetwork([Linear(3), loss()])
+    network.layers.insert(1, last)
+    with pytest.raises(ValueError, match=f"is a {kind} right before"):
+        network.build((4,))
+    for each in (other, MeanSquaredError, type("Own", (loss,), {})):
+        NeuralNetwork([Linear(3), Activation(kind), each()]).build((4,))
 
 
 def test_what_follows(rng, tmp_path):

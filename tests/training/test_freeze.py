@@ -238,7 +238,8 @@ def test_a_fit_that_fails_leaves_all_as_it_was():
         (
             lambda X: X.astype(np.float64),
             TypeError,
-            r"layer 0 \(Conv\)\.W has dtype <f4, expected <f8: float64; it is frozen, so that fit",
+            r"^X has dtype float64, expected float32 as layer 0 \(Conv\) has, which is frozen: "
+            r"X.astype\(\"float32\"\)$",
         ),
         (
             lambda X: np.concatenate([X, X], 1),
@@ -256,6 +257,23 @@ def test_arrays_that_do_not_fit_are_refused(change, error, message):
     network.unfreeze().fit(change(X), Y, max_iter=1)
 
 
+def test_another_dtype_than_that_of_frozen_layers():
+    network = nested().fit(X.astype(np.float64), Y, max_iter=1).freeze("2.0")
+    before = everything(network, X)
+    message = r"expected float64 as layer 2.0 \(Conv\) has, which is frozen"
+    for values in (X, (9 * X).astype(int)):
+        with pytest.raises(TypeError, match=rf"^X counts as float32, {message}: X.astype"):
+            network.fit(values, Y)
+    with pytest.raises(TypeError, match=rf"^dtype is float32, {message}$"):
+        network.build(X.shape[1:], 3)
+    assert everything(network, X) == before
+    network.fit((9 * X).astype(int).astype("float64"), Y, max_iter=1)
+    layers = [Flatten(), Projection(), Linear(3), LogRegression()]
+    network = NeuralNetwork(layers).fit(X, Y, max_iter=1).freeze(1)
+    with pytest.raises(TypeError, match=r"expected float32 as layer 1 \(Projection\) has"):
+        network.fit(X.astype(np.float64), Y)
+
+
 def test_freezing_in_a_training_is_refused():
     network, calls = nested(), []
 
@@ -263,6 +281,12 @@ def test_freezing_in_a_training_is_refused():
         for method in (network.freeze, network.unfreeze):
             with pytest.raises(RuntimeError, match="is being trained"):
                 method(0)
+        for layer in (network.layers[0], network.layers[1], network.layers[2].layers[0]):
+            with pytest.raises(
+                RuntimeError, match=r"^trainable of .* is set to False while .* end of f"
+            ):
+                layer.trainable = False
+            layer.trainable = True
         calls.append(progress)
 
     network.fit(X, Y, max_iter=1, callback=callback)

@@ -200,7 +200,7 @@ PAIRS = {
         1,
     ),
     "output_padding": (
-        [ConvTranspose(4, 2, 2, 0, (1, 1))],
+        [ConvTranspose(4, 2, 2, padding_mode=0, output_padding=(1, 1))],
         r"output_padding of layer 0 \(ConvTranspose\) is \(1, 1\)",
         0,
     ),
@@ -222,8 +222,11 @@ def test_signals_stay_without_height(name):
         [Upsample((1, 2))],
         [Pad((0, 1))],
         [Pad(((0, 0), (2, 1)))],
-        [ConvTranspose(4, 3, (1, 2)), ConvTranspose(4, (1, 2), 2, 0, 1)],
-        [ConvTranspose(4, 2, 3, (0, 1), (0, 2))],
+        [
+            ConvTranspose(4, 3, (1, 2)),
+            ConvTranspose(4, (1, 2), 2, padding_mode=0, output_padding=1),
+        ],
+        [ConvTranspose(4, 2, 3, padding_mode=(0, 1), output_padding=(0, 2))],
         [Conv(4, 3, strides=(2, 2)), Pool(2, (1, 2))],
     ],
     ids=str,

@@ -197,6 +197,23 @@ def test_what_is_no_layer_is_refused(network, layer, error, message):
         network[0].outputs(network[1], layer)
 
 
+@pytest.mark.parametrize("scores", [[], [Conv(3, 1)]], ids=["label", "labels along"])
+def test_signals_have_no_height(scores, rng):
+    X = rng.normal(size=(20, 2, 50)).astype(np.float32)
+    layers = [Sequential([Conv(4, 5), Activation("relu")]), *copy.deepcopy(scores)]
+    layers += [] if scores else [Flatten(), Linear(3)]
+    y = rng.integers(0, 3, (20, 50) if scores else 20)
+    network = NeuralNetwork([*layers, LogRegression()], rng=0).fit(X, y, max_iter=1)
+    expected = by_hand(network.layers, X[:, :, None])
+    for i in (0, "0.0", "0.1"):
+        assert network.outputs(X, i).shape == (20, 4, 50)
+    assert_array_equal(network.outputs(X, 0), expected[0][:, :, 0])
+    assert_array_equal(network.outputs(X, -1), network.predict_proba(X))
+    assert network.outputs(X).shape == ((20, 3, 50) if scores else (20, 3))
+    high = NeuralNetwork(copy.deepcopy(network.layers), rng=0).build((2, 1, 50), 3)
+    assert high.outputs(X[:, :, None], 0).shape == (20, 4, 1, 50)  # images of height 1 have one
+
+
 def test_images_are_checked_as_for_predict(network):
     network, X = network
     with pytest.raises(ValueError, match=r"X has shape \(40, 6, 6\), expected \(n_imgs, 1, 6, 6\)"):
@@ -208,6 +225,21 @@ def test_images_are_checked_as_for_predict(network):
         network.outputs(X, 0, batch_size=0)
     with pytest.raises(ValueError, match="not fitted"):
         small_cnn().outputs(X)
+
+
+def test_arrays_that_do_not_fit_are_named(network):
+    """Also one that has changed in place, which no layer is told of."""
+    network, X = network
+    before, W = network.outputs(X), network.layers[0].W
+    shape = W.shape
+    for change in (lambda: setattr(W, "shape", shape[::-1]), lambda: setattr(W, "shape", (-1,))):
+        change()
+        for which in (0, 3, None):
+            with pytest.raises(ValueError, match=r"^layer 0 \(Conv\)\.W has shape .*, expected "):
+                network.outputs(X, which)
+        W.shape = shape
+    assert_array_equal(network.outputs(X), before)
+    assert_nothing_lent(network)
 
 
 def test_changes_are_taken_up(network):

@@ -178,19 +178,56 @@ def test_labels_that_do_not_fit(y, message, rng):
     assert_array_equal(network.predict_proba(X), before)
 
 
+SEVERAL = r"; for several labels at once, the last layer is BinaryCrossEntropy\(\)$"
+
+
 @pytest.mark.parametrize(
-    "y, message", [(np.zeros((8, 1)), r"as y\.ravel\(\)$"), (np.eye(8), "hot")]
+    "y, message",
+    [
+        (np.arange(8)[:, None] % 2, r", as y\.ravel\(\)$"),
+        (np.eye(8), r", as y\.argmax\(axis=1\) of one-hot rows$"),
+        (np.eye(8, dtype=bool), r", as y\.argmax\(axis=1\) of one-hot rows$"),
+        (np.triu(np.ones((8, 8), int)), SEVERAL),
+        (np.arange(64).reshape(8, 8) % 3, "$"),
+        (np.eye(8)[:, :, None], "$"),
+    ],
 )
 def test_one_label_for_each_image(y, message, rng):
     X = rng.normal(size=(8, 4))
     network = NeuralNetwork([Linear(8), LogRegression()], rng=0)
-    y[0] = 1
+    message = rf"\(n_imgs,\){message}"
     with pytest.raises(ValueError, match="expected one label per image: .*" + message):
         network.fit(X, y)
     network.fit(X, np.arange(8), max_iter=1)
     for call in (network.error, lambda X, y: network.fit(X, np.arange(8), validation_data=(X, y))):
         with pytest.raises(ValueError, match=r"y has shape \(8, .*per image: .*" + message):
             call(X, y)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda y: y[:, None], r"as y\[:, 0\]$"),
+        (lambda y: y[..., None], r"as y\[\.\.\., 0\]$"),
+        (lambda y: np.moveaxis(np.eye(3)[y], -1, 1), r"as y\.argmax\(axis=1\) of one-hot pixels$"),
+        (lambda y: np.eye(3, dtype=int)[y], r"as y\.argmax\(axis=-1\) of one-hot pixels$"),
+        (lambda y: np.eye(2)[y % 2], r"as y\.argmax\(axis=-1\) of one-hot pixels$"),
+        (lambda y: np.stack([y > 0, y > 1], 1), SEVERAL),
+        (lambda y: np.stack([y, y], 1), r"for the 3 classes of y$|7\)$"),
+    ],
+)
+def test_one_label_for_each_pixel(change, message, rng):
+    X, y = patches(12, rng)
+    with pytest.raises(
+        ValueError, match=r"^layer . \(LogRegression\) gets \(3, 6, 7\) .*" + message
+    ):
+        segmenter().fit(X, change(y), max_iter=1)
+    with pytest.raises(ValueError, match="gets .*" + message):
+        segmenter().fit([(X, change(y))], max_iter=1)
+    network = segmenter().fit(X, y, max_iter=1)
+    for call in (network.error, lambda X, Y: network.fit(X, y, validation_data=(X, Y))):
+        with pytest.raises(ValueError, match=r"y has shape .*\(n_imgs, 6, 7\).*" + message):
+            call(X, change(y))
 
 
 def test_later_shapes_are_those_of_fit(rng):
@@ -301,7 +338,8 @@ def test_targets_out_of_range(bad, rng):
     X, y = rng.normal(size=(9, 4)), np.zeros((9, 3))
     network = NeuralNetwork([Linear(3), BinaryCrossEntropy()], rng=0).fit(X, y, max_iter=1)
     y[7, 1] = bad
-    message = rf"\[7\] has {bad}, expected values from 0 to 1$"
+    advice = "$" if bad == 1.001 else r" \(for one label of many, the last layer is LogRegression"
+    message = rf"\[7\] has {bad}, expected values from 0 to 1{advice}"
     calls = [
         lambda y: network.fit(X, y),
         lambda y: network.error(X, y),

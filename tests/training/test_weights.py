@@ -62,6 +62,12 @@ def regression(loss):
     return NeuralNetwork([Flatten(), Linear(4), Activation("tanh"), Linear(2), loss], rng=0)
 
 
+def normed():
+    """Batch norms over pixels and over images alone."""
+    layers = [Standardize(), Conv(3, 3), BatchNorm(), Activation("tanh"), Flatten(), Linear(4)]
+    return NeuralNetwork([*layers, BatchNorm(), Linear(3), LogRegression()], rng=0)
+
+
 def normalising():
     """Statistics of the data set, of batches with pixels, and of batches without."""
     layers = [Standardize(), Conv(4, 3, use_bias=False), BatchNorm(), Activation("relu")]
@@ -72,6 +78,7 @@ def normalising():
 T64 = np.random.default_rng(2).normal(size=(len(X), 2))
 NETWORKS = {
     "LogRegression": (cnn, Y),
+    "BatchNorm": (normed, Y),
     "MeanSquaredError": (lambda: regression(MeanSquaredError()), T64),
     "BatchNorm and Standardize": (normalising, Y),
     "a loss of one's own": (lambda: regression(Absolute()), T64),
@@ -101,6 +108,22 @@ def test_only_the_ratios_of_weights_matter(factor):
     expected = cnn().fit(X64, Y, sample_weight=weights, max_iter=2)
     network = cnn().fit(X64, Y, sample_weight=weights * factor, max_iter=2)
     assert_close(network, expected, 1e-3 if factor == 1e-320 else 1e-10)  # a subnormal number
+
+
+@pytest.mark.parametrize("factor", [1e-310, 1e-200, 1 / len(X), 0.2])
+def test_only_the_ratios_of_small_weights_matter_to_batch_norm(factor):
+    """Those above 1 say how many images there are, for the running variance alone."""
+    weights = np.random.default_rng(0).integers(0, 4, len(X)) / 3
+    expected = normed().fit(X64, Y, sample_weight=weights, max_iter=2)
+    network = normed().fit(X64, Y, sample_weight=weights * factor, max_iter=2)
+    assert_close(network, expected, 1e-7 if factor == 1e-310 else 1e-10)
+    assert not np.allclose(network.layers[6].running_var, 1)
+
+
+def test_weights_that_sum_to_one():
+    expected = normed().fit(X64, Y, max_iter=2)
+    network = normed().fit(X64, Y, max_iter=2, sample_weight=np.full(len(X), 1 / len(X)))
+    assert_close(network, expected)
 
 
 def test_weights_of_one_change_nothing_but_the_rounding():
@@ -269,6 +292,23 @@ def test_class_weights_multiply_those_of_images():
     network = cnn().fit(X, words, class_weight={"a": 2, "c": 0.5}, sample_weight=weights)
     expected = cnn().fit(X, words, sample_weight=weights * np.array([2, 1, 0.5])[Y])
     assert bits(network) == bits(expected)
+
+
+@pytest.mark.parametrize(
+    "smoothing, ours, theirs", [(0.0, 1.1021408, 1.1021408), (0.3, 1.1799185, 1.1709988)]
+)
+def test_class_weights_and_label_smoothing(smoothing, ours, theirs):
+    """Each image has one weight, where PyTorch gives the share of each class its own."""
+    torch = pytest.importorskip("torch")
+    weights, scores = [0.5, 1.0, 3.0], np.array([[2.0, 1, 0], [0, 1, 3], [1, 0, 1]])
+    network = NeuralNetwork([Linear(3), LogRegression(smoothing)]).build((3,), 3, "float64")
+    network.layers[0].W[...] = scores
+    options = ONE_STEP | {"class_weight": dict(enumerate(weights)), "warm_start": True}
+    network.fit(np.eye(3), [0, 1, 2], 1e-300, **options)
+    assert network.loss_history_ == [pytest.approx(ours, rel=1e-6)]
+    loss = torch.nn.CrossEntropyLoss(torch.tensor(weights), label_smoothing=smoothing)
+    found = loss(torch.tensor(scores, dtype=torch.float32), torch.tensor([0, 1, 2]))
+    assert found.item() == pytest.approx(theirs, rel=1e-6)
 
 
 def test_balanced_is_as_in_scikit_learn():
