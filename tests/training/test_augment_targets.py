@@ -189,7 +189,9 @@ def test_several_maps_move_in_turn(rng):
 
 
 @pytest.mark.parametrize(
-    "augment", [CutOut(3), Brightness(0.3), lambda images: images + 1, []], ids=repr
+    "augment",
+    [CutOut(3), Brightness(0.3), lambda images: images + 1, []],
+    ids=["CutOut", "Brightness", "a function", "none"],
 )
 def test_what_moves_no_pixels_leaves_targets(augment):
     X, y = noise()
