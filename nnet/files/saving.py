@@ -16,6 +16,8 @@ that the file names.
 """
 
 import json
+from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from nnet.layers.base import Layer
 from nnet.layers.tree import (
     MAX_DEPTH,
     check_values,
+    describe,
     is_own,
     layers_within,
     named_arrays,
@@ -69,13 +72,30 @@ def save(model, path):
     tensors.write(path, "nnet", "network", description, arrays)
 
 
-def load(path):
+def load(path, custom_objects=None):
     """The `Model` of a file."""
-    path = as_path(path, "path")
-    return tensors.read(path, "nnet", "a safetensors file, but nnet did not save it", _read)
+    path, known = as_path(path, "path"), LAYERS | as_classes(custom_objects)
+    read = partial(_read, known=known)
+    return tensors.read(path, "nnet", "a safetensors file, but nnet did not save it", read)
 
 
-def _read(content, file):
+def as_classes(custom_objects):
+    """Layers of the user's own by the names of their classes."""
+    classes = {} if custom_objects is None else custom_objects
+    if not isinstance(classes, Mapping):
+        raise TypeError(
+            f"custom_objects is {classes!r}, expected a dict of classes by their names, such as "
+            "{'MyLayer': MyLayer}"
+        )
+    for name, value in classes.items():
+        if not isinstance(value, type) or not issubclass(value, Layer):
+            raise TypeError(f"custom_objects has {value!r}, expected classes derived from Layer")
+        if name in LAYERS:
+            raise ValueError(f"custom_objects has {name!r}, expected no name of nnet's own layers")
+    return dict(classes)
+
+
+def _read(content, file, known):
     """The Model; any of the errors that `load` knows for a file that makes no sense."""
     _check_nesting(content)
     description = content["network"]
@@ -90,20 +110,31 @@ def _read(content, file):
         raise ValueError(
             f"its images have the shape {input_shape}, expected signals to have 2 axes"
         )
-    layers = check_layers(map(_layer_from_json, _as_list(description["layers"])))
-    expected = {}
+    layers = check_layers(
+        [_layer_from_json(layer, known) for layer in _as_list(description["layers"])]
+    )
+    expected, customs = {}, {}
 
     def collect(name, layer, shape):
-        expected.update({f"{name}.{key}": s for key, s in layer.array_shapes(shape).items()})
+        if is_own(layer):
+            shapes = layer.array_shapes(shape)
+            expected.update({f"{name}.{key}": (shapes[key], dtype) for key in shapes})
+        else:  # its class says what arrays it has by making them
+            layer._setup(shape, np.random.default_rng(0))
+            customs[name] = layer
 
     model = Model(layers, input_shape, dtype, classes, target_shape, signals, visit=collect)
-    arrays = _read_tensors(file, expected, dtype)
+    made = named_arrays(customs)
+    expected |= {name: (array.shape, array.dtype) for name, array in made.items()}
+    arrays = _read_tensors(file, expected)
     tensors.check(description, arrays, content)
     check_values(numbered(layers), arrays)
     for name, layer in walk(numbered(layers)):
-        keys = [*layer.param_names(), *layer.state_names()]
-        if keys:
+        keys = [*layer.param_names(), *layer.state_names()] if is_own(layer) else []
+        if keys and f"{name}.{keys[0]}" not in made:
             layer._set_arrays({key: arrays[f"{name}.{key}"] for key in keys})
+    for name, array in made.items():
+        array[...] = arrays[name]
     return model
 
 
@@ -121,11 +152,11 @@ def _check_nesting(value):
         raise ValueError(f"it is nested too deep, expected layers of at most {MAX_DEPTH} levels")
 
 
-def _read_tensors(file, expected, dtype):
+def _read_tensors(file, expected):
     """The tensors of a file, if their names, shapes and dtypes are the expected ones."""
     if set(file.keys()) != set(expected):
         raise ValueError(f"its tensors are {sorted(file.keys())}, expected {sorted(expected)}")
-    for name, shape in expected.items():
+    for name, (shape, dtype) in expected.items():
         tensor = file.get_slice(name)
         found = tensor.get_dtype(), tuple(tensor.get_shape())
         if found != (f"F{8 * dtype.itemsize}", shape):
@@ -136,8 +167,8 @@ def _read_tensors(file, expected, dtype):
 def _layer_to_json(name, layer):
     """Its class and its options; layers among these likewise."""
     cls = type(layer).__name__
-    if not is_own(layer) or LAYERS.get(cls) is not type(layer):
-        raise ValueError(f"layer {name} is a {cls}, expected one of nnet's own: {tuple(LAYERS)}")
+    if LAYERS.get(cls, type(layer)) is not type(layer):
+        raise ValueError(f"layer {name} is a {cls} of yours, expected a name that nnet has not")
 
     def convert(value):
         if isinstance(value, Layer):
@@ -146,7 +177,7 @@ def _layer_to_json(name, layer):
             return [convert(item) for item in value]
         return value
 
-    config = layer.config()
+    config = _options(name, layer)
     given = set(map(id, layers_within(config)))
     made = {key: each for key, each in layer.children.items() if id(each) not in given}
     frozen = [key for key, each in made.items() if not each.trainable]
@@ -158,15 +189,32 @@ def _layer_to_json(name, layer):
     }
 
 
-def _layer_from_json(config):
+def _options(name, layer):
+    """The constructor's arguments, which `load` will call the class with."""
+    expected = "expected an attribute for each argument of its constructor that JSON can hold"
+    try:
+        config = layer.config()
+        plain = {key: value for key, value in config.items() if not list(layers_within(value))}
+        tensors.dumps(plain)
+    except (AttributeError, TypeError, ValueError) as error:
+        what = describe(name, layer)
+        raise type(error)(f"{what} cannot be saved: {error}; {expected}, or config()") from error
+    return config
+
+
+def _layer_from_json(config, known):
     if not isinstance(config, dict):
         raise ValueError(f"it has a layer {config!r}, expected an object with its class")
     config = dict(config)
     name = config.pop("class")
-    if name not in tuple(LAYERS):
-        raise ValueError(f"it has a layer {name!r}, expected one of {tuple(LAYERS)}")
+    if name not in tuple(known):
+        raise ValueError(
+            f"it has a layer {name!r}, expected one of {tuple(known)}; classes of your own are "
+            "given by custom_objects"
+        )
     trainable, frozen = config.pop("trainable", True), config.pop("frozen", [])
-    layer = LAYERS[name](**{key: _option_from_json(value) for key, value in config.items()})
+    options = {key: _option_from_json(value, known) for key, value in config.items()}
+    layer = known[name](**options)
     children = layer.children
     if not isinstance(trainable, bool):
         raise ValueError(f"it has trainable {trainable!r}, expected true or false")
@@ -177,13 +225,13 @@ def _layer_from_json(config):
     return layer
 
 
-def _option_from_json(value):
+def _option_from_json(value, known):
     """Lists are tuples, but for those of layers, which are objects."""
     if isinstance(value, dict):
-        return _layer_from_json(value)
+        return _layer_from_json(value, known)
     if not isinstance(value, list):
         return value
-    items = [_option_from_json(item) for item in value]
+    items = [_option_from_json(item, known) for item in value]
     holds_layers = all(isinstance(item, (Layer, list)) for item in items)
     return items if holds_layers else tuple(items)
 

@@ -352,14 +352,17 @@ class NeuralNetwork(Fitting, Inside):
     def save(self, path):
         """Write architecture and parameters to a safetensors file, and which layers are frozen.
 
-        An existing file is replaced in one step. Needs the extra nnet[train].
+        An existing file is replaced in one step. Needs the extra nnet[train]. Of a layer of your
+        own it holds the name of its class, its arrays, and the arguments of its constructor: they
+        are attributes of the same names, or what a method `config()` returns as a dict. JSON
+        holds them, so that a list is a tuple afterwards.
 
         Raises
         ------
         ValueError, TypeError
-            Before `fit`, for layers that are not nnet's own, and for arrays that are not
-            finite, or of another shape or dtype than the layers call for: before the old
-            file is touched.
+            Before `fit`, for layers of your own without such attributes, and for arrays that are
+            not finite, or of another shape or dtype than the layers call for: before the old file
+            is touched.
         """
         with IMPORTS:  # only now: it needs modules that import nnet can do without
             from nnet.files import saving
@@ -367,12 +370,19 @@ class NeuralNetwork(Fitting, Inside):
         saving.save(self._copied_model(), path)
 
     @class_only
-    def load(cls, path):
+    def load(cls, path, custom_objects=None):
         """The network that `save` wrote: it predicts the same bits, and the same layers are frozen.
 
         Its rng is None and its histories are empty. No code of the file runs. To train it
         further: `fit(..., warm_start=True)`, or `freeze` layers first; `fit` alone starts afresh,
         and warns of that.
+
+        Parameters
+        ----------
+        path : str or path
+        custom_objects : None or dict of str to class
+            Classes of layers of your own, by their names: their constructors and `_setup` are
+            called, then their arrays get the values of the file.
 
         Raises
         ------
@@ -384,7 +394,7 @@ class NeuralNetwork(Fitting, Inside):
         with IMPORTS:
             from nnet.files import saving
 
-        model = saving.load(path)
+        model = saving.load(path, custom_objects)
         network = cls(model.layers)
         network._built_shape = model.input_shape
         network._take(model)

@@ -171,7 +171,7 @@ def test_own_layers_are_refused(path):
     X, y = np.eye(4), np.arange(4) % 2
     Linear2.__name__ = "Linear"  # a name alone does not make it nnet's
     network = NeuralNetwork([Linear2(2), LogRegression()]).fit(X, y, max_iter=1)
-    with pytest.raises(ValueError, match="layer 0 is a Linear, expected one of nnet's own"):
+    with pytest.raises(ValueError, match="layer 0 is a Linear of yours, expected a name"):
         network.save(path)
     assert not path.exists()
 
