@@ -282,9 +282,7 @@ def test_freezing_in_a_training_is_refused():
             with pytest.raises(RuntimeError, match="is being trained"):
                 method(0)
         for layer in (network.layers[0], network.layers[1], network.layers[2].layers[0]):
-            with pytest.raises(
-                RuntimeError, match="is being trained, expected the end of fit"
-            ):
+            with pytest.raises(RuntimeError, match="is being trained, expected the end of fit"):
                 layer.trainable = False
             layer.trainable = True
         calls.append(progress)
