@@ -151,8 +151,9 @@ class Layer(ABC):
 
     def config(self):
         """The constructor's arguments, by name: JSON can hold them."""
-        config = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        return config | vars(self).get("_numbers", {})
+        given = vars(self).get("_numbers", {})
+        names = inspect.signature(type(self)).parameters
+        return {name: given.get(name, getattr(self, name)) for name in names}
 
     def _network(self):
         """The one that has set it up, if that is still there."""
