@@ -22,6 +22,7 @@ schedules.py   learning rates that change
 stepping.py    an optimizer with its schedule, and how far they are
 clipping.py    gradients that are too large
 progress.py    what callbacks are told; histories
+telling.py     what a verbose training prints, and warnings
 gradients.py   gradients by central differences
 summary.py     the layers of a network as a table
 """

@@ -135,7 +135,7 @@ class ArrayData:
 
     def counts(self, classes):
         """How many images each class has."""
-        return np.bincount(self.target, minlength=len(classes))
+        return np.bincount(np.ravel(self.target), minlength=len(classes))
 
     def weigh(self, class_weights):
         """Multiply the weight of each image by that of its class."""

@@ -25,15 +25,15 @@ from nnet.layers.tree import (
 )
 from nnet.training import batches, resuming
 from nnet.training.augmenting import Augmenter, listed
-from nnet.training.callbacks import Callback, Checkpoint, ProgressBar
+from nnet.training.callbacks import Callback, Checkpoint
 from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer, check_decay
-from nnet.training.progress import DivergedError, Progress, StopTraining, line_of
-from nnet.training.schedules import Constant
+from nnet.training.progress import DivergedError, Progress, StopTraining
 from nnet.training.setup import adapt, check_layers, check_trained, go_on, publish, set_up
 from nnet.training.states import States
 from nnet.training.stepping import Stepping
+from nnet.training.telling import Telling, warn_of_values
 from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
@@ -95,7 +95,7 @@ class TrainingRun:
         self.verbose = as_bool(1 if verbose == 2 else verbose, "verbose")  # Keras's, of one line
         self.stepping = Stepping(as_optimizer(optimizer, learning_rate, momentum, nesterov))
         self.clipping = Clipping(clip_norm, clip_value)
-        self.callbacks = callbacks
+        self.callbacks, self.telling = callbacks, Telling(callbacks)
         self.metrics = Metrics(metrics)
         self.augmentations = [] if augment is None else listed(augment)
         self.is_warm = as_bool(warm_start, "warm_start")
@@ -125,7 +125,8 @@ class TrainingRun:
                 try:
                     if transaction.keep:
                         self._seen_by_all(self._call_all, "on_fit_end", network)
-                        self._print_outcomes()
+                        if self.verbose:
+                            self.telling.end(self.n_done, self.n_epochs)
                 finally:
                     transaction.end()
             finally:
@@ -151,6 +152,7 @@ class TrainingRun:
         )
         if classes is not None:
             encoding.take_classes(classes)
+        self.is_weighted = sample_weight is not None or class_weight is not None
         self.given = self.data = batches.read(X, y, encoding, sample_weight, class_weight)
         if y is not None:
             self.batch_size = self.batch_size or BATCH_SIZE
@@ -194,6 +196,7 @@ class TrainingRun:
         if self.validation is not None and self.validation.weighs_nothing():
             raise ValueError("all images to validate have the weight 0, expected some with more")
         if self.warm_model is None and self.checkpoint is None:
+            warn_of_values(network.layers, self.data)
             adapt(self.model, self.data)
         self.loans = []
         self._lend()
@@ -219,6 +222,8 @@ class TrainingRun:
         for callback in self.callbacks:
             if isinstance(callback, Callback):
                 callback.on_fit_begin(network, monitors)
+        if self.verbose:
+            self.telling.begin(network, self.model, self.data, self.stepping, self.is_weighted)
         if self.checkpoint is not None:
             self.is_stopped = resuming.load(self, self.checkpoint)
             self.transaction.keep = True
@@ -260,26 +265,12 @@ class TrainingRun:
                 if progress.epoch_done:
                     progress = self._end_epoch(progress)
                     if self.verbose:
-                        is_constant = isinstance(self.stepping.schedule, Constant)
-                        self._print(line_of(progress, not is_constant))
+                        self.telling.epoch(progress)
                 self.is_stopped = bool(self.callbacks) and self._is_stopped_by(progress)
                 if progress.epoch_done:
                     self._keep()
                 if self.is_stopped:
                     return
-
-    def _print(self, line):
-        """Above the progress bars."""
-        with ExitStack() as stack:
-            for callback in self.callbacks:
-                if isinstance(callback, ProgressBar):
-                    stack.enter_context(callback.hidden())
-            print(line, flush=True)
-
-    def _print_outcomes(self):
-        for callback in self.callbacks if self.verbose else ():
-            if isinstance(callback, Callback) and callback.outcome():
-                self._print(f"after epoch {self.n_done}/{self.n_epochs}: {callback.outcome()}")
 
     def _keep(self):
         """Write the checkpoints that are due."""
