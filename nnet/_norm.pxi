@@ -117,7 +117,7 @@ cdef void weigh(Norm *job, const double *weights, double *scaled) noexcept nogil
     as sum(w)^2 / sum(w^2) images: Kish 1965, "Survey sampling".
     """
     cdef double largest = 0, total = 0, squares = 0
-    cdef Py_ssize_t n
+    cdef Py_ssize_t n, n_values = 0
     job.weights = NULL
     job.weight = job.count = <double>job.n_imgs * job.n_pixels
     if weights == NULL:
@@ -128,9 +128,12 @@ cdef void weigh(Norm *job, const double *weights, double *scaled) noexcept nogil
         scaled[n] = weights[n] / largest if largest > 0 else 0  # any scale: sums are finite
         total += scaled[n]
         squares += scaled[n] * scaled[n]
+        n_values += job.n_pixels if scaled[n] > 0 else 0
     job.weights = scaled
     job.weight = total * job.n_pixels
-    job.count = max(total * largest, total * total / squares if squares > 0 else 0) * job.n_pixels
+    job.count = 0
+    if n_values > 1:    # a single value is no sample, whatever it weighs
+        job.count = max(total * largest, total * total / squares) * job.n_pixels
 
 
 cdef void join_chunks(const Norm *job) noexcept nogil:

@@ -42,7 +42,7 @@ def batch_norm(
     """
     n_imgs, n_channels = imgs.shape[:2]
     x, weights = _planes(imgs), _weights(weights, n_imgs)
-    weight, count = sum(weights) * x.shape[2], _count(weights) * x.shape[2]
+    weight, count = sum(weights) * x.shape[2], _count(weights, x.shape[2])
     out, mean = _given(out, imgs.shape, imgs.dtype), _given(mean, n_channels, float)
     inv_std = _given(inv_std, n_channels, float)
     y = np.empty(x.shape)
@@ -104,7 +104,7 @@ def bprop_batch_norm(
     """
     n_imgs, n_channels = imgs.shape[:2]
     x, grad, weights = _planes(imgs), _planes(out_grad), _weights(weights, n_imgs)
-    weight, count = sum(weights) * x.shape[2], _count(weights) * x.shape[2]
+    weight, count = sum(weights) * x.shape[2], _count(weights, x.shape[2])
     gamma_grad = _given(gamma_grad, n_channels, imgs.dtype)
     beta_grad = _given(beta_grad, n_channels, imgs.dtype)
     result = np.empty(x.shape)
@@ -226,13 +226,15 @@ def _weights(weights, n_imgs):
     return [1.0] * n_imgs if weights is None else list(map(float, weights))
 
 
-def _count(weights):
-    """How many images these are: one of weight 2 is two, small weights count by their ratios.
+def _count(weights, n_pixels):
+    """How many values these are: an image of weight 2 is two, small weights count by their ratios.
 
-    sum(w)^2 / sum(w^2): Kish 1965, "Survey sampling".
+    sum(w)^2 / sum(w^2): Kish 1965, "Survey sampling". A single value is none, whatever it weighs.
     """
+    if sum(weight > 0 for weight in weights) * n_pixels <= 1:
+        return 0.0
     squares = sum(weight * weight for weight in weights)
-    return max(sum(weights), sum(weights) ** 2 / squares) if squares > 0 else 0.0
+    return max(sum(weights), sum(weights) ** 2 / squares) * n_pixels
 
 
 def _given(array, shape, dtype):

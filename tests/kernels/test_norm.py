@@ -222,7 +222,9 @@ def test_two_halves_are_two_images(kernels, dtype, rng):
     assert_allclose(running[1], var, rtol=1e-5)
 
 
-@pytest.mark.parametrize("weights", [None, [0.5, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1e-320]])
+@pytest.mark.parametrize(
+    "weights", [None, [0.5, 0.0], [1.0, 0.0], [3.0, 0.0], [0.0, 0.0], [0.0, 1e-320]]
+)
 def test_no_more_than_a_single_value(kernels, dtype, weights):
     n_imgs = 1 if weights is None else 2
     imgs, grad = np.arange(n_imgs * 6, dtype=dtype).reshape(2, n_imgs, 3, 1, 1)
