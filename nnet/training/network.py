@@ -306,7 +306,10 @@ class NeuralNetwork(Fitting, Inside):
         return self._at_one_moment(Summary)
 
     def __str__(self):
-        return repr(self) if self._model is None else repr(self.summary())
+        try:
+            return repr(self.summary())
+        except (TypeError, ValueError):  # not fitted, or layers that have changed since
+            return repr(self)
 
     def __repr__(self):
         layers = "".join(f"    {layer!r},\n" for layer in self.layers)

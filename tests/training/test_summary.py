@@ -90,6 +90,9 @@ def test_the_table():
     with pytest.raises(ValueError, match="not fitted"):
         network.summary()
     network.build((1, 8, 8)).freeze(0)
+    last, network.layers[-2] = network.layers[-2], Linear(5)
+    assert str(network) == repr(network)
+    network.layers[-2] = last
     assert str(network) == repr(network.summary()) == TABLE.strip().replace("\\\n", "")
 
 
