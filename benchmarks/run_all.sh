@@ -23,9 +23,10 @@ bench train train --compare $peers --budget 0.1
 bench predict predict --compare $peers onnxruntime
 bench scaling scaling --budget 0.1
 bench memory memory
+bench optimizers optimizers --rounds 3 --budget 0.1
 bench conv conv-float64 --dtype float64 --compare $peers --budget 0.05
 bench pool pool-float64 --dtype float64 --compare $peers --budget 0.05
-files=(conv pool train predict scaling memory conv-float64 pool-float64)
+files=(conv pool train predict scaling memory optimizers conv-float64 pool-float64)
 
 for target in baseline avx2; do
     bench conv "conv-$target" --target $target --compare $peers --budget 0.05

@@ -223,6 +223,17 @@ ALLOCATED_KB = 8.0  # Python's own objects; one channel of one MNIST image takes
 # Names of tables, which the programs fill
 GROWTH = "growth of the time"
 NEIGHBOUR = "training beside a busy process"
+
+
+def of_optimizers(data):
+    found = {
+        f"{row['case']}, {row['threads']} thread{'s' * (row['threads'] > 1)}": row["adam / sgd"]
+        for row in data["figures"][OPTIMIZERS]
+    }
+    return [Target("an epoch with Adam, SGD's", "at most", 1.1, found)]
+
+
+OPTIMIZERS = "an epoch beside one with SGD and momentum"
 PEAK = "peak of a training"
 SCRATCH = "scratch"
 STEADY = "a step of training in the steady state"
@@ -234,4 +245,5 @@ OF_BENCHMARK = {
     "prediction": of_predict,
     "scaling": of_scaling,
     "memory": of_memory,
+    "optimizers": of_optimizers,
 }

@@ -79,6 +79,13 @@ def test_quick_memory(quick_run):
     assert len(scratch) > 3 and all(row["growth"] > 0 for row in scratch)
 
 
+def test_quick_optimizers(quick_run):
+    _, data = quick_run("bench_optimizers")
+    (row,) = data["figures"]["an epoch beside one with SGD and momentum"]
+    assert row["sgd ms"] > 0
+    assert all(row[f"{name} / sgd"] > 0 for name in ("adam", "adamw", "rmsprop"))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_results_agree(name, load, dtype):
     """Every case's small version: loops, NumPy and compiled."""
