@@ -113,7 +113,7 @@ def test_it_is_scipys_nearest(shape, rng):
     labels = rng.integers(0, 5, (4, *shape))
     X = np.zeros((4, 2, *shape))
     centre = (np.array(shape) - 1) / 2
-    for value in (0.7, 1.4):
+    for value in (0.7, 1.4, 2.0):  # twice as large: halves, which both round up
         cos, sin = np.cos(value), np.sin(value)
         degrees = np.degrees(value)
         for augmentation, turn in [

@@ -12,10 +12,12 @@ from nnet import (
     Conv,
     Dropout,
     Flatten,
+    Huber,
     Layer,
     Linear,
     LogRegression,
     LossMixin,
+    MeanAbsoluteError,
     MeanSquaredError,
     NeuralNetwork,
     Rotate,
@@ -160,6 +162,18 @@ def test_torch():
         optimizer.step()
     for array, tensor in zip(network.params(), (W, b)):
         np.testing.assert_allclose(array, tensor.detach().numpy(), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "loss, expected", [(MeanSquaredError, 5.25), (MeanAbsoluteError, 2.25), (Huber, 1.75)]
+)
+def test_every_loss_divides_by_the_sum_of_weights(loss, expected):
+    """By hand. PyTorch 2.13.0 has 5.25, 2.25 and 3.5: huber_loss divides by their number."""
+    network = NeuralNetwork([Linear(1), loss()]).build((1,), 1, "float64")
+    network.layers[0].W[...] = 1
+    options = ONE_STEP | {"sample_weight": [3.0, 1.0], "warm_start": True}
+    network.fit([[1.0], [3.0]], [-1.0, 0.0], 1e-300, **options)
+    assert network.loss_history_ == [pytest.approx(expected, rel=1e-12)]
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
