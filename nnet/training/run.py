@@ -162,9 +162,6 @@ class TrainingRun:
             self.batch_size = self.batch_size or BATCH_SIZE
         elif self.batch_size is not None:
             raise ValueError("batch_size is given beside batches, expected None")
-        self.augment = Augmenter(
-            self.augmentations, encoding.image_shape, encoding.target_shape, network.layers[-1]
-        )
         self.validation = None
         if validation_data is not None and validation_fraction is not None:
             raise ValueError("validation_data and validation_fraction are given, expected one")
@@ -196,7 +193,9 @@ class TrainingRun:
             )
             if self.loses_loaded:
                 warnings.warn(AFRESH, UserWarning, stacklevel=5)
-        self.transaction.model = self.model
+        self.transaction.model = model = self.model
+        shapes = model.input_shape, model.target_shape
+        self.augment = Augmenter(self.augmentations, *shapes, model.loss, model.scores_shape)
         if self.fraction is not None:
             self._hold_images_back()
         if self.validation is not None and self.validation.weighs_nothing():
