@@ -200,7 +200,8 @@ class Fitting(Fitted):
         optimizer : 'sgd' and so on, or Optimizer
             If it has the options of the call before, but the learning rate, and the same layers
             to train, it goes on with its momentum and the like, and so does the learning rate if
-            it is the same schedule or function: epochs and steps are counted from where it began.
+            it is the same schedule or function: epochs and steps are counted from where it began;
+            those of CosineDecay and OneCycle are so many epochs, whatever the batches of each.
             A schedule whose length is max_iter needs n_epochs=. A copy or a file of the network
             does not keep these.
 
