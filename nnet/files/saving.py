@@ -96,6 +96,22 @@ def as_classes(custom_objects):
 
 
 def _read(content, file, known):
+    """The Model; errors of a whole file with layers of the user's own name their classes."""
+    try:
+        return _model(content, file, known)
+    except tensors.MISFITS as error:
+        is_missing = isinstance(error, tensors.OwnLayerError)
+        if known.keys() == LAYERS.keys() and not is_missing:
+            raise
+        arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+        tensors.check(content["network"], arrays, content)
+        if is_missing:
+            raise
+        text = tensors.brief(error)
+        raise tensors.OwnLayerError(f"does not go with these custom_objects: {text}") from error
+
+
+def _model(content, file, known):
     """The Model; any of the errors that `load` knows for a file that makes no sense."""
     _check_nesting(content)
     description = content["network"]
@@ -208,10 +224,12 @@ def _layer_from_json(config, known):
     config = dict(config)
     name = config.pop("class")
     if name not in tuple(known):
-        raise ValueError(
-            f"it has a layer {name!r}, expected one of {tuple(known)}; classes of your own are "
-            "given by custom_objects"
-        )
+        if isinstance(name, str) and name.isidentifier():
+            raise tensors.OwnLayerError(
+                f"has a layer of your own, {name!r}: "
+                f"NeuralNetwork.load(path, custom_objects={{{name!r}: {name}}})"
+            )
+        raise ValueError(f"it has a layer {name!r}, expected one of {tuple(known)}")
     trainable, frozen = config.pop("trainable", True), config.pop("frozen", [])
     options = {key: _option_from_json(value, known) for key, value in config.items()}
     layer = known[name](**options)

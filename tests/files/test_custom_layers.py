@@ -90,6 +90,11 @@ class Squares(MeanSquaredError):
     pass
 
 
+class Half(Scale):
+    def state_names(self):
+        return []
+
+
 OWN = {cls.__name__: cls for cls in (Scale, Shifted, Pair, Squares)}
 CASES = {
     "arrays of its own": [Scale(), Flatten(), Linear(3), LogRegression()],
@@ -121,7 +126,18 @@ def test_own_layers_come_back(case, dtype, tmp_path):
 
 def test_without_its_class_a_layer_is_named(tmp_path):
     NeuralNetwork(CASES["options"], rng=0).build((2, 6, 6)).save(tmp_path / "file")
-    refused(tmp_path / "file", "a layer 'Scale', expected one of .*by custom_objects")
+    refused(
+        tmp_path / "file",
+        r"file has a layer of your own, 'Scale': .*load\(path, custom_objects={'Scale': Scale}\)$",
+    )
+
+
+def test_a_name_that_changed_is_damage(tmp_path):
+    NeuralNetwork(CASES["options"], rng=0).build((2, 6, 6)).save(tmp_path / "file")
+    whole = (tmp_path / "file").read_bytes()
+    for old, new in [(b"Flatten", b"Fladden"), (b"Scale", b"Scala")]:
+        (tmp_path / "file").write_bytes(whole.replace(old, new))
+        refused(tmp_path / "file", "file is damaged or was changed: its checksum is wrong")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +147,8 @@ def test_without_its_class_a_layer_is_named(tmp_path):
         ({"Scale": Scale()}, TypeError, "expected classes derived from Layer"),
         ({"Scale": dict}, TypeError, "expected classes derived from Layer"),
         ({"Conv": Scale}, ValueError, "'Conv', expected no name of nnet's own layers"),
-        ({"Scale": Pair}, ValueError, "Pair"),
+        ({"Scale": Pair}, ValueError, "file does not go with these custom_objects: .*Pair"),
+        ({"Scale": Half}, ValueError, "file does not go with these custom_objects: its tensors"),
     ],
 )
 def test_wrong_custom_objects(custom_objects, error, message, tmp_path):
