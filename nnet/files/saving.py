@@ -15,6 +15,7 @@ layer 5. Everything in a file is checked before it is used; nothing is allocated
 that the file names.
 """
 
+import inspect
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -42,6 +43,7 @@ from nnet.training.setup import check_layers
 MAX_NESTING = 2 * MAX_DEPTH + 5  # of JSON: each layer is an object in a list; and its options
 MAX_LABELS = 2**26  # characters of all labels, each as long as the longest: so NumPy keeps them
 NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+CONFIG = "a method config() that returns such arguments by name, as a dict"
 LAYERS = {
     name: value
     for name, value in vars(nnet.layers).items()
@@ -207,14 +209,28 @@ def _layer_to_json(name, layer):
 
 def _options(name, layer):
     """The constructor's arguments, which `load` will call the class with."""
-    expected = "expected an attribute for each argument of its constructor that JSON can hold"
+    refusal = f"{describe(name, layer)} cannot be saved:"
+    if type(layer).config.__module__.split(".")[0] == "nnet":  # none of the user's own
+        for parameter in inspect.signature(type(layer)).parameters.values():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise TypeError(f"{refusal} its constructor has {parameter}, expected {CONFIG}")
     try:
         config = layer.config()
-        plain = {key: value for key, value in config.items() if not list(layers_within(value))}
-        tensors.dumps(plain)
-    except (AttributeError, TypeError, ValueError) as error:
-        what = describe(name, layer)
-        raise type(error)(f"{what} cannot be saved: {error}; {expected}, or config()") from error
+    except AttributeError as error:
+        raise ValueError(
+            f"{refusal} {error}, expected one for each argument of its constructor, or {CONFIG}"
+        ) from error
+    if not isinstance(config, Mapping):
+        raise TypeError(f"{refusal} config() is {config!r}, expected a dict")
+    for key, value in config.items():
+        try:
+            if not any(layers_within(value)):
+                tensors.dumps(value)
+        except (TypeError, ValueError) as error:
+            found = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
+            raise type(error)(
+                f"{refusal} {key} is {found}, expected what JSON can hold, or {CONFIG}"
+            ) from error
     return config
 
 
