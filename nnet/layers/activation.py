@@ -3,7 +3,7 @@
 import numpy as np
 
 from nnet._dense import ACTIVATIONS, activate, bprop_activate
-from nnet.layers.arguments import Option, as_word
+from nnet.layers.arguments import Option, as_word, check_like, check_real
 from nnet.layers.base import Layer
 
 FUNCTIONS = (*ACTIVATIONS, "softmax")
@@ -60,6 +60,7 @@ class Activation(Layer):
     def fprop(self, input):
         output = self._output(input)
         if self.type == "softmax":
+            check_real(input, "input")
             softmax(input, output, self._scratch)
         else:
             activate(input, output, type=self.type)
@@ -76,6 +77,7 @@ class Activation(Layer):
         kept = self._kept
         grad = self._scratch(kept.shape, kept.dtype)
         if self.type == "softmax":
+            check_like(output_grad, "output_grad", kept.shape, kept.dtype)
             return bprop_softmax(kept, output_grad, grad, self._scratch)
         return bprop_activate(kept, output_grad, grad, type=self.type)
 

@@ -119,15 +119,22 @@ def check_axes(input_shape, axes, advice=""):
         raise ValueError(f"expected no empty axis in ({axes}), got shape {tuple(input_shape)}")
 
 
+def check_is_array(value, name):
+    """Refuse what is no NumPy array."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected a NumPy array")
+
+
 def check_real(array, name):
     """Refuse what is no array of float32 or float64."""
-    if getattr(array, "dtype", None) not in REAL:
-        found = getattr(array, "dtype", type(array).__name__)
-        raise TypeError(f"{name} has dtype {found}, expected float32 or float64")
+    check_is_array(array, name)
+    if array.dtype not in REAL:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected float32 or float64")
 
 
 def check_like(array, name, shape, dtype=None):
-    """Refuse an array of another shape, or dtype if that is given."""
+    """Refuse an array of another shape, or dtype if that is given, and what is none."""
+    check_is_array(array, name)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
     if dtype is not None and array.dtype != dtype:
