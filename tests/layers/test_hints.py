@@ -91,6 +91,25 @@ FOUND = "it finds the number of channels itself"
             "got Pad(1, 1, 1, 1), expected Pad(pads, border_mode, value)",
         ),
         (
+            lambda: nnet.Shift(2, 2),
+            "got Shift(2, 2), expected Shift(pixels, fill=): Shift((2, 3)) is by at most 2 up",
+        ),
+        (
+            lambda: nnet.Crop(28, 4),
+            "got Crop(28, 4), expected Crop(padding, fill=): images keep their size",
+        ),
+        (lambda: nnet.Rotate(-5, 5), "expected Rotate(degrees, fill=): Rotate((-10, 10)) is from"),
+        (lambda: nnet.Zoom(0.9, 1.1), "expected Zoom(scale, fill=): Zoom((0.9, 1.1)) is from one"),
+        (lambda: nnet.CutOut(8, 8), "expected CutOut(size, fill=): CutOut((2, 3)) is 2 high"),
+        (
+            lambda: nnet.Brightness(0.8, 1.2),
+            "got Brightness(0.8, 1.2), expected Brightness(factor, delta=): Brightness(0.2) is by",
+        ),
+        (
+            lambda: nnet.AdamW(1e-3, 0.01),
+            "got AdamW(0.001, 0.01), expected AdamW(learning_rate, beta1=, beta2=, eps=, weight_",
+        ),
+        (
             lambda: zoo.lenet5(10, "relu", 1),
             "got lenet5(10, 'relu', 1), expected lenet5(n_classes, act",
         ),
