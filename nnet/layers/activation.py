@@ -5,6 +5,7 @@ import numpy as np
 from nnet._dense import ACTIVATIONS, activate, bprop_activate
 from nnet.layers.arguments import Option, as_word, check_like, check_real
 from nnet.layers.base import Layer
+from nnet.layers.hints import with_hints
 
 FUNCTIONS = (*ACTIVATIONS, "softmax")
 KEEPING_INPUT = ("gelu", "gelu_tanh", "silu", "hard_swish")  # whose slope y does not tell
@@ -54,6 +55,7 @@ class Activation(Layer):
 
     type = Option(as_word, FUNCTIONS)
 
+    @with_hints("no function has an option", activation="type", negative_slope="none: it is 0.01")
     def __init__(self, type):
         self.type = type
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnet.geometry import as_pair
+from nnet.layers.hints import near_word
 
 REAL = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -95,7 +96,9 @@ def as_word(value, name, words):
     if not isinstance(value, str):
         raise TypeError(f"{name} is {value!r}, expected {expected}")
     if value not in words:
-        raise ValueError(f"{name} is {value!r}, expected {expected}")
+        meant = near_word(value, words)
+        advice = "" if meant is None else f": did you mean {meant!r}?"
+        raise ValueError(f"{name} is {value!r}, expected {expected}{advice}")
     return value
 
 

@@ -82,6 +82,7 @@ class Flip(Geometric):
 
     n_draws = 2
 
+    @with_hints("Flip('both') is in both directions", mode="direction", probability="p")
     def __init__(self, direction="horizontal", p=0.5):
         self.direction = as_word(direction, "direction", DIRECTIONS)
         self.p = as_part(p, "p")

@@ -19,6 +19,7 @@ from nnet._augment import warp
 from nnet._dense import all_finite
 from nnet.layers.arguments import as_call, as_real
 from nnet.layers.classification import LogRegression
+from nnet.layers.hints import with_hints
 from nnet.layers.regression import MeanSquaredError
 from nnet.layers.streams import as_streams
 from nnet.training.data import (
@@ -171,6 +172,7 @@ class Compose(Augmentation):
     augmentations : list of augmentations, and of functions as for `NeuralNetwork.fit`
     """
 
+    @with_hints("one list of them", transforms="augmentations")
     def __init__(self, augmentations):
         if isinstance(augmentations, str) or not isinstance(augmentations, Iterable):
             raise TypeError(f"augmentations is {augmentations!r}, expected a list of them")
