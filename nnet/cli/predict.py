@@ -11,6 +11,7 @@ from nnet.cli.errors import CliError, refusals
 from nnet.cli.images import as_model_images, warn_of_scale
 from nnet.cli.options import add_common, limit_threads, path
 from nnet.files import datasets
+from nnet.files.tensors import OwnLayerError
 
 
 def add_predict(commands):
@@ -36,7 +37,13 @@ def run_predict(args):
     if args.output is not None:
         check_distinct(args.output, args.model, args.data)
     with refusals():
-        network = NeuralNetwork.load(args.model)
+        try:
+            network = NeuralNetwork.load(args.model)
+        except OwnLayerError as error:
+            raise CliError(
+                f"{args.model} has layers of your own, expected nnet's alone: such models are for "
+                "Python, by NeuralNetwork.load(path, custom_objects=...)"
+            ) from error
         (X,) = datasets.load_arrays(args.data, "X")
     if network.classes_ is None:
         raise CliError(f"{args.model} predicts values, expected a model that predicts classes")

@@ -15,6 +15,7 @@ layer 5. Everything in a file is checked before it is used; nothing is allocated
 that the file names.
 """
 
+import inspect
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -42,6 +43,7 @@ from nnet.training.setup import check_layers
 MAX_NESTING = 2 * MAX_DEPTH + 5  # of JSON: each layer is an object in a list; and its options
 MAX_LABELS = 2**26  # characters of all labels, each as long as the longest: so NumPy keeps them
 NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+CONFIG = "a method config() that returns such arguments by name, as a dict"
 LAYERS = {
     name: value
     for name, value in vars(nnet.layers).items()
@@ -96,6 +98,22 @@ def as_classes(custom_objects):
 
 
 def _read(content, file, known):
+    """The Model; errors of a whole file with layers of the user's own name their classes."""
+    try:
+        return _model(content, file, known)
+    except tensors.MISFITS as error:
+        is_missing = isinstance(error, tensors.OwnLayerError)
+        if known.keys() == LAYERS.keys() and not is_missing:
+            raise
+        arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+        tensors.check(content["network"], arrays, content)
+        if is_missing:
+            raise
+        text = tensors.brief(error)
+        raise tensors.OwnLayerError(f"does not go with these custom_objects: {text}") from error
+
+
+def _model(content, file, known):
     """The Model; any of the errors that `load` knows for a file that makes no sense."""
     _check_nesting(content)
     description = content["network"]
@@ -191,14 +209,28 @@ def _layer_to_json(name, layer):
 
 def _options(name, layer):
     """The constructor's arguments, which `load` will call the class with."""
-    expected = "expected an attribute for each argument of its constructor that JSON can hold"
+    refusal = f"{describe(name, layer)} cannot be saved:"
+    if type(layer).config.__module__.split(".")[0] == "nnet":  # none of the user's own
+        for parameter in inspect.signature(type(layer)).parameters.values():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise TypeError(f"{refusal} its constructor has {parameter}, expected {CONFIG}")
     try:
         config = layer.config()
-        plain = {key: value for key, value in config.items() if not list(layers_within(value))}
-        tensors.dumps(plain)
-    except (AttributeError, TypeError, ValueError) as error:
-        what = describe(name, layer)
-        raise type(error)(f"{what} cannot be saved: {error}; {expected}, or config()") from error
+    except AttributeError as error:
+        raise ValueError(
+            f"{refusal} {error}, expected one for each argument of its constructor, or {CONFIG}"
+        ) from error
+    if not isinstance(config, Mapping):
+        raise TypeError(f"{refusal} config() is {config!r}, expected a dict")
+    for key, value in config.items():
+        try:
+            if not any(layers_within(value)):
+                tensors.dumps(value)
+        except (TypeError, ValueError) as error:
+            found = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
+            raise type(error)(
+                f"{refusal} {key} is {found}, expected what JSON can hold, or {CONFIG}"
+            ) from error
     return config
 
 
@@ -208,10 +240,12 @@ def _layer_from_json(config, known):
     config = dict(config)
     name = config.pop("class")
     if name not in tuple(known):
-        raise ValueError(
-            f"it has a layer {name!r}, expected one of {tuple(known)}; classes of your own are "
-            "given by custom_objects"
-        )
+        if isinstance(name, str) and name.isidentifier():
+            raise tensors.OwnLayerError(
+                f"has a layer of your own, {name!r}: "
+                f"NeuralNetwork.load(path, custom_objects={{{name!r}: {name}}})"
+            )
+        raise ValueError(f"it has a layer {name!r}, expected one of {tuple(known)}")
     trainable, frozen = config.pop("trainable", True), config.pop("frozen", [])
     options = {key: _option_from_json(value, known) for key, value in config.items()}
     layer = known[name](**options)

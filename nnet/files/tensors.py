@@ -22,6 +22,11 @@ KINDS = {  # what a file with a key is, as errors say it
     "nnet_checkpoint": "a Checkpoint, from which fit(..., resume=path) goes on",
 }
 MAX_MESSAGE = 500  # characters: what is wrong may be as large as the file
+MISFITS = KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError
+
+
+class OwnLayerError(ValueError):
+    """A whole file has layers of the user's own, whose classes are missing or others."""
 
 
 def write(path, key, name, description, arrays):
@@ -74,10 +79,10 @@ def read(path, key, otherwise, read_content):
                     f"its format is {content['format']!r}, this version reads {FORMAT}"
                 )
             return read_content(content, file)
-        except KeyError as error:
-            raise ValueError(_complaint(path, f"no {error}")) from error
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise ValueError(_complaint(path, error)) from error
+        except OwnLayerError as error:
+            raise OwnLayerError(f"{path} {brief(error)}") from error
+        except MISFITS as error:
+            raise ValueError(f"{path} is damaged or was changed: {brief(error)}") from error
 
 
 def check(description, arrays, content):
@@ -111,10 +116,10 @@ def import_safetensors():
     return safetensors
 
 
-def _complaint(path, error):
-    text = " ".join(str(error).split())
-    text = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
-    return f"{path} is damaged or was changed: {text}"
+def brief(error):
+    """What an error says, in one line."""
+    text = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
 
 
 def _refuse_constant(name):

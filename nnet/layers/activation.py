@@ -3,8 +3,9 @@
 import numpy as np
 
 from nnet._dense import ACTIVATIONS, activate, bprop_activate
-from nnet.layers.arguments import Option, as_word
+from nnet.layers.arguments import Option, as_word, check_like, check_real
 from nnet.layers.base import Layer
+from nnet.layers.hints import with_hints
 
 FUNCTIONS = (*ACTIVATIONS, "softmax")
 KEEPING_INPUT = ("gelu", "gelu_tanh", "silu", "hard_swish")  # whose slope y does not tell
@@ -54,12 +55,14 @@ class Activation(Layer):
 
     type = Option(as_word, FUNCTIONS)
 
+    @with_hints("no function has an option", activation="type", negative_slope="none: it is 0.01")
     def __init__(self, type):
         self.type = type
 
     def fprop(self, input):
         output = self._output(input)
         if self.type == "softmax":
+            check_real(input, "input")
             softmax(input, output, self._scratch)
         else:
             activate(input, output, type=self.type)
@@ -76,6 +79,7 @@ class Activation(Layer):
         kept = self._kept
         grad = self._scratch(kept.shape, kept.dtype)
         if self.type == "softmax":
+            check_like(output_grad, "output_grad", kept.shape, kept.dtype)
             return bprop_softmax(kept, output_grad, grad, self._scratch)
         return bprop_activate(kept, output_grad, grad, type=self.type)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnet.geometry import as_pair
+from nnet.layers.hints import near_word
 
 REAL = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -95,7 +96,9 @@ def as_word(value, name, words):
     if not isinstance(value, str):
         raise TypeError(f"{name} is {value!r}, expected {expected}")
     if value not in words:
-        raise ValueError(f"{name} is {value!r}, expected {expected}")
+        meant = near_word(value, words)
+        advice = "" if meant is None else f": did you mean {meant!r}?"
+        raise ValueError(f"{name} is {value!r}, expected {expected}{advice}")
     return value
 
 
@@ -119,15 +122,22 @@ def check_axes(input_shape, axes, advice=""):
         raise ValueError(f"expected no empty axis in ({axes}), got shape {tuple(input_shape)}")
 
 
+def check_is_array(value, name):
+    """Refuse what is no NumPy array."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected a NumPy array")
+
+
 def check_real(array, name):
     """Refuse what is no array of float32 or float64."""
-    if getattr(array, "dtype", None) not in REAL:
-        found = getattr(array, "dtype", type(array).__name__)
-        raise TypeError(f"{name} has dtype {found}, expected float32 or float64")
+    check_is_array(array, name)
+    if array.dtype not in REAL:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected float32 or float64")
 
 
 def check_like(array, name, shape, dtype=None):
-    """Refuse an array of another shape, or dtype if that is given."""
+    """Refuse an array of another shape, or dtype if that is given, and what is none."""
+    check_is_array(array, name)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
     if dtype is not None and array.dtype != dtype:

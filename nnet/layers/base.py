@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnet._atomic import set_untrained
-from nnet.layers.arguments import as_bool
+from nnet.layers.arguments import as_bool, check_is_array
 
 
 class Trainable:
@@ -191,6 +191,7 @@ class Layer(ABC):
         """The array for the output of a batch; a network knows its shape."""
         work = self._work
         if work is None:
+            check_is_array(input, "input")
             return np.empty(self.output_shape(input.shape), input.dtype)
         shape = work.output_shape
         shape = self.output_shape(input.shape) if shape is None else (len(input), *shape)

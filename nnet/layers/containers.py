@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnet._dense import add_arrays
-from nnet.layers.arguments import Option, as_word, check_like
+from nnet.layers.arguments import Option, as_word, check_is_array, check_like
 from nnet.layers.base import Layer
 from nnet.layers.hints import layer_for, with_hints
 from nnet.layers.loss import LossMixin
@@ -88,6 +88,7 @@ class Container(Layer):
         """
         programs = self._programs
         if programs is None or self._work is None:
+            check_is_array(input, "input")
             trace = Trace()
             self._trace(trace, "", input.shape)
             programs = [

@@ -77,15 +77,19 @@ class ConvLayer(WindowMixin, WeightedLayer):
     def fprop(self, input, activation=None):
         if self.training:
             self._kept = input
-        return conv_bc01(
-            input,
-            self.W,
-            self._output(input),
-            bias=self.b if self.use_bias else None,
-            activation=activation,
-            groups=self.groups,
-            **(self._found_geometry or self._geometry()),
-        )
+        try:
+            return conv_bc01(
+                input,
+                self.W,
+                self._output(input),
+                bias=self.b if self.use_bias else None,
+                activation=activation,
+                groups=self.groups,
+                **(self._found_geometry or self._geometry()),
+            )
+        except TypeError:
+            self.params()  # says so if there are none yet
+            raise
 
     def bprop(self, output_grad):
         imgs = self._kept

@@ -51,7 +51,13 @@ OTHER_WAYS = {
     "device": "none: nnet computes on CPUs",
     "save_best_only": "EarlyStopping(), which puts the best epoch back at the end",
     "weight_decay": "weight_decay of the layers, or AdamW(weight_decay=...)",
+    **dict.fromkeys(("weight", "class_weight"), "class_weight of fit"),
+    "from_logits": "none: it always takes scores, which are logits",
+    "verbose": "none: fit(..., verbose=True) says so",
+    "affine": "none: it always has gamma and beta",
+    "align_corners": "none: it is as with align_corners=False",
 }
+OTHER_WORDS = {"swish": "silu"}
 # Attributes of a network.
 OTHER_METHODS = {
     "evaluate": "score(X, y), or error(X, y)",
@@ -121,20 +127,25 @@ def with_hints(by_position="", /, **hints):
         n_most = code.co_argcount
         named = code.co_varnames[: n_most + code.co_kwonlyargcount]
         known = tuple(name for name in named if name != "self")
+        n_self = len(named) - len(known)
+        required = known[: n_most - n_self - len(function.__defaults__ or ())]
 
         @wraps(function)
         def checked(*args, **options):
             if len(args) > n_most:
-                n_self = len(named) - len(known)
                 refuse_by_position(called(args), known, n_most - n_self, args[n_self:], by_position)
             for name in options:
                 if name not in known:
                     expected = expected_for(name, known, hints)
                     raise TypeError(f"{called(args)} has no argument {name!r}, expected {expected}")
+            missing = [name for name in required[len(args) - n_self :] if name not in options]
+            if missing:
+                call = as_named_call(called(args), known, n_most - n_self)
+                raise TypeError(f"{called(args)} lacks {', '.join(missing)}, expected {call}")
             return function(*args, **options)
 
         def called(args):
-            is_init = function.__name__ == "__init__"
+            is_init = function.__name__ == "__init__" and args
             return type(args[0]).__name__ if is_init else function.__name__
 
         return checked
@@ -144,10 +155,23 @@ def with_hints(by_position="", /, **hints):
 
 def refuse_by_position(what, known, n_most, args, advice):
     """The error of too many arguments without a name: what has one."""
-    shown = ", ".join(map(reprlib.repr, args))
-    named = ", ".join(f"{name}=" for name in known[n_most:])
-    expected = f"{what}({', '.join((*known[:n_most], *([named] if named else ())))})"
+    shown, expected = ", ".join(map(reprlib.repr, args)), as_named_call(what, known, n_most)
     raise TypeError(f"got {what}({shown}), expected {expected}{advice and ': ' + advice}")
+
+
+def as_named_call(what, known, n_most):
+    """A call, with the names of its arguments: some of them by position."""
+    return f"{what}({', '.join([*known[:n_most], *[f'{name}=' for name in known[n_most:]]])})"
+
+
+def near_word(value, words):
+    """Which of some words is meant by one that others write, or None."""
+
+    def plain(word):
+        return word.lower().replace("_", "").replace("-", "")
+
+    meant = plain(OTHER_WORDS.get(value.lower(), value))
+    return next((word for word in words if plain(word) == meant), None)
 
 
 def expected_for(name, known, hints):

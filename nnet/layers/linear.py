@@ -3,7 +3,7 @@
 import numpy as np
 
 from nnet._dense import matmul
-from nnet.layers.arguments import Option, as_count, check_axes, check_like
+from nnet.layers.arguments import Option, as_count, check_axes, check_is_array, check_like
 from nnet.layers.base import Layer, sees_all
 from nnet.layers.hints import with_hints
 from nnet.layers.weighted import WeightedLayer
@@ -55,9 +55,12 @@ class Linear(WeightedLayer):
         if self.training:
             self._kept = input
         output = self._output(input)
-        return matmul(
-            input, self.W, output, bias=self.b if self.use_bias else None, activation=activation
-        )
+        bias = self.b if self.use_bias else None
+        try:
+            return matmul(input, self.W, output, bias=bias, activation=activation)
+        except TypeError:
+            self.params()  # says so if there are none yet
+            raise
 
     def bprop(self, output_grad):
         input = self._kept
@@ -89,6 +92,7 @@ class Flatten(Layer):
     reach = sees_all
 
     def fprop(self, input):
+        check_is_array(input, "input")
         if self.training:
             self._kept = input.shape, input.dtype
         return input.reshape(self.output_shape(input.shape))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nnet._dense import batch_norm, bprop_batch_norm, bprop_group_norm, group_norm
-from nnet.layers.arguments import Option, as_count, as_finite, as_share, check_axes
+from nnet.layers.arguments import Option, as_count, as_finite, as_share, check_axes, check_is_array
 from nnet.layers.base import Layer, ParamMixin, sees_all
 from nnet.layers.hints import CHANNELS_ARE_FOUND, with_hints
 from nnet.layers.weighted import as_given
@@ -103,24 +103,29 @@ class BatchNorm(Norm):
         return ["running_var"]
 
     def fprop(self, input, activation=None):
+        check_is_array(input, "input")
         work, per_channel = self._work, (input.shape[1],)
         learns = self.training and (self.trainable if work is None else work.trainable)
         weights = None if work is None or not learns else work.shared.weights
-        output, mean, inv_std = batch_norm(
-            input,
-            self.gamma,
-            self.beta,
-            self.running_mean,
-            self.running_var,
-            self._output(input),
-            self._array("mean", per_channel, FLOAT64),
-            self._array("inv_std", per_channel, FLOAT64),
-            training=learns,
-            momentum=self.momentum,
-            eps=self.eps,
-            weights=weights,
-            activation=activation,
-        )
+        try:
+            output, mean, inv_std = batch_norm(
+                input,
+                self.gamma,
+                self.beta,
+                self.running_mean,
+                self.running_var,
+                self._output(input),
+                self._array("mean", per_channel, FLOAT64),
+                self._array("inv_std", per_channel, FLOAT64),
+                training=learns,
+                momentum=self.momentum,
+                eps=self.eps,
+                weights=weights,
+                activation=activation,
+            )
+        except TypeError:
+            self.params()  # says so if there are none yet
+            raise
         if self.training:
             self._kept = input, mean, inv_std, learns, weights
         return output
@@ -173,17 +178,21 @@ class GroupNorm(Norm):
 
     def fprop(self, input, activation=None):
         per_group = len(input), self.n_groups
-        output, mean, inv_std = group_norm(
-            input,
-            self.gamma,
-            self.beta,
-            self.n_groups,
-            self._output(input),
-            self._array("mean", per_group, FLOAT64),
-            self._array("inv_std", per_group, FLOAT64),
-            eps=self.eps,
-            activation=activation,
-        )
+        try:
+            output, mean, inv_std = group_norm(
+                input,
+                self.gamma,
+                self.beta,
+                self.n_groups,
+                self._output(input),
+                self._array("mean", per_group, FLOAT64),
+                self._array("inv_std", per_group, FLOAT64),
+                eps=self.eps,
+                activation=activation,
+            )
+        except TypeError:
+            self.params()  # says so if there are none yet
+            raise
         if self.training:
             self._kept = input, mean, inv_std
         return output

@@ -4,6 +4,7 @@ import numpy as np
 
 from nnet.geometry import as_pair
 from nnet.layers.arguments import as_float, as_int, as_word
+from nnet.layers.hints import with_hints
 from nnet.training.augmenting import NEAREST, Geometric, Pointwise, as_finite
 
 DIRECTIONS = "horizontal", "vertical", "both"
@@ -24,7 +25,8 @@ class Shift(Geometric):
 
     n_draws = 2
 
-    def __init__(self, pixels, fill=NEAREST):
+    @with_hints("Shift((2, 3)) is by at most 2 up or down, 3 left or right")
+    def __init__(self, pixels, *, fill=NEAREST):
         self._take_fill(fill)
         self.pixels = as_size(pixels, "pixels", 0)
 
@@ -61,7 +63,8 @@ class Crop(Shift):
         What padding holds: a value, or the nearest pixel of the image.
     """
 
-    def __init__(self, padding, fill=NEAREST):
+    @with_hints("images keep their size", size="none: images keep their size")
+    def __init__(self, padding, *, fill=NEAREST):
         self._take_fill(fill)
         self.padding = self.pixels = as_size(padding, "padding", 0)
 
@@ -79,6 +82,7 @@ class Flip(Geometric):
 
     n_draws = 2
 
+    @with_hints("Flip('both') is in both directions", mode="direction", probability="p")
     def __init__(self, direction="horizontal", p=0.5):
         self.direction = as_word(direction, "direction", DIRECTIONS)
         self.p = as_part(p, "p")
@@ -107,7 +111,8 @@ class Rotate(Geometric):
 
     n_draws = 1
 
-    def __init__(self, degrees, fill=NEAREST):
+    @with_hints("Rotate((-10, 10)) is from one to the other", angle="degrees")
+    def __init__(self, degrees, *, fill=NEAREST):
         self._take_fill(fill)
         self.degrees = as_range(degrees, "degrees", lambda most: (-most, most))
 
@@ -136,7 +141,8 @@ class Zoom(Geometric):
 
     n_draws = 1
 
-    def __init__(self, scale, fill=NEAREST):
+    @with_hints("Zoom((0.9, 1.1)) is from one to the other", factor="scale")
+    def __init__(self, scale, *, fill=NEAREST):
         self._take_fill(fill)
         self.scale = as_range(scale, "scale", lambda part: (1 - part, 1 + part))
         if self.scale[0] <= 0:
@@ -165,7 +171,8 @@ class CutOut(Pointwise):
 
     n_draws = 2
 
-    def __init__(self, size, fill=0.0):
+    @with_hints("CutOut((2, 3)) is 2 high and 3 wide", length="size")
+    def __init__(self, size, *, fill=0.0):
         self.size = as_size(size, "size", 1)
         self.fill = as_finite(fill, "fill")
 
@@ -194,7 +201,8 @@ class Brightness(Pointwise):
 
     n_draws = 2
 
-    def __init__(self, factor=0.0, delta=0.0):
+    @with_hints("Brightness(0.2) is by factors from 0.8 to 1.2")
+    def __init__(self, factor=0.0, *, delta=0.0):
         self.factor, self.delta = as_part(factor, "factor"), as_float(delta, "delta")
 
     def check(self, image_shape):

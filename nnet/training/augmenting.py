@@ -19,6 +19,7 @@ from nnet._augment import warp
 from nnet._dense import all_finite
 from nnet.layers.arguments import as_call, as_real
 from nnet.layers.classification import LogRegression
+from nnet.layers.hints import with_hints
 from nnet.layers.regression import MeanSquaredError
 from nnet.layers.streams import as_streams
 from nnet.training.data import (
@@ -171,6 +172,7 @@ class Compose(Augmentation):
     augmentations : list of augmentations, and of functions as for `NeuralNetwork.fit`
     """
 
+    @with_hints("one list of them", transforms="augmentations")
     def __init__(self, augmentations):
         if isinstance(augmentations, str) or not isinstance(augmentations, Iterable):
             raise TypeError(f"augmentations is {augmentations!r}, expected a list of them")
@@ -242,15 +244,18 @@ class Augmenter:
         Of one image and one target, as the user gives them.
     loss : LossMixin
         It tells labels, of which the nearest is taken, from values, which are interpolated.
+    scores_shape : tuple, optional
+        Of what the loss takes for one image, without which the shape of a target alone tells
+        whether it has pixels.
     """
 
-    def __init__(self, augment, image_shape, target_shape, loss):
+    def __init__(self, augment, image_shape, target_shape, loss, scores_shape=None):
         self._parts = listed(augment)
         for part in self._parts:
             if isinstance(part, Drawn):
                 part.check(image_shape)
         self._moves_target = moves_target(
-            self._parts, image_shape[1:], target_shape, loss.is_classifier
+            self._parts, image_shape[1:], target_shape, loss.is_classifier, scores_shape
         )
         self._interpolate = not loss.has_probabilities
         n_channels, *sides = image_shape
@@ -359,10 +364,11 @@ def fills_of(group):
     return {part.fill for part in group} - {None}
 
 
-def moves_target(parts, sides, target_shape, is_classifier):
+def moves_target(parts, sides, target_shape, is_classifier, scores_shape=None):
     """Whether targets are moved with the images: if their last axes are the sides of these.
 
-    Others stay as they are: one label, a few numbers.
+    Others stay as they are: one label, a few numbers, and as many as a signal is long where the
+    scores are a list of numbers.
 
     Raises
     ------
@@ -370,7 +376,7 @@ def moves_target(parts, sides, target_shape, is_classifier):
         For labels and values of pixels at other sides, and where pixels come in that have none.
     """
     moving = [part for part in parts if isinstance(part, Geometric)]
-    if not moving:
+    if not moving or scores_shape is not None and len(scores_shape) == 1:
         return False
     given, ends = f"y has shape {batch_of(target_shape)}", target_shape[-len(sides) :]
     if ends != sides:

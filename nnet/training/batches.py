@@ -268,7 +268,7 @@ class IterableData:
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 kind = type(batch).__name__
                 raise TypeError(f"{self._name} gives a {kind} as batch {i}, {PAIRS}")
-            names = [f"{whose}{what} of batch {i}" for what in ("X", "y", "the weights")]
+            names = [f"{whose}{what} of batch {i}" for what in ("X", "y", "sample_weight")]
             images = self.encoding.images(batch[0], names[0])
             check_lengths(images, batch[1], *names[:2])
             labels = self.encoding.labels_or_values(batch[1], names[1])
@@ -411,9 +411,9 @@ def read_known(X, y, model):
 def read_validation(validation_data, encoding):
     """The data of fit's `validation_data`: (X, y), (X, y, weights) or an iterable of batches."""
     if _is_pair(validation_data):
-        names = "validation X", "validation y", "weights of validation_data"
-        X, y, *weights = validation_data
         whole = "validation_data"
+        names = [f"{whole}: {what}" for what in ("X", "y", "sample_weight")]
+        X, y, *weights = validation_data
         data = _read_arrays(X, y, encoding, weights[0] if weights else None, names, whole)
     elif isinstance(validation_data, Iterable) and not hasattr(validation_data, "__array__"):
         data = IterableData(validation_data, encoding, "validation_data")

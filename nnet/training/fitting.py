@@ -101,9 +101,10 @@ class Fitting(Fitted):
             What is done at random to the training images, anew in each epoch, such as
             [Shift(2), Rotate(10)]. It follows from the seed, the epoch and which image of X it is:
             neither the order nor the batches matter. Where the last axes of y are the sides of the
-            images, as those of labels of pixels are, y moves with them: labels and 0/1 masks are
-            those of the nearest pixel, values of regression are interpolated, and what comes in
-            has a target only with fill='nearest'. Or a function of a batch of images that
+            images, as those of labels of pixels are, and the loss gets more than a list of numbers
+            for each image, y moves with them: labels and 0/1 masks are those of the nearest pixel,
+            values of regression are interpolated, and what comes in has a target only with
+            fill='nearest'. Or a function of a batch of images that
             returns changed ones, and that must not move pixels where y has some; a parameter
             `rng` of it gets the epoch's random numbers.
             Validation images stay as they are.
@@ -199,7 +200,8 @@ class Fitting(Fitted):
         optimizer : 'sgd' and so on, or Optimizer
             If it has the options of the call before, but the learning rate, and the same layers
             to train, it goes on with its momentum and the like, and so does the learning rate if
-            it is the same schedule or function: epochs and steps are counted from where it began.
+            it is the same schedule or function: epochs and steps are counted from where it began;
+            those of CosineDecay and OneCycle are so many epochs, whatever the batches of each.
             A schedule whose length is max_iter needs n_epochs=. A copy or a file of the network
             does not keep these.
 

@@ -8,6 +8,7 @@ import numpy as np
 from nnet._atomic import AtWork, set_untrained
 from nnet.layers.arguments import as_count
 from nnet.layers.base import Layer
+from nnet.layers.hints import with_hints
 from nnet.layers.program import Program
 from nnet.layers.tree import describe, find, frozen_in, layers_in, numbered
 from nnet.training.data import Images
@@ -46,6 +47,7 @@ class Inside(Fitted):
         images = Images(X, model.dtype, model.input_shape)
         return outputs_of(model, name, images, batch_size)
 
+    @with_hints("one list of them, such as network.layers[:-2]")
     def freeze(self, layers):
         """Let training leave layers, and those inside of them, as they are.
 
@@ -71,6 +73,7 @@ class Inside(Fitted):
         """
         return self._set_trainable(layers, False)
 
+    @with_hints("one list of them")
     def unfreeze(self, layers=None):
         """Let training change layers again; None: all of them.
 

@@ -74,6 +74,8 @@ class Model:
         The length of a batch, as far as the layers' `_setup` sees one.
     labels : array, optional
         See `check_targets`.
+    is_loaded : bool
+        Whether its arrays are those of a file or a state dict, and not trained since.
 
     Attributes
     ----------
@@ -112,11 +114,12 @@ class Model:
         visit=check_arrays,
         n_imgs=1,
         labels=None,
+        is_loaded=False,
     ):
         self.input_shape, self.dtype = tuple(input_shape), dtype
         self.image_shape = bc01_shape(self.input_shape)
         self.classes, self.target_shape = classes, target_shape
-        self.signals = signals
+        self.signals, self.is_loaded = signals, is_loaded
         self.history = history or History()
         self.stepping = None  # of the last training
         self.lock = threading.RLock()
@@ -184,7 +187,7 @@ class Model:
 
     def attributes(self):
         """The arguments that make it, but the layers."""
-        names = "input_shape", "dtype", "classes", "target_shape", "signals", "history"
+        names = "input_shape dtype classes target_shape signals history is_loaded".split()
         return {name: getattr(self, name) for name in names}
 
     @property

@@ -89,7 +89,6 @@ class NeuralNetwork(Fitting, Inside):
         self._transaction = None  # of the fit that runs
         self._is_changed = False  # whether an option of a layer has
         self._built_shape = built_shape
-        self._is_loaded = False  # whether its parameters are those of a file
         remember(NETWORKS, self)
 
     @property
@@ -254,6 +253,7 @@ class NeuralNetwork(Fitting, Inside):
             if self._model is not model or transaction and transaction.model is not model:
                 raise RuntimeError("this network is being trained, expected the end of fit first")
             write_all(arrays, sources)
+            model.is_loaded |= transaction is None
 
     def check_gradients(self, X, y, eps=1e-6, max_checks=20):
         """Compare the layers' gradients with central differences, in float64.
@@ -377,8 +377,8 @@ class NeuralNetwork(Fitting, Inside):
         """The network that `save` wrote: it predicts the same bits, and the same layers are frozen.
 
         Its rng is None and its histories are empty. No code of the file runs. To train it
-        further: `fit(..., warm_start=True)`, or `freeze` layers first; `fit` alone starts afresh,
-        and warns of that.
+        further: `fit(..., warm_start=True)`; `fit` alone starts afresh, and warns of that where
+        layers have arrays of the file and are not frozen.
 
         Parameters
         ----------
@@ -400,8 +400,8 @@ class NeuralNetwork(Fitting, Inside):
         model = saving.load(path, custom_objects)
         network = cls(model.layers)
         network._built_shape = model.input_shape
+        model.is_loaded = True
         network._take(model)
-        network._is_loaded = True
         return network
 
     def _take(self, model):

@@ -316,11 +316,11 @@ class AdamW(Adam):
     def __init__(
         self,
         learning_rate=None,
+        *,
         beta1=0.9,
         beta2=0.999,
         eps=1e-8,
         weight_decay=0.01,
-        *,
         params=(),
     ):
         self.weight_decay = as_float(weight_decay, "weight_decay")

@@ -30,18 +30,22 @@ from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining
-from nnet.training.setup import adapt, check_layers, check_trained, go_on, publish, set_up
+from nnet.training.setup import (
+    adapt,
+    check_layers,
+    check_trained,
+    draws_anew,
+    go_on,
+    publish,
+    set_up,
+)
 from nnet.training.states import States
 from nnet.training.stepping import Stepping
-from nnet.training.telling import Telling, warn_of_values
+from nnet.training.telling import AFRESH, Telling, warn_of_values
 from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
 VALIDATION_BATCH = 256  # images, at most
-AFRESH = (
-    "fit starts afresh: the parameters that load has read are gone, expected warm_start=True to go "
-    "on from them"
-)
 ADVICE = "try a smaller learning_rate, or scale X to values around 1"
 
 
@@ -158,9 +162,6 @@ class TrainingRun:
             self.batch_size = self.batch_size or BATCH_SIZE
         elif self.batch_size is not None:
             raise ValueError("batch_size is given beside batches, expected None")
-        self.augment = Augmenter(
-            self.augmentations, encoding.image_shape, encoding.target_shape, network.layers[-1]
-        )
         self.validation = None
         if validation_data is not None and validation_fraction is not None:
             raise ValueError("validation_data and validation_fraction are given, expected one")
@@ -170,6 +171,9 @@ class TrainingRun:
         if self.fraction is not None and y is None:
             raise ValueError("validation_fraction is given beside batches, expected arrays")
         self.warm_model = model
+        starts_afresh = model is None and self.checkpoint is None
+        is_loaded = network._model is not None and network._model.is_loaded
+        self.loses_loaded = starts_afresh and is_loaded and draws_anew(network.layers)
 
     def _set_up(self):
         network, encoding = self.network, self.encoding
@@ -187,10 +191,11 @@ class TrainingRun:
                 min(self.batch_size or len(self.data), len(self.data)),
                 network._built_shape,
             )
-            if network._is_loaded and self.checkpoint is None and not self.model.kept:
+            if self.loses_loaded:
                 warnings.warn(AFRESH, UserWarning, stacklevel=5)
-        network._is_loaded = False
-        self.transaction.model = self.model
+        self.transaction.model = model = self.model
+        shapes = model.input_shape, model.target_shape
+        self.augment = Augmenter(self.augmentations, *shapes, model.loss, model.scores_shape)
         if self.fraction is not None:
             self._hold_images_back()
         if self.validation is not None and self.validation.weighs_nothing():

@@ -26,7 +26,12 @@ class Schedule(ABC):
     depends_on_max_iter : bool
         Whether the rates of the first epochs depend on how many are to follow, as is assumed of
         those of your own: then a training cannot go on for longer than it was planned.
+    step_follows_epoch : bool
+        Whether the steps before are `epoch * n_steps_per_epoch`, also where calls of
+        `partial_fit` had other numbers of batches; otherwise all that there were.
     """
+
+    step_follows_epoch = False
 
     def __repr__(self):
         return as_call(self)
@@ -53,7 +58,10 @@ class Schedule(ABC):
 
     @abstractmethod
     def __call__(self, step, epoch, n_steps_per_epoch, n_epochs):
-        """The learning rate of a step. All count from 0: `step` since the training began."""
+        """The learning rate of a step. All count from 0: `step` since the training began.
+
+        See `step_follows_epoch`.
+        """
 
     def end_epoch(self, progress):
         """Take note of an epoch that has ended: `progress` is a `Progress`."""
@@ -145,6 +153,8 @@ class CosineDecay(Schedule):
         After what the rate changes.
     """
 
+    step_follows_epoch = True
+
     @with_hints(alpha="min_learning_rate", warmup_steps="warmup_epochs")
     def __init__(
         self, learning_rate, min_learning_rate=0.0, warmup_epochs=0, n_epochs=None, by="step"
@@ -197,6 +207,8 @@ class OneCycle(Schedule):
     n_epochs : None or int
         None: max_iter of `fit`. The last rate is left from then on.
     """
+
+    step_follows_epoch = True
 
     @with_hints()
     def __init__(

@@ -236,6 +236,13 @@ def arrays_of(layer):
     return arrays if is_whole else {}
 
 
+def draws_anew(layers):
+    """Whether some layers have arrays that `set_up` will replace, as they are not frozen."""
+    children = numbered(layers)
+    frozen = frozen_in(children)
+    return any(arrays_of(layer) for layer in layers_in(children) if id(layer) not in frozen)
+
+
 def check_trained(layers):
     """Refuse layers of which training would change none."""
     if not any(map(learns, layers)):
@@ -255,7 +262,7 @@ def go_on(network, before):
         names = [*layer.param_names(), *layer.state_names()]
         if names:
             layer._set_arrays({name: getattr(layer, name).copy() for name in names})
-    return Model(network.layers, **before.attributes())
+    return Model(network.layers, **(before.attributes() | {"is_loaded": False}))
 
 
 def adapt(model, data):

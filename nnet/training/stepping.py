@@ -79,9 +79,9 @@ class Stepping:
 
     def begin_step(self, step):
         """Set the learning rate of a step of the epoch, from 0."""
-        rate = self.schedule(
-            self.n_steps + step, self.n_epochs, self._n_steps_of_epoch, self._n_planned
-        )
+        n_steps = self._n_steps_of_epoch
+        before = self.n_epochs * n_steps if self.schedule.step_follows_epoch else self.n_steps
+        rate = self.schedule(before + step, self.n_epochs, n_steps, self._n_planned)
         self.optimizer.learning_rate = as_float(rate, "learning_rate")
 
     def end_epoch(self, progress):

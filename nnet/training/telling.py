@@ -26,6 +26,10 @@ NEARLY = 0.98  # of the loss of guessing
 FAR = 10  # times that
 LOOKED_AT = 64  # images
 LARGE = 50  # values beyond are neither standardised nor fractions
+AFRESH = (
+    "fit starts afresh: parameters that were loaded are gone, expected warm_start=True to go on "
+    "from them, or freeze(...) to keep some"
+)
 
 
 class Telling:

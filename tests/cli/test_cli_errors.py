@@ -261,3 +261,14 @@ def test_predict_names_missing_extras(refused, save_npz, model, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     line = refused("predict", model, save_npz())
     assert "safetensors" in line and "nnet[train]" in line
+
+
+class Doubled(nnet.Flatten):
+    """A layer of one's own."""
+
+
+def test_models_with_layers_of_ones_own_are_for_python(refused, save_npz, tmp_path):
+    layers = [Doubled(), nnet.Linear(3), nnet.LogRegression()]
+    nnet.NeuralNetwork(layers, rng=0).build((1, 6, 6)).save(tmp_path / "own")
+    line = refused("predict", tmp_path / "own", save_npz())
+    assert line.startswith(f"{tmp_path / 'own'} has layers of your own") and "Python" in line

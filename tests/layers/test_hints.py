@@ -31,6 +31,22 @@ def network():
         (lambda: nnet.BatchNorm(epsilon=1e-3), "'epsilon', expected eps"),
         (lambda: nnet.Dropout(p=0.5), "'p', expected rate"),
         (lambda: nnet.SeparableConv(8, padding="same"), "'padding', expected padding_mode"),
+        (lambda: nnet.LogRegression(weight=[1, 2]), "'weight', expected class_weight of fit"),
+        (lambda: nnet.BinaryCrossEntropy(from_logits=True), "it always takes scores"),
+        (lambda: nnet.EarlyStopping(verbose=1), r"none: fit\(..., verbose=True\) says so"),
+        (lambda: nnet.BatchNorm(affine=False), "none: it always has gamma and beta"),
+        (lambda: nnet.Upsample(2, align_corners=False), "none: .* with align_corners=False"),
+        (lambda: nnet.Activation(activation="relu"), "'activation', expected type"),
+        (lambda: nnet.Activation("leaky_relu", negative_slope=0.2), "none: it is 0.01"),
+        (lambda: nnet.Compose(transforms=[]), "'transforms', expected augmentations"),
+        (lambda: nnet.Rotate(angle=3), "'angle', expected degrees"),
+        (lambda: nnet.Flip(probability=1), "'probability', expected p"),
+        (lambda: network().freeze(layer=1), r"one of \('layers',\)"),
+        (lambda: network().freeze(), r"^freeze lacks layers, expected freeze\(layers\)$"),
+        (lambda: nnet.Conv(), r"^Conv lacks n_feats, filter_shape, expected Conv\(n_feats, f"),
+        (lambda: nnet.Conv(filter_shape=3), "^Conv lacks n_feats, expected"),
+        (lambda: nnet.Conv(3), "^Conv lacks filter_shape, expected"),
+        (lambda: network().fit(y=1), "^fit lacks X, expected"),
         (lambda: zoo.lenet5(num_classes=5), "lenet5 has no argument .* expected n_classes"),
         (lambda: nnet.EarlyStopping(restore_best_weights=True), "expected restore_best"),
         (lambda: nnet.Checkpoint("file", save_best_only=True), r"expected EarlyStopping\(\)"),
@@ -91,6 +107,35 @@ FOUND = "it finds the number of channels itself"
             "got Pad(1, 1, 1, 1), expected Pad(pads, border_mode, value)",
         ),
         (
+            lambda: nnet.Compose(nnet.Flip(), 3),
+            ", 3), expected Compose(augmentations): one list of them",
+        ),
+        (
+            lambda: network().freeze(0, 1),
+            "got freeze(0, 1), expected freeze(layers): one list of them, such as network.layers[",
+        ),
+        (lambda: network().unfreeze(0, 1), "got unfreeze(0, 1), expected unfreeze(layers): one"),
+        (lambda: nnet.Activation("leaky_relu", 0.2), "Activation(type): no function has an option"),
+        (
+            lambda: nnet.Shift(2, 2),
+            "got Shift(2, 2), expected Shift(pixels, fill=): Shift((2, 3)) is by at most 2 up",
+        ),
+        (
+            lambda: nnet.Crop(28, 4),
+            "got Crop(28, 4), expected Crop(padding, fill=): images keep their size",
+        ),
+        (lambda: nnet.Rotate(-5, 5), "expected Rotate(degrees, fill=): Rotate((-10, 10)) is from"),
+        (lambda: nnet.Zoom(0.9, 1.1), "expected Zoom(scale, fill=): Zoom((0.9, 1.1)) is from one"),
+        (lambda: nnet.CutOut(8, 8), "expected CutOut(size, fill=): CutOut((2, 3)) is 2 high"),
+        (
+            lambda: nnet.Brightness(0.8, 1.2),
+            "got Brightness(0.8, 1.2), expected Brightness(factor, delta=): Brightness(0.2) is by",
+        ),
+        (
+            lambda: nnet.AdamW(1e-3, 0.01),
+            "got AdamW(0.001, 0.01), expected AdamW(learning_rate, beta1=, beta2=, eps=, weight_",
+        ),
+        (
             lambda: zoo.lenet5(10, "relu", 1),
             "got lenet5(10, 'relu', 1), expected lenet5(n_classes, act",
         ),
@@ -99,6 +144,23 @@ FOUND = "it finds the number of channels itself"
 def test_too_many_by_position(call, message):
     with pytest.raises(TypeError, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [
+        ("ReLU", "relu"),
+        ("LeakyReLU", "leaky_relu"),
+        ("Swish", "silu"),
+        ("hardswish", "hard_swish"),
+        ("Hard-Sigmoid", "hard_sigmoid"),
+    ],
+)
+def test_words_of_others(given, meant):
+    with pytest.raises(ValueError, match=rf"type is .*: did you mean '{meant}'\?$"):
+        nnet.Activation(given)
+    with pytest.raises(ValueError, match="'softmax'\\)$"):
+        nnet.Activation("mish")
 
 
 def parameters_of_everything():

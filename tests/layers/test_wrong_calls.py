@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from nnet import (
+    Activation,
+    BatchNorm,
     BinaryCrossEntropy,
     Conv,
     ConvTranspose,
@@ -15,6 +17,7 @@ from nnet import (
     Flatten,
     GlobalAveragePool,
     GlobalMaxPool,
+    GroupNorm,
     Huber,
     Linear,
     LogRegression,
@@ -22,6 +25,8 @@ from nnet import (
     MeanSquaredError,
     Pad,
     Parallel,
+    Pool,
+    Residual,
     SeparableConv,
     Standardize,
     Upsample,
@@ -38,6 +43,9 @@ LAYERS = [
     (Pad(1, "reflect"), IMAGES),
     (Upsample(2), IMAGES),
     (Upsample((1, 2), "bilinear"), IMAGES),
+    (Activation("softmax"), IMAGES),
+    (Pool(2, 2), IMAGES),
+    (Pool(2, 2, mode="avg"), IMAGES),
     (GlobalMaxPool(), IMAGES),
     (GlobalAveragePool(), IMAGES),
     (Standardize(0.5, 2.0), IMAGES),
@@ -82,6 +90,8 @@ def test_gradients_of_another_shape_or_dtype(layer, shape):
             layer.bprop(np.ones(other, np.float32))
     with pytest.raises(TypeError, match="^output_grad has dtype float64, expected float32$"):
         layer.bprop(np.ones(output.shape))
+    with pytest.raises(TypeError, match="^output_grad is a list, expected a NumPy array$"):
+        layer.bprop(output.tolist())
     assert layer.bprop(np.ones_like(output)).shape == shape
 
 
@@ -116,13 +126,26 @@ def test_labels_of_another_shape():
         Upsample(2, "bilinear"),
         Standardize(0.5, 2.0),
         Standardize(),
+        Activation("softmax"),
     ],
     ids=str,
 )
-def test_integers(layer):
+@pytest.mark.parametrize("dtype", ["int64", "float16", "complex64"])
+def test_other_dtypes(layer, dtype):
     layer = prepared(layer, IMAGES)
-    with pytest.raises(TypeError, match="^input has dtype int64, expected float32 or float64$"):
-        layer.fprop(np.ones(IMAGES, np.int64))
+    with pytest.raises(TypeError, match=f"^input has dtype {dtype}, expected float32 or float64$"):
+        layer.fprop(np.ones(IMAGES, dtype))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [*dict(LAYERS), Conv(3, 3), BatchNorm(), GroupNorm(2), SeparableConv(3, 3), Residual([Pad(0)])],
+    ids=str,
+)
+def test_lists(layer):
+    layer = prepared(layer, dict(LAYERS).get(layer, IMAGES))
+    with pytest.raises(TypeError, match="^(input|scores) is a list, expected a NumPy array$"):
+        layer.fprop([[1.0, 2.0]])
 
 
 @pytest.mark.parametrize(
@@ -146,10 +169,19 @@ def test_what_a_transposed_convolution_is_given():
 
 @pytest.mark.parametrize(
     "layer",
-    [Conv(3, 3), ConvTranspose(3, 3), DepthwiseConv(3), SeparableConv(3, 3), Standardize()],
+    [
+        Conv(3, 3),
+        ConvTranspose(3, 3),
+        DepthwiseConv(3),
+        SeparableConv(3, 3),
+        BatchNorm(),
+        GroupNorm(2),
+        Linear(3),
+        Standardize(),
+    ],
     ids=str,
 )
 def test_layers_that_are_not_set_up(layer):
-    message = "is None, expected a NumPy array|has no .* yet, expected a call of fit"
-    with pytest.raises((TypeError, ValueError), match=message):
-        copy.deepcopy(layer).fprop(np.ones(IMAGES, np.float32))
+    shape = IMAGES[:2] if isinstance(layer, Linear) else IMAGES
+    with pytest.raises(ValueError, match="has no .* yet, expected a call of fit"):
+        copy.deepcopy(layer).fprop(np.ones(shape, np.float32))

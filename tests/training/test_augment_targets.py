@@ -428,3 +428,15 @@ def test_one_label_of_an_image_may_have_any_fill():
     cnn().fit(X[..., :8], y, max_iter=1, augment=Shift(1, fill=0.0))
     network = NeuralNetwork([Conv(3, 3), GlobalAveragePool(), LogRegression()], rng=0)
     network.fit(X, y, max_iter=1, augment=[Rotate(5, fill=0.0), Flip()])
+
+
+@pytest.mark.parametrize("loss", [BinaryCrossEntropy, MeanSquaredError])
+def test_as_many_labels_as_a_signal_is_long_are_no_pixels(loss, rng):
+    S = rng.random((30, 1, 16)).astype(np.float32)
+    y = (S[:, 0] > 0.5).astype(int)
+    network = NeuralNetwork([Activation("relu"), Flatten(), Linear(16), loss()], rng=0)
+    options = {"shuffle": False, "augment": Shift(3, fill=0.0), "max_iter": 2}
+    for warm_start in (False, True):
+        images, targets = trained_on(network, S, y, warm_start=warm_start, **options)
+        assert_array_equal(targets, np.concatenate([y, y]))
+        assert not np.array_equal(images[:30, :, 0], S)

@@ -186,7 +186,7 @@ def test_other_numbers_of_images(n_first, how, epoch):
         ([*BATCHES, (X[:5], Y[:4])], ValueError, "X of batch 3 has 5 images and y of batch 3"),
         ([*BATCHES, (X[:5, :, 1:], Y[:5])], ValueError, "X of batch 3 has shape"),
         ([*BATCHES, (X[:5] * np.nan, Y[:5])], ValueError, r"X of batch 3\[0\] has NaN"),
-        ([*BATCHES, (X[:5], Y[:5], -Y[:5])], ValueError, "the weights of batch 3 has negative"),
+        ([*BATCHES, (X[:5], Y[:5], -Y[:5])], ValueError, "sample_weight of batch 3 has negative"),
         ([(X, Y * 0)], ValueError, r"y of X has only \[0\], expected at least 2 classes"),
         (
             [*BATCHES, (X[:5], ["0"] * 5)],
@@ -257,7 +257,7 @@ def test_labels_that_are_not_among_the_known_classes(train, message):
         ((X[:5], Y[:4]), "X of batch 3 has 5 images and validation_data: y of batch 3 has shape"),
         ((X[:5], Y[:5, None]), "y of batch 3 has shape"),
         ((X[:5], Y[:5] + 0.5), "y of batch 3 has fractional values"),
-        ((X[:5], Y[:5], -Y[:5]), "the weights of batch 3 has negative"),
+        ((X[:5], Y[:5], -Y[:5]), "sample_weight of batch 3 has negative"),
     ],
 )
 def test_wrong_batches_of_the_validation_are_named_so(batch, message):

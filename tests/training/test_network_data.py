@@ -164,7 +164,7 @@ FIT_ERRORS = [
     (
         {"validation_data": (np.zeros((0, 1, 6, 6)), [])},
         ValueError,
-        "validation X has no images",
+        "validation_data: X has no images",
     ),
 ]
 
@@ -210,7 +210,7 @@ def test_prediction_errors(rng):
     with pytest.raises(ValueError, match=r"y has shape \(20,\), expected \(n_imgs, 2\)"):
         regression.error(X, y)
     with pytest.raises(
-        ValueError, match=r"validation y has shape \(20, 3\), expected \(n_imgs, 2\)"
+        ValueError, match=r"^validation_data: y has shape \(20, 3\), expected \(n_imgs, 2\)"
     ):
         regression.fit(X, X[:, 0, 0, :2], validation_data=(X, X[:, 0, 0, :3]))
     with pytest.raises(ValueError, match=r"^y\[7\] has NaN, infinite or too large values"):

@@ -352,7 +352,7 @@ def test_targets_out_of_range(bad, rng):
     if bad != 1.001:
         with pytest.raises(ValueError, match="^y" + message):
             network.fit(X, y.astype(int))
-    with pytest.raises(ValueError, match=f"^validation y{message}"):
+    with pytest.raises(ValueError, match=f"^validation_data: y{message}"):
         network.fit(X, y * 0, validation_data=(X, y))
 
 

@@ -115,6 +115,29 @@ def test_steps_are_counted_whatever_the_batches():
     assert taken() == [0.1 * 0.5**i for i in range(6)]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CosineDecay(0.1, n_epochs=4),
+        lambda: CosineDecay(0.1, warmup_epochs=2, n_epochs=4),
+        lambda: OneCycle(0.1, n_epochs=4),
+    ],
+)
+def test_schedules_that_plan_epochs_are_where_these_are(make):
+    """Each epoch has the rates of one training with as many batches throughout."""
+    net, lengths = cnn(), [60, 10, 30, 60]
+    for n_imgs in lengths:
+        net.partial_fit(
+            X[:n_imgs], Y[:n_imgs], [0, 1, 2], optimizer=Recording(make()), batch_size=10
+        )
+    rates, expected = taken(), []
+    for epoch, n_imgs in enumerate(lengths):
+        options = {"optimizer": Recording(make()), "batch_size": 10, "max_iter": 4}
+        cnn().fit(X[:n_imgs], Y[:n_imgs], **options)
+        expected += np.split(np.array(taken()), 4)[epoch].tolist()
+    assert rates == expected and min(rates) > 0
+
+
 def test_it_starts_afresh_with_other_options():
     net = cnn()
 

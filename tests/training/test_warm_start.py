@@ -51,8 +51,48 @@ def test_a_loaded_network_that_starts_afresh_is_warned_of(tmp_path, recwarn):
     loaded().fit(X, Y, max_iter=1, warm_start=True)
     loaded().partial_fit(X, Y)
     network = loaded()
-    network.freeze(0)
+    network.freeze(network.layers[:-2])
+    network.layers[-2] = Linear(3)  # which holds nothing yet
     network.fit(X, Y, max_iter=1)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda network: network.freeze(0),
+        lambda network: network.layers.__setitem__(-2, Linear(3)),
+        copy.deepcopy,
+        lambda network: pickle.loads(pickle.dumps(network)),
+        lambda network: network.load_state_dict(network.state_dict()),
+        lambda network: failing(network),
+    ],
+)
+def test_it_is_warned_of_whatever_was_done_since(change, tmp_path):
+    pytest.importorskip("safetensors")
+    cnn().build(X.shape[1:], 3).save(tmp_path / "model")
+    network = NeuralNetwork.load(tmp_path / "model")
+    network = change(network) or network
+    with pytest.warns(UserWarning, match="parameters that were loaded are gone"):
+        network.fit(X, Y, max_iter=1)
+
+
+def failing(network):
+    """Before the first step, when all is set up."""
+    with pytest.warns(UserWarning), pytest.raises(ZeroDivisionError):
+        network.fit(X, Y, augment=lambda images: 1 / 0)
+
+
+def test_a_state_dict_that_fit_draws_anew_is_warned_of(recwarn):
+    network = cnn().build(X.shape[1:], 3)
+    network.load_state_dict(network.state_dict())
+    with pytest.warns(UserWarning, match="parameters that were loaded are gone"):
+        network.fit(X, Y, max_iter=1)
+    recwarn.clear()
+    network.fit(X, Y, max_iter=1, callback=lambda p: network.load_state_dict(network.state_dict()))
+    network.fit(X, Y, max_iter=1)
+    network.load_state_dict(network.state_dict())
+    network.build(X.shape[1:], 3).fit(X, Y, max_iter=1)
     assert not recwarn.list
 
 

@@ -377,7 +377,7 @@ REFUSED = [
     ({"class_weight": "balance"}, TypeError, "class_weight is 'balance'"),
     ({"validation_data": (X, Y, ZEROS)}, ValueError, "images to validate have the weight 0"),
     ({"validation_data": [(X, Y, ZEROS)]}, ValueError, "images to validate have the weight 0"),
-    ({"validation_data": (X, Y, BAD)}, ValueError, "weights of validation_data has negative"),
+    ({"validation_data": (X, Y, BAD)}, ValueError, "^validation_data: sample_weight has negative"),
 ]
 
 
