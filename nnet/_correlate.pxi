@@ -35,11 +35,15 @@ cdef double planes_cycles(const Correlation *job, Axis axis_y, Axis axis_x, doub
     cdef double n_tiles = n_phases * ceil_div(n_at, n) / <double>p.stack
     n_tiles *= ceil_div(per_group, block) * job.groups
     # Vectors go straight to the output; by way of a buffer; or value by value, with gaps.
-    cdef double storing = 2 if job.direct else 4 if n_phases == 1 else lanes
+    cdef bint zipped = len(axis_x.phases) == 2
+    cdef double storing = 2 if job.direct else 4 if n_phases == 1 or zipped else lanes
     cdef double cycles = n_tiles * (tile_cycles(block, n) * n_taps + storing * block * n + 20)
+    if zipped:
+        cycles += 25 * job.n_features * job.out_h
     if p.stride_x > 1:
-        # Measured with rows of 9 to 13 pixels; without a stride it is a few cycles.
-        cycles += 40 * job.n_channels * p.rows * p.n_phases_y * p.n_phases_x
+        # Measured with rows of 4 to 28 pixels; without a stride it is a few cycles.
+        cycles += (25 if p.stride_x == 2 == p.n_phases_x else 40) * (
+            job.n_channels * p.rows * p.n_phases_y * p.n_phases_x)
     if p.in_place:
         # Every block of features reads all channels again, whole planes apart: often from the
         # L2 cache, 3 cycles a line. Measured with 1x1 filters of 32 to 128 channels.

@@ -109,6 +109,7 @@ cdef struct DotLayout:
     Py_ssize_t rows, cols               # of a copy
     Py_ssize_t plane                    # from one copy to the next
     Py_ssize_t img                      # from one image to the next
+    Packing packing                     # shifted, with a stride of 2: how copies are made
     Py_ssize_t shift                    # rows by which the taps of a column are apart, at most
     Py_ssize_t grad_cols, grad_plane    # shifted: the packed output gradient
     Py_ssize_t grad_at                  # where it lies in the buffer, or the tails of rows
@@ -120,6 +121,7 @@ cdef struct DotLayout:
 cdef void plan_dot(FilterGradient *job, bint shifted, Py_ssize_t lanes) noexcept nogil:
     """Lay out the buffers, but for the tables."""
     cdef DotLayout *d = &job.dot
+    cdef Packing *p = &d.packing
     cdef Py_ssize_t reach = (job.fil_w - 1) * job.dilation_x // job.stride_x, vectors, gap, flat
     cdef Py_ssize_t most
     d.shifted = shifted
@@ -153,6 +155,11 @@ cdef void plan_dot(FilterGradient *job, bint shifted, Py_ssize_t lanes) noexcept
     d.plane = ceil_div(d.plane, lanes) * lanes
     d.grad_plane = ceil_div(d.grad_plane, lanes) * lanes
     d.img = d.copies * d.n_phases_y * d.plane
+    p.h, p.w, p.top, p.left, p.border = job.h, job.w, job.top, job.left, job.border
+    p.stride_y, p.stride_x = job.stride_y, job.stride_x
+    p.dilation_y, p.dilation_x = job.dilation_y, job.dilation_x
+    p.n_phases_y, p.n_phases_x = d.n_phases_y, d.n_phases_x
+    p.rows, p.cols, p.pitch, p.phase_pitch = d.rows, d.cols, d.cols, d.plane
     vectors = d.rows * d.grad_cols // lanes if shifted else job.out_h * job.out_w // lanes
     # Each tile costs some 100 cycles to enter and leave; the gradients stay in the L2 cache.
     most = 64 if shifted else clip(8192 // job.n_features, 64, 256)
@@ -181,7 +188,7 @@ cdef void plan_dot_tables(FilterGradient *job, Workspace space) except *:
     if d.shifted:
         for j in range(job.fil_w):
             d.tap_at[j] = (
-                j % d.n_phases_x * d.n_phases_y * d.plane + j * job.dilation_x // job.stride_x
+                j % d.n_phases_x * d.plane + j * job.dilation_x // job.stride_x
             )
         for i in range(job.fil_h):
             d.feature_at[i] = (d.shift - i * job.dilation_y // job.stride_y) * d.grad_cols
@@ -189,8 +196,8 @@ cdef void plan_dot_tables(FilterGradient *job, Workspace space) except *:
     for i in range(job.fil_h):
         for j in range(job.fil_w):
             d.tap_at[j * job.fil_h + i] = (
-                i % d.n_phases_y * d.plane + i * job.dilation_y // job.stride_y * d.cols
-                + (j * job.dilation_x if d.copies == 1 else j * d.n_phases_y * d.plane)
+                i % d.n_phases_y * d.copies * d.plane + i * job.dilation_y // job.stride_y * d.cols
+                + (j * job.dilation_x if d.copies == 1 else j * d.plane)
             )
     for i in range(job.n_features):
         d.feature_at[i] = i * size
@@ -281,10 +288,14 @@ cdef void copy_channel(const FilterGradient *job, real *buffer, const real *imgs
     cdef const DotLayout *d = &job.dot
     cdef Py_ssize_t s, j, phase
     for s in range(n_stacked):
+        if d.shifted and job.stride_x == 2:
+            pack_plane(buffer + s * d.img, imgs + ((n + s) * job.n_channels + c) * job.h * job.w,
+                       &d.packing)
+            continue
         for j in range(d.copies):
             for phase in range(d.n_phases_y):
                 copy_rows(
-                    buffer + s * d.img + (j * d.n_phases_y + phase) * d.plane, d.rows, d.cols,
+                    buffer + s * d.img + (phase * d.copies + j) * d.plane, d.rows, d.cols,
                     imgs + ((n + s) * job.n_channels + c) * job.h * job.w, job.h, job.w,
                     phase * job.dilation_y % job.stride_y - job.top, job.stride_y,
                     (j * job.dilation_x % job.stride_x if d.shifted else j * job.dilation_x)
@@ -378,7 +389,7 @@ cdef void shifted_channel(
                     n_j = min(job.fil_w - j, <Py_ssize_t>dot_taps(<int>n_i))
                     shifted_tile(
                         part + k * pitch + (j * job.fil_h + i) * lanes,
-                        buffer + phase * d.plane + first * d.cols, d.tap_at + j,
+                        buffer + phase * d.copies * d.plane + first * d.cols, d.tap_at + j,
                         grads + first * d.grad_cols, d.feature_at + i, d.n_phases_y, job.fil_h,
                         &walk, <int>n_j, <int>n_i,
                     )

@@ -32,10 +32,6 @@ cdef extern from *:
     #define NO_COLUMNS(n_rows, real, bits)                                                  \\
     INLINE void columns##n_rows##_##bits(real *to, const Py_ssize_t *at, const real **rows) {}
 
-    #define EVEN2 0, 2
-    #define EVEN4 0, 2, 4, 6
-    #define EVEN8 EVEN4, 8, 10, 12, 14
-    #define EVEN16 EVEN8, 16, 18, 20, 22, 24, 26, 28, 30
     #define GRADIENT_PRIMITIVES(real, bits, lanes)                                          \\
     INLINE void load##bits(real *to, const real *from) {                                    \\
         vec##bits value = *(const vec##bits *)from;                                         \\
@@ -47,7 +43,7 @@ cdef extern from *:
         *(vec##bits *)acc = value; }                                                        \\
     INLINE void load_even##bits(real *to, const real *from) {                               \\
         vec##bits a = *(const vec##bits *)from, b = *(const vec##bits *)(from + lanes);     \\
-        *(vec##bits *)to = SHUFFLE(bits, a, b, EVEN##lanes); }
+        *(vec##bits *)to = SHUFFLE(bits, a, b, LIST##lanes(DOUBLED, lanes, 0, 0)); }
     #if defined(__AVX512F__)
     GRADIENT_PRIMITIVES(float, 32, 16)
     GRADIENT_PRIMITIVES(double, 64, 8)

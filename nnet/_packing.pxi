@@ -53,8 +53,8 @@ cdef inline Py_ssize_t border_index(Py_ssize_t i, Py_ssize_t size, int border) n
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     """ceil(a / b), also for negative a."""
-    if b == 1:
-        return a    # the usual stride: a division takes as long as a row of pixels
+    if b <= 2:
+        return a + b - 1 >> b - 1   # the usual strides: a division takes as long as a row
     return -((-a) // b) if a <= 0 else (a + b - 1) // b
 
 
@@ -83,50 +83,70 @@ cdef void lay_out(Packing *p, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t sta
     p.channel_pitch = p.phase_pitch * p.n_phases_y * p.n_phases_x
 
 
-cdef inline void copy_strided(real *dst, const real *src, Py_ssize_t n,
-                              Py_ssize_t stride) noexcept nogil:
-    """Every stride-th value; stride 2 as a loop that the compiler vectorises."""
-    cdef Py_ssize_t x
-    if stride == 1:
-        copy(dst, src, n)
-    elif stride == 2:
-        for x in range(n):
-            dst[x] = src[2 * x]
-    else:
-        for x in range(n):
-            dst[x] = src[x * stride]
+cdef struct Span:
+    Py_ssize_t x0, x1   # the columns of a phase that are pixels; those around them are border
+    Py_ssize_t first    # which pixel the column 0 would be
+
+
+cdef inline Span span_of(const Packing *p, Py_ssize_t phase_x) noexcept nogil:
+    cdef Span s
+    s.first = -p.left if phase_x == 0 else phase_x * p.dilation_x % p.stride_x - p.left
+    s.x0 = clip(ceil_div(-s.first, p.stride_x), 0, p.cols)
+    s.x1 = clip(ceil_div(p.w - s.first, p.stride_x), s.x0, p.cols)
+    return s
 
 
 cdef void pack_plane(real *dst, const real *plane, const Packing *p) noexcept nogil:
     """One channel of one image. Zero padding is not written: the buffer starts as zeros."""
-    cdef Py_ssize_t phase_y, phase_x, r, y, x, first_y, first_x, r0, r1, x0, x1
+    cdef Py_ssize_t phase_x, at, n, pairs, odd_at
+    cdef Span s, odd
+    for phase_x in range(p.n_phases_x):
+        s = span_of(p, phase_x)
+        n, at = s.x1 - s.x0, s.first + s.x0 * p.stride_x
+        pairs, odd_at = clip((p.w - at) // 2, 0, n), 0
+        if p.stride_x == 2 and p.n_phases_x == 2:
+            # The phase of pixel 0 brings the other one with it.
+            odd = span_of(p, 1 - phase_x)
+            pairs, odd_at = odd.x1 - odd.x0, (1 - 2 * phase_x) * p.phase_pitch + odd.x0 - s.x0
+            if at == 1:
+                n = pairs = 0
+        if n > 0 or p.border != BORDER_ZEROS:
+            pack_phases(dst + phase_x * p.phase_pitch, plane, p, &s, n, pairs, odd_at)
+
+
+cdef inline void pack_phases(real *dst, const real *plane, const Packing *p, const Span *s,
+                             Py_ssize_t n, Py_ssize_t pairs, Py_ssize_t odd_at) noexcept nogil:
+    """All rows of a phase of columns; with a stride of 2, of both if the other lies at odd_at."""
+    cdef Py_ssize_t phase_y, r, y, x, first_y, r0, r1, at = s.first + s.x0 * p.stride_x
     cdef const real *source
     cdef real *row
-    for phase_x in range(p.n_phases_x):
-        # Columns [x0, x1) of this phase are pixels, those around them border.
-        first_x = -p.left if phase_x == 0 else phase_x * p.dilation_x % p.stride_x - p.left
-        x0 = clip(ceil_div(-first_x, p.stride_x), 0, p.cols)
-        x1 = clip(ceil_div(p.w - first_x, p.stride_x), x0, p.cols)
-        for phase_y in range(p.n_phases_y):
-            first_y = -p.top if phase_y == 0 else phase_y * p.dilation_y % p.stride_y - p.top
-            r0, r1 = 0, p.rows
-            if p.border == BORDER_ZEROS:
-                r0 = clip(ceil_div(-first_y, p.stride_y), 0, p.rows)
-                r1 = clip(ceil_div(p.h - first_y, p.stride_y), r0, p.rows)
-            row = dst + (phase_y * p.n_phases_x + phase_x) * p.phase_pitch + r0 * p.pitch
-            for r in range(r0, r1):
-                y = r * p.stride_y + first_y
-                if y < 0 or y >= p.h:
-                    y = border_index(y, p.h, p.border)
-                source = plane + y * p.w
-                prefetch(source + p.h * p.w)    # of the next plane
-                copy_strided(row + x0, source + x0 * p.stride_x + first_x, x1 - x0, p.stride_x)
-                if p.border != BORDER_ZEROS:
-                    for x in range(x0):
-                        row[x] = source[border_index(x * p.stride_x + first_x, p.w, p.border)]
-                    for x in range(x1, p.cols):
-                        row[x] = source[border_index(x * p.stride_x + first_x, p.w, p.border)]
-                row += p.pitch
+    for phase_y in range(p.n_phases_y):
+        first_y = -p.top if phase_y == 0 else phase_y * p.dilation_y % p.stride_y - p.top
+        r0, r1 = 0, p.rows
+        if p.border == BORDER_ZEROS:
+            r0 = clip(ceil_div(-first_y, p.stride_y), 0, p.rows)
+            r1 = clip(ceil_div(p.h - first_y, p.stride_y), r0, p.rows)
+        row = dst + phase_y * p.n_phases_x * p.phase_pitch + r0 * p.pitch
+        for r in range(r0, r1):
+            y = r * p.stride_y + first_y
+            if y < 0 or y >= p.h:
+                y = border_index(y, p.h, p.border)
+            source = plane + y * p.w
+            prefetch(source + p.h * p.w)    # of the next plane
+            if p.stride_x == 1:
+                copy(row + s.x0, source + at, n)
+            elif p.stride_x == 2:
+                unzip(row + s.x0, row + s.x0 + odd_at if odd_at else <real *>NULL, source + at,
+                      n, pairs)
+            else:
+                for x in range(n):
+                    row[s.x0 + x] = source[at + x * p.stride_x]
+            if p.border != BORDER_ZEROS:
+                for x in range(s.x0):
+                    row[x] = source[border_index(x * p.stride_x + s.first, p.w, p.border)]
+                for x in range(s.x1, p.cols):
+                    row[x] = source[border_index(x * p.stride_x + s.first, p.w, p.border)]
+            row += p.pitch
 
 
 cdef void pack_stack(real *buffer, const real *imgs, Py_ssize_t n_stacked, Py_ssize_t n_channels,

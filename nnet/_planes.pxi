@@ -34,6 +34,7 @@ cdef struct Correlation:
     Packing *fold                       # not NULL: add up the padding of each output plane
     Py_ssize_t scratch_pitch            # from one feature to the next in the scratch buffer
     Py_ssize_t scratch_row              # from one row to the next
+    Py_ssize_t odd_at                   # with a stride of 2: from even columns there to odd ones
     Py_ssize_t n_stacks, parts          # units of work: stacks of images x parts of features
     bint with_relu
 
@@ -148,6 +149,7 @@ cdef void correlate_unit(
     cdef Py_ssize_t b, c, g, i, k, k_end, q, s
     cdef const real *group = buffer
     cdef real *dst
+    cdef real *to
     cdef const Pass *run
     imgs += n0 * job.n_channels * p.h * p.w
     if job.strips != NULL:
@@ -168,9 +170,10 @@ cdef void correlate_unit(
         dst = padded if job.fold != NULL else out + (n0 * job.n_features + k) * out_size
         for i in range(job.n_passes):
             run = job.passes + i
+            to = scratch + (i & 1) * job.odd_at
             if run.columns != NULL:
                 correlate_rows(
-                    dst + run.dst_at if job.direct else scratch,
+                    dst + run.dst_at if job.direct else to,
                     run.dst_row if job.direct else job.scratch_row,
                     group + run.src_at, p.pitch, run.rows, run.cols, run.columns,
                     <const real *>run.columns.weights + k * run.n_taps,
@@ -178,7 +181,7 @@ cdef void correlate_unit(
                 )
             else:
                 correlate(
-                    dst if job.direct else scratch,
+                    dst if job.direct else to,
                     out_size if job.direct else job.scratch_pitch,
                     run.vector_dst,
                     group, run.vector_src, run.n_at,
@@ -186,13 +189,10 @@ cdef void correlate_unit(
                     bias + k if bias != NULL else NULL, job.with_relu,
                     run.tile[k_end - k], <int>(k_end - k),
                 )
-            if not job.direct:
+            if not job.direct and (i & 1 or job.odd_at == 0):
                 for s in range(n_stacked):
-                    unpack_planes(
-                        dst + s * job.n_features * out_size, out_size,
-                        scratch + s * p.image_pitch, job.scratch_pitch,
-                        k_end - k, run, job.scratch_row,
-                    )
+                    unpack_planes(job, dst + s * job.n_features * out_size,
+                                  scratch + s * p.image_pitch, k_end - k, run)
         if job.fold != NULL:
             for c in range(k, k_end):
                 fold_plane(
@@ -218,22 +218,29 @@ cdef void strips_of_image(const Correlation *job, Py_ssize_t n, Py_ssize_t first
             fold_plane(out + k * size, padded, job.out_h, job.out_w, job.fold)
 
 
-cdef void unpack_planes(real *dst, Py_ssize_t dst_pitch, const real *scratch,
-                        Py_ssize_t scratch_pitch, Py_ssize_t n_planes, const Pass *run,
-                        Py_ssize_t row_pitch) noexcept nogil:
-    """The rows of a scratch buffer, without the gaps between them, to their place."""
-    cdef Py_ssize_t f, y, x
+cdef void unpack_planes(const Correlation *job, real *dst, const real *scratch,
+                        Py_ssize_t n_planes, const Pass *run) noexcept nogil:
+    """The rows of a scratch buffer, without the gaps between them, to their place.
+
+    With job.odd_at, `run` has the odd columns, the pass before it the even ones.
+    """
+    cdef Py_ssize_t f, y, x, n = run.cols, step = run.dst_col, odd_at = job.odd_at
+    cdef const Pass *even = run - 1 if odd_at else run
     cdef real *row
     cdef const real *source
     for f in range(n_planes):
+        row = dst + f * job.out_h * job.out_w + even.dst_at
+        source = scratch + f * job.scratch_pitch
         for y in range(run.rows):
-            row = dst + f * dst_pitch + run.dst_at + y * run.dst_row
-            source = scratch + f * scratch_pitch + y * row_pitch
-            if run.dst_col == 1:
-                copy(row, source, run.cols)
+            if step == 1:
+                copy(row, source, n)
+            elif odd_at:
+                zip_rows(row, source, source + odd_at, even.cols, n)
             else:
-                for x in range(run.cols):
-                    row[x * run.dst_col] = source[x]
+                for x in range(n):
+                    row[x * step] = source[x]
+            row += run.dst_row
+            source += job.scratch_row
 
 
 cdef struct CorrelationWork:            # what the threads share
@@ -261,6 +268,10 @@ cdef void correlate_images(Correlation *job, const real *imgs, real *out, const 
         for i in range(job.n_passes):
             job.scratch_pitch = max(job.scratch_pitch, job.passes[i].n_at * lanes)
     work.scratch_size = job.scratch_pitch * job.block
+    job.odd_at = 0
+    if job.n_passes > 1 and job.passes.dst_col == 2 and job.out_w > 1:
+        job.odd_at = work.scratch_size
+        work.scratch_size *= 2
     if job.fold != NULL:
         padded_size = job.block * job.out_h * job.out_w
     work.memory = take_for_threads(
@@ -392,7 +403,8 @@ cdef void plan_layout(Correlation *job, Py_ssize_t rows, Py_ssize_t cols, bint d
         if cols < lanes:
             lay_out(p, rows, cols, 1, lanes)    # vectors read past the ends of rows, ...
             p.in_place = False
-            job.scratch_row = max(p.pitch, lanes)   # ... and write there
+        if not job.direct:
+            job.scratch_row = ceil_div(p.pitch, lanes) * lanes  # ... and write there
         return
     job.direct = dense and rows_fill_vectors(p, rows, cols, lanes)
     if not (job.direct or p.in_place or job.fold != NULL):

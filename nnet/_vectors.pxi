@@ -47,7 +47,7 @@ cdef extern from *:
     #if defined(__clang__) || __GNUC__ >= 12
     #define SHUFFLE(bits, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
     #else
-    #define SHUFFLE(bits, a, b, ...) __builtin_shuffle(a, b, (mask##bits){__VA_ARGS__})
+    #define SHUFFLE(bits, a, b, ...) __builtin_shuffle(a, b, (__typeof__(a < b)){__VA_ARGS__})
     #endif
     #define EXCHANGE_ROWS(bits, n, n_rows, s)                                               \\
         for (int i = 0; i < n_rows; i++)                                                    \\
@@ -57,6 +57,29 @@ cdef extern from *:
                 row[i + s] = SHUFFLE(bits, a, b, LIST##n(ODD, n, 0, s));                    \\
             }
     #define EXCHANGE(bits, n, s) EXCHANGE_ROWS(bits, n, n, s)
+
+    /* Two rows of `pairs` values each from and to one row that has them in turn, in the widest
+       vectors that fit; the last ones are moved back to end with the rows. */
+    #define DOUBLED(n, l, s) 2 * (l) + s
+    #define ZIPPED(n, l, s) (l) / 2 + s + ((l) & 1 ? n : 0)
+    #define IN_STEPS(real, bits, n, STEP)                                                   \\
+        if (n <= VECTOR_BYTES / sizeof(real) && pairs >= n) {                               \\
+            typedef real part ALIGNED(bits, n * sizeof(real));                              \\
+            for (Py_ssize_t x = 0; x < pairs; x += n) {                                     \\
+                if (x > pairs - n) x = pairs - n;                                           \\
+                STEP(bits, n) }                                                             \\
+        } else
+    #define IN_VECTORS(real, bits, STEP)                                                    \\
+        IN_STEPS(real, bits, 16, STEP) IN_STEPS(real, bits, 8, STEP)                        \\
+        IN_STEPS(real, bits, 4, STEP) IN_STEPS(real, bits, 2, STEP)
+    #define UNZIP(bits, n)                                                                  \\
+        part a = *(const part *)(src + 2 * x), b = *(const part *)(src + 2 * x + n);        \\
+        *(part *)(even + x) = SHUFFLE(bits, a, b, LIST##n(DOUBLED, n, 0, 0));               \\
+        if (odd) *(part *)(odd + x) = SHUFFLE(bits, a, b, LIST##n(DOUBLED, n, 0, 1));
+    #define ZIP(bits, n)                                                                    \\
+        part a = *(const part *)(even + x), b = *(const part *)(odd + x);                   \\
+        *(part *)(dst + 2 * x) = SHUFFLE(bits, a, b, LIST##n(ZIPPED, n, 0, 0));             \\
+        *(part *)(dst + 2 * x + n) = SHUFFLE(bits, a, b, LIST##n(ZIPPED, n, 0, n / 2));
 
     #if defined(__clang__)
     #define UNROLL _Pragma("clang loop unroll(full)")
@@ -117,6 +140,18 @@ cdef extern from *:
             *(half##bits *)(dst + n - HALF) = *(const half##bits *)(src + n - HALF);        \\
         } else {                                                                            \\
             for (Py_ssize_t x = 0; x < n; x++) dst[x] = src[x]; } }                         \\
+    INLINE void unzip##bits(real *even, real *odd, const real *src, Py_ssize_t n,           \\
+                            Py_ssize_t pairs) {                                             \\
+        if (n > pairs) even[pairs] = src[2 * pairs];                                        \\
+        IN_VECTORS(real, bits, UNZIP) if (pairs) {                                          \\
+            even[0] = src[0];                                                               \\
+            if (odd) odd[0] = src[1]; } }                                                   \\
+    INLINE void zip##bits(real *dst, const real *even, const real *odd, Py_ssize_t n,       \\
+                          Py_ssize_t pairs) {                                               \\
+        if (n > pairs) dst[2 * pairs] = even[pairs];                                        \\
+        IN_VECTORS(real, bits, ZIP) if (pairs) {                                            \\
+            dst[0] = even[0];                                                               \\
+            dst[1] = odd[0]; } }                                                            \\
     INLINE void add##bits(real *out, const real *a, const real *b) {                        \\
         *(vec##bits *)out = *(const vec##bits *)a + *(const vec##bits *)b; }                \\
     INLINE void divide##bits(real *a, const real *b) {                                      \\
@@ -173,6 +208,14 @@ cdef extern from *:
     void store64(double *out, const double *acc) noexcept nogil
     void copy32(float *dst, const float *src, Py_ssize_t n) noexcept nogil
     void copy64(double *dst, const double *src, Py_ssize_t n) noexcept nogil
+    void unzip32(float *even, float *odd, const float *src, Py_ssize_t n,
+                 Py_ssize_t pairs) noexcept nogil
+    void unzip64(double *even, double *odd, const double *src, Py_ssize_t n,
+                 Py_ssize_t pairs) noexcept nogil
+    void zip32(float *dst, const float *even, const float *odd, Py_ssize_t n,
+               Py_ssize_t pairs) noexcept nogil
+    void zip64(double *dst, const double *even, const double *odd, Py_ssize_t n,
+               Py_ssize_t pairs) noexcept nogil
     void add32(float *out, const float *a, const float *b) noexcept nogil
     void add64(double *out, const double *a, const double *b) noexcept nogil
     void divide32(float *a, const float *b) noexcept nogil
@@ -243,6 +286,24 @@ cdef inline void copy(real *dst, const real *src, Py_ssize_t n) noexcept nogil:
         copy32(dst, src, n)
     else:
         copy64(dst, src, n)
+
+
+cdef inline void unzip(real *even, real *odd, const real *src, Py_ssize_t n,
+                       Py_ssize_t pairs) noexcept nogil:
+    """Values in turn: n to `even`, `pairs` (n or n - 1) to `odd`, or nowhere if that is NULL."""
+    if real is float:
+        unzip32(even, odd, src, n, pairs)
+    else:
+        unzip64(even, odd, src, n, pairs)
+
+
+cdef inline void zip_rows(real *dst, const real *even, const real *odd, Py_ssize_t n,
+                          Py_ssize_t pairs) noexcept nogil:
+    """The reverse: n values of `even`, with `pairs`, n or n - 1, of `odd` between them."""
+    if real is float:
+        zip32(dst, even, odd, n, pairs)
+    else:
+        zip64(dst, even, odd, n, pairs)
 
 
 cdef inline void add(real *out, const real *a, const real *b) noexcept nogil:
