@@ -184,6 +184,7 @@ class Fitting(Fitted):
         shuffle=True,
         sample_weight=None,
         class_weight=None,
+        augment=None,
         clip_norm=None,
         clip_value=None,
     ):
@@ -221,6 +222,7 @@ class Fitting(Fitted):
             callbacks=[],
             metrics=(),
             optimizer=optimizer,
+            augment=augment,
             clip_norm=clip_norm,
             clip_value=clip_value,
             warm_start=True,
