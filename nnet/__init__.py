@@ -32,7 +32,8 @@ from nnet.kernels import get_num_threads, num_threads, set_num_threads, show_con
 
 if TYPE_CHECKING:
     from nnet._api import *  # noqa: F403
-    from nnet.estimators import CNNClassifier, CNNRegressor
+    from nnet.estimators import CNNClassifier as CNNClassifier
+    from nnet.estimators import CNNRegressor as CNNRegressor
 
 __version__ = "0.2.0"
 
@@ -130,7 +131,6 @@ def __getattr__(name):
 
 
 def __dir__():
-    rooms = ROOMS
-    if find_spec("sklearn") is not None:
-        rooms = (*ROOMS, *ESTIMATORS)
-    return sorted({*__all__, *rooms, *(name for name in globals() if name.startswith("__"))})
+    estimators = ESTIMATORS if find_spec("sklearn") else ()
+    hidden = (name for name in globals() if name.startswith("__"))
+    return sorted({*__all__, *ROOMS, *estimators, *hidden})

@@ -1,6 +1,7 @@
 """What CNNClassifier and CNNRegressor share: training, and what is shown of it."""
 
 from math import prod
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -29,7 +30,7 @@ class CNN(BaseEstimator):
         Of one image: its pixels, times its channels.
     """
 
-    _inputs = None
+    _inputs: Any  # since fit
     _HIGHER_SCORE: str  # what early stopping monitors: of history_
     _METRICS: tuple = ()
     _NUMERIC_TARGETS = False
@@ -98,8 +99,7 @@ class CNN(BaseEstimator):
                 train(network, images, y, sample_weight, **options)
         except BaseException:
             if network is None or network.input_shape_ is None:
-                vars(self).clear()
-                vars(self).update(before)
+                self.__dict__ = before
             else:
                 self._show(network)
             raise

@@ -12,7 +12,7 @@ from nnet.training.setup import check_layers
 ZOO = ("lenet5", "mnist_net", "all_conv", "mini_vgg", "resnet8", "mobile_small")
 LEAST_SIDE = 6  # pixels of an image for convolutions: 3 are left of them after one pooling
 LEAST_LENGTH = 128  # of a signal; what has fewer values is a table more often
-TABLE_LAYERS = "linear64,relu,linear64,relu"
+TABLE_LAYERS = "linear100,relu"
 
 
 def wants_table(layers, shape):
@@ -65,6 +65,8 @@ def make_layers(layers, image_shape, n_outputs, loss, decay):
         made = _given(copy.deepcopy(made), n_outputs)
     if not isinstance(made[-1], LossMixin):
         made = _completed(made, image_shape, loss)
+    elif _targets_of(made[-1]) != _targets_of(loss):
+        raise ValueError(f"layers end in {made[-1]!r}, expected a loss such as {loss!r} for this y")
     for layer in layers_in(numbered(check_layers(made))):
         if hasattr(layer, "weight_decay"):
             layer.weight_decay = decay + (0.0 if is_named else layer.weight_decay)
@@ -108,11 +110,18 @@ def _chosen(image_shape):
     if len(sides) == 2 and min(sides) < 16:
         return "conv16-3x3,bn,relu,conv32-3x3,bn,relu,pool2,conv64-3x3,bn,relu,gap"
     window, last = ("9", "gap") if len(sides) == 1 else ("3x3", "linear64,relu")
-    pieces, side, width = [], min(sides), 16
-    while side >= LEAST_SIDE and len(pieces) < 5:
+    n_most = 4 if len(sides) == 1 else 5
+    pieces: list[str] = []
+    side, width = min(sides), 16
+    while side >= LEAST_SIDE and len(pieces) < n_most:
         pieces.append(f"conv{width}-{window},bn,relu,pool2")
         side, width = side // 2, min(2 * width, 128)
     return ",".join([*pieces, last])
+
+
+def _targets_of(loss):
+    """What tells apart the losses for one class, for several labels, and for values."""
+    return loss.is_classifier, loss.has_probabilities
 
 
 def _completed(layers, image_shape, loss):

@@ -17,8 +17,8 @@ class CNNClassifier(ClassifierMixin, CNN):
     Parameters
     ----------
     layers : None, list of Layer, callable, or str
-        None: chosen by the size of the images: convolutions with batch normalisation; two hidden
-        layers of 64 units for images with sides of less than 6 pixels, and for tables.
+        None: chosen by the size of the images: convolutions with batch normalisation; one hidden
+        layer of 100 units for images with sides of less than 6 pixels, and for tables.
         A list, which is copied and stays unfitted, or a function that returns one for the shape
         of an image, (n_channels, img_h, img_w). Without a loss at the end one is added, before
         it a Linear layer unless the list ends in one of as many outputs, and a Flatten before a
@@ -107,7 +107,7 @@ class CNNClassifier(ClassifierMixin, CNN):
         momentum=0.9,
         alpha=0.0001,
         batch_size="auto",
-        max_iter=50,
+        max_iter=200,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
@@ -168,9 +168,7 @@ class CNNClassifier(ClassifierMixin, CNN):
             classes = None
         if classes is None and not several and not goes_on:
             raise ValueError("classes is None, expected all classes for the first partial_fit")
-        return self._trained(
-            self._fit_part, X, y, sample_weight, goes_on=goes_on, classes=classes
-        )
+        return self._trained(self._fit_part, X, y, sample_weight, goes_on=goes_on, classes=classes)
 
     def predict_proba(self, X):
         """Probabilities (n_imgs, n_classes), columns as `classes_`; for several labels, of 1."""
@@ -197,7 +195,7 @@ class CNNClassifier(ClassifierMixin, CNN):
             weighing = np.unique(y[sample_weight > 0])
             if len(weighing) == 1:
                 raise ValueError(
-                    f"y has only the class {weighing[0]!r} where sample_weight is more than 0, "
+                    f"y has only the class {weighing[0]} where sample_weight is more than 0, "
                     "expected at least 2 classes"
                 )
         return y

@@ -1,6 +1,6 @@
 """Optimizers and schedules, by the names of the estimators' parameters."""
 
-from nnet.layers.arguments import as_float, as_word
+from nnet.layers.arguments import as_count, as_float, as_word
 from nnet.training.optimizers import OPTIMIZERS
 from nnet.training.schedules import (
     CosineDecay,
@@ -47,7 +47,7 @@ def _rate(estimator, optimizer):
         rate = optimizer.DEFAULT_RATE * (1 - getattr(optimizer, "momentum", 0.0))
     rate = as_float(rate, "learning_rate_init")
     as_word(schedule, "learning_rate", SCHEDULES)
-    n_epochs = estimator.max_iter
+    n_epochs = as_count(estimator.max_iter, "max_iter")
     if schedule == "cosine":
         return CosineDecay(rate)
     if schedule == "step":
@@ -57,5 +57,6 @@ def _rate(estimator, optimizer):
     if schedule == "one_cycle":
         return OneCycle(rate)
     if schedule == "plateau":
-        return ReduceOnPlateau(rate, patience=max(estimator.n_iter_no_change // 2 - 1, 0))
+        patience = as_count(estimator.n_iter_no_change, "n_iter_no_change")
+        return ReduceOnPlateau(rate, patience=max(patience // 2 - 1, 0))
     return rate

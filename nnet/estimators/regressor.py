@@ -44,7 +44,7 @@ class CNNRegressor(RegressorMixin, CNN):
         momentum=0.9,
         alpha=0.0001,
         batch_size="auto",
-        max_iter=50,
+        max_iter=200,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
@@ -90,9 +90,7 @@ class CNNRegressor(RegressorMixin, CNN):
         ValueError, TypeError
             As for `fit`; for early stopping, and learning rates that follow from the epoch.
         """
-        return self._trained(
-            self._fit_part, X, y, sample_weight, goes_on=hasattr(self, "network_")
-        )
+        return self._trained(self._fit_part, X, y, sample_weight, goes_on=hasattr(self, "network_"))
 
     # --- what the base asks for ---------------------------------------------------------
 
