@@ -169,7 +169,7 @@ class CNN(BaseEstimator):
         self.n_iter_ = len(self.loss_curve_)
         self.validation_scores_ = scores
         self.best_validation_score_ = None if scores is None else float(np.nanmax(scores))
-        self.best_loss_ = min(self.loss_curve_) if scores is None else None
+        self.best_loss_ = min(self.loss_curve_, default=None) if scores is None else None
 
     # --- arrays -------------------------------------------------------------------------
 
@@ -195,10 +195,19 @@ class CNN(BaseEstimator):
 
     def _predicted(self, method, X):
         """What a method of the network returns for X."""
-        check_is_fitted(self)
-        images = self._inputs(self._validated(X))
+        if not self._is_plain(X):
+            check_is_fitted(self)
+            X = self._validated(X)
+        images = self._inputs(X)
         with use_threads(self.n_threads):
             return getattr(self.network_, method)(images)
+
+    def _is_plain(self, X):
+        """Whether X needs no check but the network's: those here take as long as one image."""
+        if not hasattr(self, "network_") or hasattr(self, "feature_names_in_"):
+            return False
+        is_array = type(X) is np.ndarray and X.dtype.kind in "biuf" and len(X) > 0
+        return is_array and X.shape[1:] in self._inputs.shapes()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

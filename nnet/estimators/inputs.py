@@ -21,12 +21,17 @@ class Inputs(NamedTuple):
     shape: tuple[int, ...]
     image_shape: tuple[int, ...]
 
-    def __call__(self, X):
-        """X as the network takes it: a view, if the memory of X allows one."""
+    def shapes(self):
+        """Those that one image may have in X: a row, for grey images without channels, or last."""
         n_channels, *sides = self.image_shape
         shapes = [self.shape, (prod(self.shape),)]
         if n_channels == 1 and len(sides) == 2:
             shapes += [(*sides, 1), tuple(sides)]
+        return shapes
+
+    def __call__(self, X):
+        """X as the network takes it: a view, if the memory of X allows one."""
+        shapes = self.shapes()
         if X.shape[1:] not in shapes:
             expected = " or ".join(f"(n_imgs, {', '.join(map(str, shape))})" for shape in shapes)
             raise ValueError(f"X has shape {X.shape}, expected {expected}")
