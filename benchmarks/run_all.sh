@@ -1,7 +1,8 @@
 #!/bin/bash
-# Measure everything, and put the results into benchmarks/README.md: under an hour on two quiet
+# Measure everything, and put the results into benchmarks/README.md: about an hour on two quiet
 # cores. Takes the folder for the JSON files, build/benchmarks by default; PYTHON chooses the
-# interpreter, in which nnet, PyTorch 2.13, skorch, onnxruntime, onnx, mlxtend and matplotlib are installed.
+# interpreter, in which nnet, PyTorch 2.13, skorch, onnxruntime, onnx, mlxtend and matplotlib are
+# installed.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 results=$(mkdir -p "${1:-$here/../build/benchmarks}" && cd "${1:-$here/../build/benchmarks}" && pwd)

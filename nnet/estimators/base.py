@@ -25,13 +25,13 @@ class CNN(BaseEstimator):
     Attributes
     ----------
     network_ : NeuralNetwork
-        What has been trained; None of its methods has to be called.
+        What has been trained.
     n_features_in_ : int
         Of one image: its pixels, times its channels.
     """
 
     _inputs: Any  # since fit
-    _HIGHER_SCORE: str  # what early stopping monitors: of history_
+    _SCORE: str  # of history_, what early stopping monitors: more is better
     _METRICS: tuple = ()
     _NUMERIC_TARGETS = False
 
@@ -91,8 +91,8 @@ class CNN(BaseEstimator):
                 network = self.network_
                 images = self._inputs(X)
             else:
-                is_table = wants_table(self.layers, X.shape)
-                self._inputs = find_inputs(X.shape, self.input_shape, X.ndim == 2 and is_table)
+                is_table = X.ndim == 2 and wants_table(self.layers, X.shape[1])
+                self._inputs = find_inputs(X.shape, self.input_shape, is_table)
                 images = self._inputs(X)
                 network = self._new_network(y, **options)
             with use_threads(self.n_threads):
@@ -119,7 +119,7 @@ class CNN(BaseEstimator):
     def _fit(self, network, X, y, sample_weight):
         stops_early = as_bool(self.early_stopping, "early_stopping")
         stopping = EarlyStopping(
-            self._HIGHER_SCORE if stops_early else "loss",
+            self._SCORE if stops_early else "loss",
             patience=self.n_iter_no_change,
             min_delta=self.tol,
             mode="max" if stops_early else "min",
@@ -163,9 +163,9 @@ class CNN(BaseEstimator):
     def _show(self, network):
         """The attributes that say how the training went."""
         history = network.history_
-        scores = history.get(self._HIGHER_SCORE) or None
+        scores = history.get(self._SCORE) or None
         self.network_ = network
-        self.loss_curve_ = history["loss"]
+        self.loss_curve_ = history.get("loss", [])
         self.n_iter_ = len(self.loss_curve_)
         self.validation_scores_ = scores
         self.best_validation_score_ = None if scores is None else float(np.nanmax(scores))

@@ -1,6 +1,7 @@
 """The layers of an estimator: from a name, a text, a function, a list, or the shape of X."""
 
 import copy
+from math import isqrt
 
 from nnet import zoo
 from nnet.layers import Flatten, Linear, LossMixin, Standardize
@@ -15,18 +16,16 @@ LEAST_LENGTH = 128  # of a signal; what has fewer values is a table more often
 TABLE_LAYERS = "linear100,relu"
 
 
-def wants_table(layers, shape):
-    """Whether rows of X are features, not the pixels of images: by the first layer.
+def wants_table(layers, n_features):
+    """Whether rows of X are features, not pixels: by the first layer, or how many there are.
 
     Parameters
     ----------
     layers : as for the estimators
-    shape : tuple
-        Of X.
+    n_features : int
     """
     if layers is None:
-        n_features = shape[1]
-        side = round(n_features**0.5)
+        side = isqrt(n_features)
         is_image = side * side == n_features and side >= LEAST_SIDE
         return not is_image and n_features < LEAST_LENGTH
     if isinstance(layers, str):

@@ -28,7 +28,7 @@ class CNNRegressor(RegressorMixin, CNN):
     best_validation_score_, best_loss_ : None or float
     """
 
-    _HIGHER_SCORE = "val_r2_score"
+    _SCORE = "val_r2_score"
     _METRICS = (r2_score,)
     _NUMERIC_TARGETS = True
 

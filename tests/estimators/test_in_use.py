@@ -28,14 +28,17 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingRandomSearchCV,
+    TunedThresholdClassifierCV,
     cross_val_predict,
     cross_val_score,
     learning_curve,
 )
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import LinearSVC
 
 from nnet import Activation, CNNClassifier, CNNRegressor, Conv, Flatten, Linear, LogRegression
@@ -259,6 +262,21 @@ def test_one_for_each_class():
     assert model.predict_proba(X).shape == (300, 10)
     stacked = StackingClassifier([("cnn", classifier(max_iter=3))], LinearSVC(), cv=2)
     assert stacked.fit(X, Y % 2).predict(X).shape == (300,)
+
+
+def test_what_refuses_images_takes_rows():
+    """Bagging above, these here: scikit-learn 1.9.1 wants 2 axes of them."""
+    part = np.where(np.arange(300) % 3, Y, -1)
+    model = SelfTrainingClassifier(classifier(max_iter=15), max_iter=1).fit(X, part)
+    assert model.score(X, Y) > 0.75
+    several = np.stack([Y % 2, Y < 5], axis=1)
+    chain = ClassifierChain(classifier(None))  # which adds a feature to the 64: a table, no image
+    assert chain.fit(X, several).predict(X).shape == (300, 2)
+
+
+def test_threshold():
+    model = TunedThresholdClassifierCV(classifier(max_iter=15), cv=2).fit(X, Y % 2)
+    assert 0 < model.best_threshold_ < 1 and model.score(X, Y % 2) > 0.75
 
 
 def test_images_that_are_not_flat_in_ensembles():

@@ -233,6 +233,12 @@ def test_partial_fit_augments():
     assert not np.array_equal(probabilities(parts), probabilities(plain))
 
 
+def test_early_stopping_may_come_with_a_warm_start():
+    warm = classifier(warm_start=True).fit(X, Y).set_params(early_stopping=True).fit(X, Y)
+    assert warm.n_iter_ == 6
+    assert warm.best_validation_score_ == max(warm.validation_scores_[-3:])
+
+
 def test_warm_start():
     warm = classifier(warm_start=True).fit(X, Y)
     first = probabilities(warm)
@@ -297,6 +303,22 @@ def test_an_interrupted_fit_keeps_the_last_step():
         fitted.fit(X, Y)
     assert fitted.n_iter_ == 2
     assert np.array_equal(probabilities(fitted), probabilities(classifier(max_iter=2).fit(X, Y)))
+
+
+def test_interrupted_in_the_first_epoch():
+    calls = []
+
+    def interrupt(images):
+        calls.append(images)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return images
+
+    fitted = classifier(augment=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.fit(X, Y)
+    assert (fitted.n_iter_, fitted.best_loss_, fitted.loss_curve_) == (0, None, [])
+    assert fitted.predict(X).shape == (N,)
 
 
 def test_predict_before_fit():
