@@ -45,6 +45,9 @@ MODULES = {
     "torch": ("torch",),
     "torch-channels-last": ("torch",),
     "onnxruntime": ("onnxruntime", "onnx"),
+    "network": ("sklearn", "mlxtend"),
+    "MLPClassifier": ("sklearn", "mlxtend"),
+    "skorch": ("skorch", "torch"),
 }
 
 

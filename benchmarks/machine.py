@@ -116,6 +116,8 @@ def describe(target=None):
         "NumPy": np.__version__,
         "PyTorch": _version("torch"),
         "onnxruntime": _version("onnxruntime"),
+        "scikit-learn": _version("scikit-learn"),
+        "skorch": _version("skorch"),
         "nnet": nnet.__version__,
         "nnet's compiler": _cpu.COMPILER,
         "nnet's target": target or kernels.TARGET,

@@ -218,11 +218,31 @@ def of_memory(data):
     ]
 
 
-LONG_SECONDS = 5e-3
-ALLOCATED_KB = 8.0  # Python's own objects; one channel of one MNIST image takes 3
-# Names of tables, which the programs fill
-GROWTH = "growth of the time"
-NEIGHBOUR = "training beside a busy process"
+def of_estimators(data):
+    figures, trained = data["figures"], {}
+    for row in figures[ESTIMATORS]:
+        case = f"{row['case']}, {row['threads']} threads"
+        trained.setdefault(case, {})[row["library"]] = row["trained images/s"]
+    times = {
+        case: of_library["nnet"] / of_library["skorch"]
+        for case, of_library in trained.items()
+        if "skorch" in of_library
+    }
+    costs = {
+        f"{row['case']}, {row['call']}, {row['threads']} threads": row["of the network's time"]
+        for row in figures[COST]
+    }
+    seconds = {row["import of"]: row["s"] for row in figures[IMPORTS]}
+    imports = {}
+    if "skorch" in seconds:
+        imports = {
+            name: seconds[name] / seconds["skorch"] for name in ("nnet", "nnet's estimators")
+        }
+    return [
+        Target("training, images per second over skorch's", "at least", 2.0, times),
+        Target("time of an estimator over the network's", "at most", 1.03, costs),
+        Target("import over skorch's", "at most", 0.1, imports),
+    ]
 
 
 def of_optimizers(data):
@@ -233,6 +253,14 @@ def of_optimizers(data):
     return [Target("an epoch with Adam, SGD's", "at most", 1.1, found)]
 
 
+LONG_SECONDS = 5e-3
+ALLOCATED_KB = 8.0  # Python's own objects; one channel of one MNIST image takes 3
+# Names of tables, which the programs fill
+GROWTH = "growth of the time"
+NEIGHBOUR = "training beside a busy process"
+COST = "what the estimator adds"
+ESTIMATORS = "accuracy, time, memory"
+IMPORTS = "imports"
 OPTIMIZERS = "an epoch beside one with SGD and momentum"
 PEAK = "peak of a training"
 SCRATCH = "scratch"
@@ -246,4 +274,5 @@ OF_BENCHMARK = {
     "scaling": of_scaling,
     "memory": of_memory,
     "optimizers": of_optimizers,
+    "estimators": of_estimators,
 }

@@ -3,6 +3,7 @@
 Where things are, from the top down (imports go no other way):
 
 cli/                   the `nnet` command
+estimators/            CNNClassifier, CNNRegressor: needs scikit-learn
 training/              NeuralNetwork: fit, predict, check_gradients, save, load
 zoo.py                 well-known small networks
 files/                 networks as files, data sets, images
@@ -20,6 +21,7 @@ _lazy.py               imports that wait, and forks that wait for these
 
 # ruff: noqa: F405  # of the star import that type checkers see
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from nnet import kernels  # isort: skip  # first: it says what to do where nothing is compiled
@@ -30,6 +32,8 @@ from nnet.kernels import get_num_threads, num_threads, set_num_threads, show_con
 
 if TYPE_CHECKING:
     from nnet._api import *  # noqa: F403
+    from nnet.estimators import CNNClassifier as CNNClassifier
+    from nnet.estimators import CNNRegressor as CNNRegressor
 
 __version__ = "0.2.0"
 
@@ -103,13 +107,17 @@ __all__ = [
     "to_bc01",
 ]
 
-ROOMS = ("cli", "files", "layers", "reference", "training", "zoo")
+ESTIMATORS = ("CNNClassifier", "CNNRegressor")  # not for `from nnet import *`: they need more
+ROOMS = ("cli", "estimators", "files", "layers", "reference", "training", "zoo")
 
 
 def __getattr__(name):
     if name in ROOMS:
         with IMPORTS:
             return import_module(f"nnet.{name}")
+    if name in ESTIMATORS:
+        with IMPORTS:
+            return globals().setdefault(name, getattr(import_module("nnet.estimators"), name))
     if name in __all__:
         with IMPORTS:
             return globals().setdefault(name, getattr(import_module("nnet._api"), name))
@@ -123,4 +131,6 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*__all__, *ROOMS, *(name for name in globals() if name.startswith("__"))})
+    estimators = ESTIMATORS if find_spec("sklearn") else ()
+    hidden = (name for name in globals() if name.startswith("__"))
+    return sorted({*__all__, *ROOMS, *estimators, *hidden})

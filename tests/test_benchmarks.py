@@ -69,6 +69,19 @@ def test_quick_scaling(quick_run):
     assert "slow-down" in printed or not hasattr(os, "sched_setaffinity")
 
 
+def test_quick_estimators(quick_run):
+    pytest.importorskip("sklearn", "1.6")
+    pytest.importorskip("mlxtend")
+    _, data = quick_run("bench_estimators", "--compare", "network", "MLPClassifier")
+    rows = data["figures"]["accuracy, time, memory"]
+    assert [row["library"] for row in rows] == ["network", "MLPClassifier", "nnet"]
+    assert all(min(row["seconds"], row["trained images/s"], row["peak MB"]) > 0 for row in rows)
+    assert rows[0]["accuracy %"] == rows[2]["accuracy %"]
+    assert len(data["figures"]["what the estimator adds"]) == 3
+    statements = [row["import of"] for row in data["figures"]["imports"]]
+    assert statements == ["nnet", "scikit-learn", "nnet's estimators", "MLPClassifier"]
+
+
 def test_quick_memory(quick_run):
     _, data = quick_run("bench_memory", "--compare")
     (peak,) = data["figures"]["peak of a training"]

@@ -24,7 +24,8 @@ ROOMS = (
     ("_cpu", "_lazy"),
 )
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-UPWARD = {("kernels", "nnet")}  # show_config prints the version, when it is called
+# show_config prints the version, when it is called; type checkers know nnet.CNNClassifier.
+UPWARD = {("kernels", "nnet"), ("nnet", "estimators")}
 # What functions may import without a lock: `import nnet` has loaded it. (The last: kernels.load)
 LOADED = ("numpy", "nnet", "_module_name(kernel, target or TARGET)")
 

@@ -137,3 +137,49 @@ def test_no_flag_changes_the_arithmetic_of_the_process():
     for text in strings:
         assert not any(flag in text for flag in FORBIDDEN), text
         assert "pragma" not in text or "optimize" not in text, text
+
+
+# --- scikit-learn is loaded by the estimators alone -----------------------------
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import nnet", "from nnet import Conv", "from nnet import *", "import nnet; dir(nnet)"],
+)
+def test_only_estimators_load_scikit_learn(run_python, code):
+    pytest.importorskip("sklearn")
+    done = run_python(f"import sys\n{code}\nprint('sklearn' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+    done = run_python("import sys, nnet; nnet.CNNClassifier; print('sklearn' in sys.modules)")
+    assert done.stdout == "True\n", done.stderr
+
+
+HIDDEN = """
+import sys
+sys.modules["sklearn"] = None
+import nnet
+try:
+    from nnet import CNNRegressor
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_missing_scikit_learn_is_named(run_python):
+    done = run_python(HIDDEN)
+    expected = "need scikit-learn 1.6 or newer: pip install 'nnet[sklearn]'\n"
+    assert done.stdout == f"CNNClassifier and CNNRegressor {expected}", done.stderr
+
+
+def test_old_scikit_learn_is_named(run_python):
+    pytest.importorskip("sklearn")
+    old = "import sklearn.utils.validation as old; del old.validate_data"
+    done = run_python(HIDDEN.replace('sys.modules["sklearn"] = None', old))
+    assert "need scikit-learn 1.6 or newer: pip install" in done.stdout, done.stderr
+
+
+def test_only_the_estimators_import_scikit_learn():
+    """Beside functions that load its data sets and its split."""
+    for path in sorted((ROOT / "nnet").rglob("*.py")):
+        if path.parent.name != "estimators":
+            assert not re.search(r"^\s*(from|import) sklearn", path.read_text(), re.MULTILINE), path

@@ -48,7 +48,7 @@ def to_bc01(images, layout=None):
     if images.ndim not in (2, 3, 4):
         raise ValueError(f"images have shape {images.shape}, expected 2, 3 or 4 axes")
     if layout is None:
-        layout = "NHW" if images.ndim == 3 and array_list else _infer_layout(images.shape)
+        layout = "NHW" if images.ndim == 3 and array_list else infer_layout(images.shape)
     elif layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}, expected one of {LAYOUTS}")
     if len(layout) != images.ndim:
@@ -63,7 +63,8 @@ def to_bc01(images, layout=None):
     return np.ascontiguousarray(_as_floats(images))
 
 
-def _infer_layout(shape):
+def infer_layout(shape, remedy=None):
+    """One of LAYOUTS, for images of this shape; ValueError, with what to pass, if it is unclear."""
     if len(shape) == 2:
         return "HW"
     if len(shape) == 3 and shape[0] != 3:
@@ -71,7 +72,9 @@ def _infer_layout(shape):
     if len(shape) == 4 and (shape[1] in CHANNELS) != (shape[3] in CHANNELS):
         return "NCHW" if shape[1] in CHANNELS else "NHWC"
     possible = [layout for layout in LAYOUTS if len(layout) == len(shape)]
-    raise ValueError(f"images of shape {shape} could mean several layouts, pass one of {possible}")
+    raise ValueError(
+        f"images of shape {shape} could mean several layouts, pass {remedy or f'one of {possible}'}"
+    )
 
 
 def _as_floats(images):

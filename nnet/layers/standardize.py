@@ -91,6 +91,8 @@ class Standardize(Layer):
             difference, share = new_mean - mean, n_new / (count + n_new)
             squares += (weights * values * values).sum(axis=0) + difference**2 * count * share
             mean, count = mean + difference * share, count + n_new
+        if count == 0:
+            raise ValueError("the weights of all images are zero, expected some more")
         scale = np.sqrt(squares / count)
         self.mean_[...] = mean
         self.scale_[...] = np.where(scale > ROUNDING * np.abs(mean), scale, 1)

@@ -71,7 +71,7 @@ class Encoding:
         if self.classes is None:
             classes = np.unique(labels)
             if len(classes) < 2:
-                raise ValueError(f"{name} has only {classes.tolist()}, expected at least 2 classes")
+                raise ValueError(f"{name} has only one class, {classes[0]}, expected at least 2")
             self.classes = classes
 
     def take_classes(self, classes):

@@ -187,6 +187,7 @@ class Fitting(Fitted):
         shuffle=True,
         sample_weight=None,
         class_weight=None,
+        augment=None,
         clip_norm=None,
         clip_value=None,
     ):
@@ -227,6 +228,7 @@ class Fitting(Fitted):
             callbacks=[],
             metrics=(),
             optimizer=optimizer,
+            augment=augment,
             clip_norm=clip_norm,
             clip_value=clip_value,
             warm_start=True,

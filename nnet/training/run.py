@@ -199,7 +199,7 @@ class TrainingRun:
         if self.fraction is not None:
             self._hold_images_back()
         if self.validation is not None and self.validation.weighs_nothing():
-            raise ValueError("all images to validate have the weight 0, expected some with more")
+            raise ValueError("the weights of all images to validate are zero, expected some more")
         if self.warm_model is None and self.checkpoint is None:
             warn_of_values(network.layers, self.data)
             adapt(self.model, self.data)
@@ -334,7 +334,7 @@ class TrainingRun:
             self._refuse_length(epoch, "more")
         if weight == 0 and self.n_done == 0 and not self.keep_optimizer:
             self.transaction.keep = False
-            raise ValueError("all images have the weight 0, expected some with more")
+            raise ValueError("the weights of all images are zero, expected some more")
 
     def _refuse_length(self, epoch, how_many):
         raise ValueError(

@@ -4,6 +4,7 @@ import inspect
 import pickle
 import re
 from contextlib import suppress
+from importlib.util import find_spec
 
 import pytest
 
@@ -210,7 +211,8 @@ def test_load_is_not_for_instances(tmp_path):
 
 def test_the_module_shows_what_is_public():
     shown = {name for name in dir(nnet) if not name.startswith("__")}
-    assert shown == {*nnet.__all__, *nnet.ROOMS} - {"__version__"}
+    estimators = nnet.ESTIMATORS if find_spec("sklearn") else ()
+    assert shown == {*nnet.__all__, *nnet.ROOMS, *estimators} - {"__version__"}
 
 
 @pytest.mark.parametrize(

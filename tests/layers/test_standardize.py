@@ -171,6 +171,13 @@ def test_any_but_the_first_layer_needs_numbers(layers, rng):
         nnet.NeuralNetwork(layers, rng=0).fit(X, y)
 
 
+@pytest.mark.parametrize("call", ["fit", "partial_fit"])
+def test_images_that_weigh_nothing_have_no_mean(call, rng):
+    X, y = pictures(rng)
+    with pytest.raises(ValueError, match="weights of all images are zero, expected some more"):
+        getattr(adapting(), call)(X, y, sample_weight=np.zeros(len(X)))
+
+
 def test_one_number_without_the_other():
     x = np.ones((2, 3))
     assert np.array_equal(Standardize(0.25).fprop(x), 0.75 * x)

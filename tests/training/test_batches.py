@@ -187,7 +187,7 @@ def test_other_numbers_of_images(n_first, how, epoch):
         ([*BATCHES, (X[:5, :, 1:], Y[:5])], ValueError, "X of batch 3 has shape"),
         ([*BATCHES, (X[:5] * np.nan, Y[:5])], ValueError, r"X of batch 3\[0\] has NaN"),
         ([*BATCHES, (X[:5], Y[:5], -Y[:5])], ValueError, "sample_weight of batch 3 has negative"),
-        ([(X, Y * 0)], ValueError, r"y of X has only \[0\], expected at least 2 classes"),
+        ([(X, Y * 0)], ValueError, r"y of X has only one class, 0, expected"),
         (
             [*BATCHES, (X[:5], ["0"] * 5)],
             TypeError,

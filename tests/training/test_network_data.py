@@ -127,7 +127,7 @@ FIT_ERRORS = [
         ValueError,
         r"X has shape \(n_imgs, 36\), .* for layer 0 \(Conv\): X\.reshape\(-1, 1, 6, 6\)$",
     ),
-    ({"y": np.zeros(20)}, ValueError, "y has only .*, expected at least 2 classes"),
+    ({"y": np.zeros(20)}, ValueError, "y has only one class, .*, expected at least 2"),
     (
         {"y": np.arange(20) % 4},
         ValueError,

@@ -164,7 +164,7 @@ def test_partial_fit(rng):
         (lambda y: y[:, 0], r"gets \(3, 6, 7\) .* expected \(3, 7\) for the 3 classes of y$"),
         (lambda y: np.minimum(y, 1), r"gets \(3, 6, 7\) .* expected \(2, 6, 7\) for the 2 classes"),
         (lambda y: y[:5], r"X has 12 images and y has shape \(5, 6, 7\)"),
-        (lambda y: y * 0, r"y has only \[0\], expected at least 2 classes"),
+        (lambda y: y * 0, r"y has only one class, 0, expected at least 2"),
         (lambda y: y + 0.5, "y has fractional values, expected labels"),
         (lambda y: np.where(y == 1, np.nan, y), "y has NaN or infinite values"),
     ],

@@ -301,7 +301,7 @@ def test_classes_that_come_later():
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
-        ((X, Y * 0), ValueError, "y has only .0., expected at least 2 classes"),
+        ((X, Y * 0), ValueError, "y has only one class, 0, expected"),
         ((X, Y, [0, 1]), ValueError, "y has the label 2, expected one of"),
         ((X, Y, [0]), ValueError, "classes has only .0., expected at least 2"),
         ((X, Y, 3), TypeError, "classes is 3, expected a list of all labels"),

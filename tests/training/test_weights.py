@@ -366,8 +366,8 @@ REFUSED = [
     ({"sample_weight": ZEROS + 1e308}, ValueError, "sample_weight has too large values"),
     ({"sample_weight": "balanced"}, TypeError, "sample_weight (is a dict|has dtype)"),
     ({"sample_weight": {0: 1}}, TypeError, "sample_weight (is a dict|has dtype)"),
-    ({"sample_weight": ZEROS}, ValueError, "all images have the weight 0"),
-    ({"class_weight": {0: 0, 1: 0, 2: 0}}, ValueError, "all images have the weight 0"),
+    ({"sample_weight": ZEROS}, ValueError, "the weights of all images are zero"),
+    ({"class_weight": {0: 0, 1: 0, 2: 0}}, ValueError, "the weights of all images are zero"),
     ({"class_weight": {3: 1.0}}, ValueError, r"the label 3, expected some of \[0, 1, 2\]"),
     ({"class_weight": {"0": 1.0}}, ValueError, "class_weight has the label '0'"),
     ({"class_weight": {0: -1}}, ValueError, r"class_weight\[0\] is -1"),
@@ -375,8 +375,8 @@ REFUSED = [
     ({"class_weight": {0: "much"}}, TypeError, r"class_weight\[0\] is 'much'"),
     ({"class_weight": [1, 2, 3]}, TypeError, "class_weight is .* expected None, 'balanced' or a"),
     ({"class_weight": "balance"}, TypeError, "class_weight is 'balance'"),
-    ({"validation_data": (X, Y, ZEROS)}, ValueError, "images to validate have the weight 0"),
-    ({"validation_data": [(X, Y, ZEROS)]}, ValueError, "images to validate have the weight 0"),
+    ({"validation_data": (X, Y, ZEROS)}, ValueError, "images to validate are zero"),
+    ({"validation_data": [(X, Y, ZEROS)]}, ValueError, "images to validate are zero"),
     ({"validation_data": (X, Y, BAD)}, ValueError, "^validation_data: sample_weight has negative"),
 ]
 

@@ -1,0 +1,222 @@
+"""What CNNClassifier and CNNRegressor share: training, and what is shown of it."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from nnet.estimators.choosing import make_layers, wants_table
+from nnet.estimators.inputs import find_inputs
+from nnet.estimators.options import as_optimizer, layer_decay
+from nnet.estimators.threads import use_threads
+from nnet.layers.arguments import as_bool
+from nnet.training.callbacks import EarlyStopping
+from nnet.training.network import NeuralNetwork
+
+LARGEST_SEED = 2**31 - 1
+
+
+class CNN(BaseEstimator):
+    """An estimator over a NeuralNetwork. A subclass has the parameters, and reads y.
+
+    Attributes
+    ----------
+    network_ : NeuralNetwork
+        What has been trained.
+    n_features_in_ : int
+        Of one image: its pixels, times its channels.
+    """
+
+    _inputs: Any  # since fit
+    _SCORE: str  # of history_, what early stopping monitors: more is better
+    _METRICS: tuple = ()
+    _NUMERIC_TARGETS = False
+
+    def fit(self, X, y, sample_weight=None):
+        """Train on images X and targets y: afresh, unless `warm_start` says else.
+
+        Parameters
+        ----------
+        X : array (n_imgs, n_features), (n_imgs, img_h, img_w) or of 4 axes
+            See the class; bools, integers and half floats become float32 batch by batch.
+        y : array (n_imgs,) or (n_imgs, n_outputs)
+        sample_weight : None or array (n_imgs,)
+            At least 0; an image of weight 2 counts as two.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For arrays and parameters that do not fit together: the estimator is then as before.
+        nnet.DivergedError
+            Likewise, if the loss does not stay finite.
+        """
+        is_warm = as_bool(self.warm_start, "warm_start") and hasattr(self, "network_")
+        return self._trained(self._fit, X, y, sample_weight, goes_on=is_warm)
+
+    def predict(self, X):
+        """Labels, or values, of y's kind and shape.
+
+        Parameters
+        ----------
+        X : array, each image of as many pixels as in `fit`
+            Rows of pixels, or axes as there.
+
+        Returns
+        -------
+        array (n_imgs,) or (n_imgs, n_outputs)
+        """
+        return self._predicted("predict", X)
+
+    # --- training -----------------------------------------------------------------------
+
+    def _trained(self, train, X, y, sample_weight, goes_on, **options):
+        """self, after `train(network, images, y, sample_weight)`.
+
+        If that fails before the first step, all is as it was; an interrupted training stays.
+        """
+        before, network = dict(vars(self)), None
+        try:
+            X, y = self._validated(X, y=y, reset=not goes_on)
+            if sample_weight is not None:
+                sample_weight = np.asarray(sample_weight)
+            y = self._read_targets(y, sample_weight, **options)
+            if goes_on:
+                network = self.network_
+                images = self._inputs(X)
+            else:
+                is_table = X.ndim == 2 and wants_table(self.layers, X.shape[1])
+                self._inputs = find_inputs(X.shape, self.input_shape, is_table)
+                images = self._inputs(X)
+                network = self._new_network(y, **options)
+            with use_threads(self.n_threads):
+                train(network, images, y, sample_weight, **options)
+        except BaseException:
+            if network is None or network.input_shape_ is None:
+                self.__dict__ = before
+            else:
+                self._show(network)
+            raise
+        self._show(network)
+        return self
+
+    def _new_network(self, y, **options):
+        n_outputs, loss = self._outputs(y, **options)
+        layers = make_layers(
+            self.layers, self._inputs.image_shape, n_outputs, loss, layer_decay(self)
+        )
+        seed = self.random_state
+        if seed is None or isinstance(seed, np.random.RandomState):
+            seed = check_random_state(seed).randint(LARGEST_SEED)
+        return NeuralNetwork(layers, rng=seed)
+
+    def _fit(self, network, X, y, sample_weight):
+        stops_early = as_bool(self.early_stopping, "early_stopping")
+        stopping = EarlyStopping(
+            self._SCORE if stops_early else "loss",
+            patience=self.n_iter_no_change,
+            min_delta=self.tol,
+            mode="max" if stops_early else "min",
+            restore_best=stops_early,
+        )
+        network.fit(
+            X,
+            y,
+            max_iter=self.max_iter,
+            optimizer=as_optimizer(self),
+            verbose=self.verbose,
+            sample_weight=sample_weight,
+            validation_fraction=self.validation_fraction if stops_early else None,
+            metrics=self._METRICS if stops_early else (),
+            callbacks=[stopping],
+            warm_start=network.input_shape_ is not None,
+            **self._batch_options(),
+        )
+
+    def _fit_part(self, network, X, y, sample_weight, **options):
+        if self.early_stopping:
+            raise ValueError("early_stopping is True, expected False for partial_fit")
+        if self.learning_rate != "constant":
+            raise ValueError(
+                f"learning_rate is {self.learning_rate!r}, expected 'constant' for partial_fit, "
+                "which does not know how many epochs there will be"
+            )
+        network.partial_fit(
+            X,
+            y,
+            optimizer=as_optimizer(self),
+            sample_weight=sample_weight,
+            **options,
+            **self._batch_options(),
+        )
+
+    def _batch_options(self):
+        is_auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
+        return {"batch_size": None if is_auto else self.batch_size, "augment": self.augment}
+
+    def _show(self, network):
+        """The attributes that say how the training went."""
+        history = network.history_
+        scores = history.get(self._SCORE) or None
+        self.network_ = network
+        self.loss_curve_ = history.get("loss", [])
+        self.n_iter_ = len(self.loss_curve_)
+        self.validation_scores_ = scores
+        self.best_validation_score_ = None if scores is None else float(np.nanmax(scores))
+        self.best_loss_ = min(self.loss_curve_, default=None) if scores is None else None
+
+    # --- arrays -------------------------------------------------------------------------
+
+    def _validated(self, X, reset=False, **options):
+        """X as an array, of the features that `fit` saw; its values are checked by the network."""
+        n_axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
+        if "y" in options:
+            options["multi_output"] = True
+            options["y_numeric"] = self._NUMERIC_TARGETS
+        found = validate_data(
+            self,
+            X,
+            reset=reset,
+            ensure_all_finite=False,
+            allow_nd=True,
+            ensure_2d=n_axes < 3,
+            **options,
+        )
+        images = found[0] if "y" in options else found
+        if reset and images.ndim > 2:
+            self.n_features_in_ = prod(images.shape[1:])
+        return found
+
+    def _predicted(self, method, X):
+        """What a method of the network returns for X."""
+        if not self._is_plain(X):
+            check_is_fitted(self)
+            X = self._validated(X)
+        images = self._inputs(X)
+        with use_threads(self.n_threads):
+            return getattr(self.network_, method)(images)
+
+    def _is_plain(self, X):
+        """Whether X needs no check but the network's: those here take as long as one image."""
+        if not hasattr(self, "network_") or hasattr(self, "feature_names_in_"):
+            return False
+        is_array = type(X) is np.ndarray and X.dtype.kind in "biuf" and len(X) > 0
+        return is_array and X.shape[1:] in self._inputs.shapes()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def as_targets(y):
+    """y as an array; a column is made one value per image, with a warning."""
+    if hasattr(y, "toarray"):  # a sparse array
+        y = y.toarray()
+    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y

@@ -1,0 +1,106 @@
+"""CNNRegressor: a network as one of scikit-learn's regressors."""
+
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+
+from nnet.estimators.base import CNN, as_targets
+from nnet.layers import MeanSquaredError
+from nnet.layers.hints import with_hints
+
+
+class CNNRegressor(RegressorMixin, CNN):
+    """A convolutional network as a regressor of scikit-learn's kind.
+
+    y has one value for each image, or several: (n_imgs, n_outputs). It is not scaled: values far
+    from 1 train better inside of a `TransformedTargetRegressor`. The loss is the mean squared
+    error, unless `layers` end in another.
+
+    Parameters
+    ----------
+    layers and the others : as for `CNNClassifier`, which has a `class_weight` more
+        With early stopping the score is R^2.
+
+    Attributes
+    ----------
+    n_features_in_, loss_curve_, n_iter_, network_ : as for `CNNClassifier`
+    validation_scores_ : None or list of float
+        R^2 after each epoch, with early stopping.
+    best_validation_score_, best_loss_ : None or float
+    """
+
+    _SCORE = "val_r2_score"
+    _METRICS = (r2_score,)
+    _NUMERIC_TARGETS = True
+
+    @with_hints()
+    def __init__(
+        self,
+        layers=None,
+        *,
+        input_shape=None,
+        solver="adam",
+        learning_rate_init=None,
+        learning_rate="constant",
+        momentum=0.9,
+        alpha=0.0001,
+        batch_size="auto",
+        max_iter=200,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        augment=None,
+        random_state=None,
+        verbose=False,
+        n_threads=None,
+    ):
+        self.layers = layers
+        self.input_shape = input_shape
+        self.solver = solver
+        self.learning_rate_init = learning_rate_init
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.augment = augment
+        self.random_state = random_state
+        self.verbose = verbose
+        self.n_threads = n_threads
+
+    def partial_fit(self, X, y, sample_weight=None):
+        """Train for one epoch, from the parameters there are.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for `fit`
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `fit`; for early stopping, and learning rates that follow from the epoch.
+        """
+        return self._trained(self._fit_part, X, y, sample_weight, goes_on=hasattr(self, "network_"))
+
+    # --- what the base asks for ---------------------------------------------------------
+
+    def _read_targets(self, y, sample_weight):
+        return as_targets(y)
+
+    def _outputs(self, y):
+        return 1 if y.ndim == 1 else y.shape[1], MeanSquaredError()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
