@@ -4,7 +4,7 @@ from copy import copy
 
 from nnet.layers.arguments import as_float
 from nnet.training.resuming import described
-from nnet.training.schedules import as_schedule
+from nnet.training.schedules import Constant, as_schedule
 
 
 class Stepping:
@@ -79,6 +79,8 @@ class Stepping:
 
     def begin_step(self, step):
         """Set the learning rate of a step of the epoch, from 0."""
+        if type(self.schedule) is Constant:  # the hot path: it is the optimizer's
+            return
         n_steps = self._n_steps_of_epoch
         before = self.n_epochs * n_steps if self.schedule.step_follows_epoch else self.n_steps
         rate = self.schedule(before + step, self.n_epochs, n_steps, self._n_planned)
