@@ -1,6 +1,5 @@
 """Conv and DepthwiseConv: convolutions with bias."""
 
-import math
 from abc import abstractmethod
 from typing import Any
 
@@ -116,10 +115,6 @@ class ConvLayer(WindowMixin, WeightedLayer):
         window = self._window("filter_shape")
         where = conv_geometry(*input_shape[2:], *window, **self._geometry())
         return input_shape[0], n_feats, where.out_h, where.out_w
-
-    def multiply_adds(self, input_shape, output_shape):
-        W_shape = self.array_shapes(input_shape)["W"]
-        return math.prod(W_shape) * math.prod(output_shape[2:]) * output_shape[0]
 
     def reach(self):
         sizes = zip(self._window("filter_shape"), self._window("dilation"))

@@ -182,6 +182,7 @@ class ConvTranspose(WindowMixin, WeightedLayer):
         np.copyto(self.W_grad, filters_grad.swapaxes(0, 1))
 
     def multiply_adds(self, input_shape, output_shape):
+        """All weights, once for each pixel of the input."""
         W_shape = self.array_shapes(input_shape)["W"]
         return math.prod(W_shape) * math.prod(input_shape[2:]) * input_shape[0]
 

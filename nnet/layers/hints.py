@@ -73,10 +73,9 @@ OTHER_METHODS = {
     "save_weights": "save(path), or state_dict()",
     "load_weights": "NeuralNetwork.load(path), or load_state_dict(state)",
 }
-CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv1d", "Conv2d")
 # Names of the module.
 OTHER_CLASSES = {
-    **dict.fromkeys(CONVOLUTIONS, "Conv"),
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv1d", "Conv2d"), "Conv"),
     **dict.fromkeys(("Conv2DTranspose", "ConvTranspose2d"), "ConvTranspose"),
     "DepthwiseConv2D": "DepthwiseConv",
     "SeparableConv2D": "SeparableConv",
@@ -100,7 +99,7 @@ OTHER_CLASSES = {
     **dict.fromkeys(("HuberLoss", "SmoothL1Loss"), "Huber"),
     **dict.fromkeys(("Model", "Module"), "NeuralNetwork"),
     **dict.fromkeys(("ModelCheckpoint", "BackupAndRestore"), "Checkpoint"),
-    **dict.fromkeys(("ReduceLROnPlateau",), "ReduceOnPlateau"),
+    "ReduceLROnPlateau": "ReduceOnPlateau",
     "StepLR": "StepDecay",
     "ExponentialLR": "ExponentialDecay",
     "CosineAnnealingLR": "CosineDecay",

@@ -46,9 +46,6 @@ class Linear(WeightedLayer):
     def _fans(self, W_shape):
         return W_shape
 
-    def multiply_adds(self, input_shape, output_shape):
-        return input_shape[0] * input_shape[1] * self.n_out
-
     reach = sees_all
 
     def fprop(self, input, activation=None):

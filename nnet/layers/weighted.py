@@ -54,6 +54,11 @@ class WeightedLayer(Layer, ParamMixin):
     def _fans(self, W_shape):
         """Inputs that one output sees, and outputs that one input reaches."""
 
+    def multiply_adds(self, input_shape, output_shape):
+        """All weights, once for each pixel of the output."""
+        W_shape = self.array_shapes(input_shape)["W"]
+        return math.prod(W_shape) * math.prod(output_shape[2:]) * output_shape[0]
+
     def param_names(self):
         return ["W", "b"] if self.use_bias else ["W"]
 

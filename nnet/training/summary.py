@@ -55,9 +55,8 @@ class Summary:
         ]
         whole = [row for row in self.rows if "." not in row.name]
         self.n_params = sum(row.n_params for row in whole)
-        self.n_frozen = sum(array.size for array in trained_arrays(children).values()) - sum(
-            array.size for array in trained_arrays(children, frozen).values()
-        )
+        trained = trained_arrays(children, frozen).values()
+        self.n_frozen = self.n_params - sum(array.size for array in trained)
         self.n_state = sum(row.n_state for row in whole)
         self.multiply_adds = sum(row.multiply_adds for row in whole)
 
