@@ -14,6 +14,7 @@ import numpy as np
 from nnet._atomic import quietly
 from nnet._dense import all_finite
 from nnet._lazy import IMPORTS
+from nnet.training.remedies import image_remedy
 from nnet.training.targets import batch_of, check_label_shape
 
 CHECK_BYTES = 2**17  # of values that are checked at once: they stay in the L2 cache
@@ -195,15 +196,7 @@ class Images(Batches):
     )
 
     def _remedy(self, image_shape):
-        if self.shape == image_shape:
-            return ": X[None] is a batch of one image"
-        if len(image_shape) == 3:
-            n_channels, *sides = image_shape
-            if self.item_shape == (*sides, n_channels) or (1, *self.item_shape) == image_shape:
-                return ": nnet.to_bc01(X) puts channels first"
-        if len(self.item_shape) == 1 and self.item_shape[0] == prod(image_shape):
-            return f": X.reshape{(-1, *image_shape)}"
-        return ""
+        return image_remedy(self.shape, image_shape)
 
 
 class Values(Batches):
