@@ -46,7 +46,6 @@ from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
 VALIDATION_BATCH = 256  # images, at most
-ADVICE = "try a smaller learning_rate, or scale X to values around 1"
 
 
 class TrainingRun:
@@ -303,10 +302,10 @@ class TrainingRun:
             # A diverging loss is reported as such, not as a warning about some overflow.
             found = quietly(partial(self._step, images, *others))
             if not isfinite(found.loss):
+                rate = self.stepping.optimizer.learning_rate
                 self._diverge(
-                    f"the loss became {found.loss / found.weight} in epoch {epoch}: try a smaller "
-                    f"learning_rate than {self.stepping.optimizer.learning_rate}, or scale X to "
-                    "values around 1"
+                    f"the loss became {found.loss / found.weight} in epoch {epoch}",
+                    f"learning_rate than {rate}",
                 )
             self.transaction.keep = True
             n_seen += len(images)
@@ -397,16 +396,13 @@ class TrainingRun:
     def _end_epoch(self, progress):
         if not all(np.isfinite(array).all() for array in [*self.params, *self.states.arrays()]):
             self._diverge(
-                "a parameter or statistic became infinite or NaN in epoch "
-                f"{progress.epoch}: {ADVICE}"
+                f"a parameter or statistic became infinite or NaN in epoch {progress.epoch}"
             )
         found = None
         if self.validation is not None:
             found = quietly(self._validate)
             if not isfinite(found.loss):
-                self._diverge(
-                    f"the validation loss became {found.loss} in epoch {progress.epoch}: {ADVICE}"
-                )
+                self._diverge(f"the validation loss became {found.loss} in epoch {progress.epoch}")
             progress = progress._replace(val_loss=found.loss, val_error=found.error)
         progress = progress._replace(metrics=self.metrics.of_epoch(self.model, progress, found))
         self.model.history = self.model.history.plus(progress)
@@ -424,10 +420,11 @@ class TrainingRun:
             watch=self.metrics.add_validated if self.metrics else None,
         )
 
-    def _diverge(self, message):
+    def _diverge(self, message, rate="learning_rate"):
         """End the training: nothing of it is kept."""
         self.transaction.keep = False
-        raise DivergedError(message)
+        what = "X" if self.model.loss.has_probabilities else "X and y"
+        raise DivergedError(f"{message}: try a smaller {rate}, or scale {what} to values around 1")
 
     # --- callbacks --------------------------------------------------------------------
 
