@@ -14,7 +14,7 @@ import numpy as np
 from nnet._atomic import quietly
 from nnet._dense import all_finite
 from nnet._lazy import IMPORTS
-from nnet.training.remedies import image_remedy
+from nnet.training.remedies import fraction_remedy, image_remedy
 from nnet.training.targets import batch_of, check_label_shape
 
 CHECK_BYTES = 2**17  # of values that are checked at once: they stay in the L2 cache
@@ -138,10 +138,11 @@ class Batches:
             return
         first = int(np.argmax((items < low) | (items > high)))
         value = items.flat[first]
-        advice = "" if value % 1 else " (for one label of many, the last layer is LogRegression())"
+        masks = "; for masks of bytes, y > 0" if value == 255 else ""
+        labels = f" (for one label of many, the last layer is LogRegression(){masks})"
         raise ValueError(
             f"{self.name}[{self._row(first, rows)}] has {value:g}, expected values from {low:g} "
-            f"to {high:g}{advice}"
+            f"to {high:g}{'' if value % 1 else labels}"
         )
 
     def check_values(self):
@@ -275,10 +276,8 @@ def as_labels(y, name="y", target_shape=()):
         if not np.isfinite(labels).all():
             raise ValueError(f"{name} has NaN or infinite values, expected finite labels")
         if (labels != np.floor(labels)).any():
-            raise ValueError(
-                f"{name} has fractional values, expected labels "
-                "(for regression, the last layer is MeanSquaredError())"
-            )
+            remedy = fraction_remedy(labels)
+            raise ValueError(f"{name} has fractional values, expected labels{remedy}")
     return labels
 
 

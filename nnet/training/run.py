@@ -1,7 +1,6 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
-import warnings
 from contextlib import ExitStack
 from functools import partial
 from math import isfinite, isnan, nan
@@ -26,6 +25,7 @@ from nnet.layers.tree import (
 from nnet.training import batches, resuming
 from nnet.training.augmenting import Augmenter, listed
 from nnet.training.callbacks import Callback, Checkpoint
+from nnet.training.cautions import AFRESH, warn, warn_of_labels, warn_of_values
 from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
 from nnet.training.optimizers import as_optimizer, check_decay
@@ -41,7 +41,7 @@ from nnet.training.setup import (
 )
 from nnet.training.states import States
 from nnet.training.stepping import Stepping
-from nnet.training.telling import AFRESH, Telling, warn_of_values
+from nnet.training.telling import Telling
 from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
@@ -191,7 +191,7 @@ class TrainingRun:
                 network._built_shape,
             )
             if self.loses_loaded:
-                warnings.warn(AFRESH, UserWarning, stacklevel=5)
+                warn(AFRESH)
         self.transaction.model = model = self.model
         shapes = model.input_shape, model.target_shape
         self.augment = Augmenter(self.augmentations, *shapes, model.loss, model.scores_shape)
@@ -200,7 +200,8 @@ class TrainingRun:
         if self.validation is not None and self.validation.weighs_nothing():
             raise ValueError("the weights of all images to validate are zero, expected some more")
         if self.warm_model is None and self.checkpoint is None:
-            warn_of_values(network.layers, self.data)
+            warn_of_values(network.layers, self.data, self.validation)
+            warn_of_labels(self.model, self.data)
             adapt(self.model, self.data)
         self.loans = []
         self._lend()

@@ -1,18 +1,14 @@
-"""Telling: what a verbose training prints, and what a training warns of."""
+"""Telling: what a verbose training prints."""
 
 import math
-import warnings
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from nnet.layers.activation import Activation
-from nnet.layers.base import ParamMixin
-from nnet.layers.norm import BatchNorm, GroupNorm
-from nnet.layers.program import lay_open
 from nnet.layers.standardize import Standardize
-from nnet.layers.tree import describe, is_own, numbered, walk
+from nnet.layers.tree import describe, numbered, walk
 from nnet.training.callbacks import Callback, ProgressBar
 from nnet.training.data import Images
 from nnet.training.guessing import guess_of
@@ -30,12 +26,6 @@ MOSTLY = 0.8  # of the images: one class
 DEAD = 0.9  # of the outputs of a ReLU
 ALIKE = 1e-3  # of the largest output: the differences between images
 SMALLER = "a smaller"
-LARGE = 50  # values beyond are neither standardised nor fractions
-BYTES = 128, 255  # what the largest pixel is between, where pixels are bytes
-AFRESH = (
-    "fit starts afresh: parameters that were loaded are gone, expected warm_start=True to go on "
-    "from them, or freeze(...) to keep some"
-)
 
 
 class Telling:
@@ -172,21 +162,3 @@ def advised(problem, *remedies):
 
 def shown(loss):
     return shown_value("", loss).strip()
-
-
-def warn_of_values(layers, data):
-    """Warn of images like those of bytes that no layer standardises."""
-    for _, layer in lay_open(numbered(layers), ""):
-        if not is_own(layer) or isinstance(layer, (Standardize, BatchNorm, GroupNorm)):
-            return
-        if isinstance(layer, ParamMixin) or layer.children:
-            break
-    largest = np.abs(data.some_images()).max(initial=0)
-    if math.isfinite(largest) and largest > LARGE:
-        scaled = "X / 255 as X" if BYTES[0] <= largest <= BYTES[1] else "scale X"
-        warnings.warn(
-            f"X has values up to {largest:.6g}, expected values around 0 to 1: put Standardize() "
-            f"as the first layer, or {scaled}",
-            UserWarning,
-            stacklevel=6,
-        )

@@ -6,7 +6,6 @@ from trouble import cnn, images
 
 from nnet import (
     Activation,
-    BatchNorm,
     BinaryCrossEntropy,
     DivergedError,
     Flatten,
@@ -233,24 +232,3 @@ def test_a_training_that_diverges(loss, what):
     layers = [Flatten(), Linear(3 if what == "X" else 2), loss]
     with pytest.raises(DivergedError, match=f"a smaller .*, or scale {what} to values around 1$"):
         NeuralNetwork(layers, rng=0).fit(1e10 * X, y, 1e30)
-
-
-# --- warnings -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layers", [[], [Flatten(), Linear(3)]])
-def test_large_values_are_warned_of(layers):
-    network = cnn()
-    network.layers[:-1] = layers or network.layers[:-1]
-    with pytest.warns(
-        UserWarning, match=r"X has values up to .*: put Standardize\(\) as the first"
-    ):
-        network.fit(255 * abs(X), Y, 1e-9, max_iter=1)
-
-
-@pytest.mark.parametrize("first", [Standardize(), BatchNorm()])
-def test_values_that_a_layer_standardises(first):
-    network = cnn()
-    network.layers.insert(0, first)
-    network.fit(255 * abs(X), Y, 1e-9, max_iter=1)
-    network.fit(255 * abs(X), Y, 1e-9, max_iter=1, warm_start=True)
