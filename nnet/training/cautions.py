@@ -43,7 +43,7 @@ def warn_of_values(layers, data, validation):
             f"X has values up to {largest:.6g}, expected values around 0 to 1: put Standardize() "
             f"as the first layer, or {scaled}"
         )
-    if validation is not None and largest_of(validation) > max(LARGE, OTHER_SCALE * largest):
+    if validation is not None and OTHER_SCALE * largest < largest_of(validation) <= BYTES[1]:
         warn(
             f"validation_data has values up to {largest_of(validation):.6g} and X up to "
             f"{largest:.6g}, expected the same units for both"
@@ -69,11 +69,14 @@ def are_standardised(layers):
 
 
 def warn_of_labels(model, data):
-    """Warn of several labels for each image that look like probabilities of one of them."""
+    """Warn of several labels for each image that look like probabilities of one of them.
+
+    Not of pixels: the foreground and the background often are two masks.
+    """
     if type(model.loss) is not BinaryCrossEntropy or not isinstance(data, ArrayData):
         return
     labels = data.target[data.spread(LOOKED_AT)]
-    if len(labels) >= LEAST_IMAGES and sum_to_one(labels, 1):
+    if labels.ndim == 2 and len(labels) >= LEAST_IMAGES and sum_to_one(labels, 1):
         warn(
             "the labels of each image sum to 1, as probabilities of classes do: for one class of "
             "many, the last layer is LogRegression(), and y.argmax(axis=1) has the labels"
