@@ -37,6 +37,19 @@ cdef inline real root(real x) noexcept nogil:
         return sqrt(x)
 
 
+def as_incs(list params, incs):
+    """What parameters are to step against, as arrays; ValueError for other shapes than theirs."""
+    cdef list arrays = list(map(np.asarray, incs))
+    cdef cnp.ndarray param, inc
+    cdef bint fits = len(arrays) == len(params)
+    for inc, param in zip(arrays, params):
+        fits &= cnp.PyArray_SAMESHAPE(inc, param)
+    if not fits:
+        shapes, expected = [np.shape(inc) for inc in arrays], [np.shape(param) for param in params]
+        raise ValueError(f"incs have shapes {shapes}, expected the parameters' {expected}")
+    return arrays
+
+
 # --- SGD ----------------------------------------------------------------------------
 
 

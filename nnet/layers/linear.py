@@ -61,7 +61,8 @@ class Linear(WeightedLayer):
 
     def bprop(self, output_grad):
         input = self._kept
-        check_like(output_grad, "output_grad", (len(input), self.n_out), input.dtype)
+        if self._work is None:  # a network has checked what it passes on
+            check_like(output_grad, "output_grad", (len(input), self.n_out), input.dtype)
         if self._learns():
             self._param_grads(input, output_grad)
         if not self.need_input_grad:
@@ -69,11 +70,13 @@ class Linear(WeightedLayer):
         return matmul(output_grad, self.W.T, self._scratch(input.shape, self.W.dtype))
 
     def _param_grads(self, input, output_grad):
-        matmul(input.T, output_grad, self.W_grad, divisor=max(len(input), 1))
+        n_imgs = len(input)
+        divisor = max(n_imgs, 1)
+        matmul(input.T, output_grad, self.W_grad, divisor=divisor)
         if self.use_bias:
-            many = len(output_grad) > MAX_TERMS
-            np.add.reduce(output_grad, axis=0, dtype=float if many else None, out=self.b_grad)
-            self.b_grad /= max(len(input), 1)
+            dtype = float if n_imgs > MAX_TERMS else None
+            np.add.reduce(output_grad, axis=0, dtype=dtype, out=self.b_grad)
+            self.b_grad /= divisor
 
     def output_shape(self, input_shape):
         advice = (
@@ -89,7 +92,8 @@ class Flatten(Layer):
     reach = sees_all
 
     def fprop(self, input):
-        check_is_array(input, "input")
+        if self._work is None:
+            check_is_array(input, "input")
         if self.training:
             self._kept = input.shape, input.dtype
         return input.reshape(self.output_shape(input.shape))
@@ -98,7 +102,8 @@ class Flatten(Layer):
         if self._kept is None:  # a derived class has an fprop of its own
             return output_grad
         input_shape, dtype = self._kept
-        check_like(output_grad, "output_grad", self.output_shape(input_shape), dtype)
+        if self._work is None:
+            check_like(output_grad, "output_grad", self.output_shape(input_shape), dtype)
         return output_grad.reshape(input_shape)
 
     def output_shape(self, input_shape):

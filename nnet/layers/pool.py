@@ -96,7 +96,8 @@ class Pool(WindowMixin, Layer):
 
     def bprop(self, output_grad):
         input_shape, output, switches = self._kept
-        check_like(output_grad, "output_grad", output.shape, output.dtype)
+        if self._work is None:
+            check_like(output_grad, "output_grad", output.shape, output.dtype)
         imgs_grad = self._scratch(input_shape, output_grad.dtype)
         sizes, options = self._geometry()
         return bprop_pool_bc01(output_grad, switches, imgs_grad, *sizes, **options)

@@ -74,13 +74,13 @@ class WeightedLayer(Layer, ParamMixin):
         return [self.W_grad, self.b_grad] if self.use_bias else [self.W_grad]
 
     def param_incs(self):
-        W_grad, *b_grad = self.param_grads()
+        grads = self.param_grads()
         if self.weight_decay == 0.0:
-            return [W_grad, *b_grad]
+            return grads
         W_inc = self._array("W_inc", self.W.shape, self.W.dtype)
         np.multiply(self.W, self.weight_decay, out=W_inc)
-        W_inc += W_grad
-        return [W_inc, *b_grad]
+        W_inc += grads[0]
+        return [W_inc, *grads[1:]]
 
     def _learns(self):
         """Whether anybody reads the gradients of its parameters: not if it is frozen."""

@@ -175,8 +175,8 @@ class ArrayData:
         rows = order if self._rows is None else self._rows[order]
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            target = convert(self.target, batch)
-            yield convert(self.images, batch), target, self.weights_of(batch), batch
+            images, target = convert(self.images, batch), convert(self.target, batch)
+            yield images, target, self.weights_of(batch), batch
 
     def in_turn(self, batch_size):
         """(images, target, weights) for each batch, checked, one after the other."""

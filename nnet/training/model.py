@@ -200,7 +200,7 @@ class Model:
     def as_target(self, target):
         """A batch of targets in the shape that the loss compares with its scores."""
         shape = self.scores_shape[1:] if self.is_classifier else self.output_shape
-        return target.reshape(len(target), *shape)
+        return with_items(target, shape)
 
     def as_y(self, decisions):
         """What the loss decides, or is to decide, as the user gives and gets it."""
@@ -371,7 +371,7 @@ class Model:
 
     def _scores(self, images):
         """What the loss takes, for a batch."""
-        return self.program.fprop(images.reshape(len(images), *self.image_shape))
+        return self.program.fprop(with_items(images, self.image_shape))
 
 
 # --- forks --------------------------------------------------------------------------
@@ -379,6 +379,11 @@ class Model:
 # Not WeakSets: an interrupt that arrives while one of theirs removes an object is lost.
 MODELS: set[weakref.ref[Any]] = set()
 NETWORKS: set[weakref.ref[Any]] = set()
+
+
+def with_items(batch, shape):
+    """A batch of items of that shape."""
+    return batch if batch.shape[1:] == shape else batch.reshape(len(batch), *shape)
 
 
 def remember(objects, new):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nnet._atomic import adam_step, rmsprop_step, sgd_step, write_all
+from nnet._atomic import adam_step, as_incs, rmsprop_step, sgd_step, write_all
 from nnet.layers.arguments import as_bool, as_call, as_float, as_int
 from nnet.layers.hints import with_hints
 from nnet.layers.tree import check_array
@@ -125,14 +125,6 @@ class Optimizer(ABC):
         is_same_kind = type(other) is type(self)
         return is_same_kind and repr(other.without_rate()) == repr(self.without_rate())
 
-    def _check(self, incs):
-        incs = list(map(np.asarray, incs))
-        shapes = [inc.shape for inc in incs]
-        expected = [param.shape for param in self.params]
-        if shapes != expected:
-            raise ValueError(f"incs have shapes {shapes}, expected the parameters' {expected}")
-        return incs
-
     # --- state ------------------------------------------------------------------------
 
     @abstractmethod
@@ -232,7 +224,7 @@ class SGD(Optimizer):
     def step(self, incs):
         sgd_step(
             self.params,
-            self._check(incs),
+            as_incs(self.params, incs),
             self._velocities,
             self._number(),
             self.momentum,
@@ -282,7 +274,7 @@ class Adam(Optimizer):
         shrink = 1 - rate * self.weight_decay
         adam_step(
             self.params,
-            self._check(incs),
+            as_incs(self.params, incs),
             self._means,
             self._squares,
             self._n_steps,
@@ -378,7 +370,7 @@ class RMSprop(Optimizer):
     def step(self, incs):
         rmsprop_step(
             self.params,
-            self._check(incs),
+            as_incs(self.params, incs),
             self._squares,
             self._means,
             self._velocities,

@@ -28,6 +28,7 @@ from nnet.training.callbacks import Callback, Checkpoint
 from nnet.training.cautions import AFRESH, warn, warn_of_labels, warn_of_values
 from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
+from nnet.training.model import with_items
 from nnet.training.optimizers import as_optimizer, check_decay
 from nnet.training.progress import DivergedError, Progress, StopTraining
 from nnet.training.setup import (
@@ -365,7 +366,7 @@ class TrainingRun:
                 at_work.guard(self.states.pairs)
             at_work.lend(self.loans)
             target = model.as_target(target)
-            scores = model.program.fprop(images.reshape(len(images), *model.image_shape))
+            scores = model.program.fprop(with_items(images, model.image_shape))
             compared = model.loss.compare(scores, target)
             with_error = model.loss.has_probabilities
             found = totals(model.loss, compared, scores, target, weights, with_error)
