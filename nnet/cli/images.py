@@ -39,7 +39,7 @@ def as_bc01(X, layout=None):
     if layout is None and X.ndim == 3:
         layout = "NHW"  # the first axis counts images, even where it is as short as one of channels
     try:
-        return to_bc01(X, layout)
+        return to_bc01(X, layout, scale=X.dtype == np.uint8)  # as in training, whatever the values
     except (ValueError, TypeError) as error:
         raise ValueError(f"X: {error}") from error
 

@@ -7,6 +7,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from nnet.estimators.base import CNN, as_targets
 from nnet.layers import BinaryCrossEntropy, LogRegression
 from nnet.layers.hints import with_hints
+from nnet.training.remedies import sum_to_one
 
 
 class CNNClassifier(ClassifierMixin, CNN):
@@ -184,6 +185,11 @@ class CNNClassifier(ClassifierMixin, CNN):
 
     def _read_targets(self, y, sample_weight, classes=None):
         y = as_targets(y)
+        if y.ndim == 2 and y.dtype.kind == "f" and (y % 1).any() and sum_to_one(y, 1):
+            raise ValueError(
+                "y has rows that sum to 1, as probabilities of classes do, expected one class for "
+                "each image, as y.argmax(axis=1)"
+            )
         check_classification_targets(y)
         if y.ndim == 2:
             if type_of_target(y) != "multilabel-indicator":

@@ -4,6 +4,7 @@ from math import isqrt, prod
 from typing import NamedTuple
 
 from nnet.files.images import CHANNELS, infer_layout
+from nnet.training.remedies import image_remedy
 from nnet.training.setup import as_shape
 
 
@@ -22,11 +23,13 @@ class Inputs(NamedTuple):
     image_shape: tuple[int, ...]
 
     def shapes(self):
-        """Those that one image may have in X: a row, for grey images without channels, or last."""
+        """Those that one image may have in X: a row; one channel may come last, or be left out."""
         n_channels, *sides = self.image_shape
         shapes = [self.shape, (prod(self.shape),)]
-        if n_channels == 1 and len(sides) == 2:
-            shapes += [(*sides, 1), tuple(sides)]
+        if n_channels == 1 and sides:
+            shapes.append((*sides, 1))
+            if len(sides) == 2:
+                shapes.append(tuple(sides))
         return shapes
 
     def __call__(self, X):
@@ -34,7 +37,8 @@ class Inputs(NamedTuple):
         shapes = self.shapes()
         if X.shape[1:] not in shapes:
             expected = " or ".join(f"(n_imgs, {', '.join(map(str, shape))})" for shape in shapes)
-            raise ValueError(f"X has shape {X.shape}, expected {expected}")
+            remedy = image_remedy(X.shape, self.image_shape)
+            raise ValueError(f"X has shape {X.shape}, expected {expected}{remedy}")
         images = X.reshape(len(X), *self.shape)
         return images if self.shape == self.image_shape else images.transpose(0, 3, 1, 2)
 

@@ -19,6 +19,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from functools import partial
+from operator import index
 
 import numpy as np
 
@@ -128,9 +129,9 @@ def _model(content, file, known):
         raise ValueError(
             f"its images have the shape {input_shape}, expected signals to have 2 axes"
         )
-    layers = check_layers(
-        [_layer_from_json(layer, known) for layer in _as_list(description["layers"])]
-    )
+    described = _as_list(description["layers"])
+    _check_own(described, known)
+    layers = check_layers([_layer_from_json(layer, known) for layer in described])
     expected, customs = {}, {}
 
     def collect(name, layer, shape):
@@ -154,6 +155,20 @@ def _model(content, file, known):
     for name, array in made.items():
         array[...] = arrays[name]
     return model
+
+
+def _check_own(described, known):
+    """Refuse layers of the user's own without their classes: all are named at once."""
+    classes = [each.get("class") for each in _nested(described) if isinstance(each, dict)]
+    own = sorted({name for name in classes if isinstance(name, str)} - LAYERS.keys())
+    missing = [repr(name) for name in own if name not in known]
+    if missing and all(map(str.isidentifier, own)):
+        what = "layers" if len(missing) > 1 else "a layer"
+        given = ", ".join(f"{name!r}: {name}" for name in own)
+        raise tensors.OwnLayerError(
+            f"has {what} of your own, {' and '.join(missing)}: "
+            f"NeuralNetwork.load(path, custom_objects={{{given}}})"
+        )
 
 
 def _check_nesting(value):
@@ -191,8 +206,10 @@ def _layer_to_json(name, layer):
     def convert(value):
         if isinstance(value, Layer):
             return _layer_to_json(name, value)
-        if isinstance(value, (list, tuple)) and value and isinstance(value[0], (Layer, list)):
+        if isinstance(value, (list, tuple)):
             return [convert(item) for item in value]
+        if isinstance(value, dict):
+            return {key: convert(item) for key, item in value.items()}
         return value
 
     config = _options(name, layer)
@@ -224,14 +241,36 @@ def _options(name, layer):
         raise TypeError(f"{refusal} config() is {config!r}, expected a dict")
     for key, value in config.items():
         try:
-            if not any(layers_within(value)):
-                tensors.dumps(value)
+            tensors.dumps(value, default=_without_layers)
         except (TypeError, ValueError) as error:
             found = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
             raise type(error)(
                 f"{refusal} {key} is {found}, expected what JSON can hold, or {CONFIG}"
             ) from error
+        keys = [k for each in _nested(value) if isinstance(each, dict) for k in each]
+        if not all(isinstance(k, str) and k != "class" for k in keys):
+            raise TypeError(
+                f"{refusal} {key} has the keys {keys}, expected strings other than 'class', "
+                f"or {CONFIG}"
+            )
     return config
+
+
+def _without_layers(value):
+    """What stands for a value that JSON cannot hold, if it is a layer or an integer."""
+    return None if isinstance(value, Layer) else index(value)
+
+
+def _nested(value):
+    """The value, and all that is in lists, tuples and dicts of it."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        yield value
+        if isinstance(value, (list, tuple)):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
 
 
 def _layer_from_json(config, known):
@@ -240,14 +279,10 @@ def _layer_from_json(config, known):
     config = dict(config)
     name = config.pop("class")
     if name not in tuple(known):
-        if isinstance(name, str) and name.isidentifier():
-            raise tensors.OwnLayerError(
-                f"has a layer of your own, {name!r}: "
-                f"NeuralNetwork.load(path, custom_objects={{{name!r}: {name}}})"
-            )
         raise ValueError(f"it has a layer {name!r}, expected one of {tuple(known)}")
     trainable, frozen = config.pop("trainable", True), config.pop("frozen", [])
-    options = {key: _option_from_json(value, known) for key, value in config.items()}
+    of_own = name not in LAYERS
+    options = {key: _option_from_json(value, known, of_own) for key, value in config.items()}
     layer = known[name](**options)
     children = layer.children
     if not isinstance(trainable, bool):
@@ -259,13 +294,18 @@ def _layer_from_json(config, known):
     return layer
 
 
-def _option_from_json(value, known):
-    """Lists are tuples, but for those of layers, which are objects."""
+def _option_from_json(value, known, of_own):
+    """Lists are tuples, but for those of layers, which are objects with a class.
+
+    Other objects are dicts, for layers of the user's own.
+    """
     if isinstance(value, dict):
+        if of_own and "class" not in value:
+            return {key: _option_from_json(item, known, of_own) for key, item in value.items()}
         return _layer_from_json(value, known)
     if not isinstance(value, list):
         return value
-    items = [_option_from_json(item, known) for item in value]
+    items = [_option_from_json(item, known, of_own) for item in value]
     holds_layers = all(isinstance(item, (Layer, list)) for item in items)
     return items if holds_layers else tuple(items)
 

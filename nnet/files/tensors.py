@@ -100,8 +100,8 @@ def digest(description, arrays):
     return digest.hexdigest()
 
 
-def dumps(value):
-    return json.dumps(value, sort_keys=True, allow_nan=False, default=index)
+def dumps(value, default=index):
+    return json.dumps(value, sort_keys=True, allow_nan=False, default=default)
 
 
 def import_safetensors():

@@ -16,6 +16,7 @@ from nnet.training.data import (
 )
 from nnet.training.weights import as_class_weights, as_weights
 
+LOOKED_AT = 64  # images, to find out what they are like
 SAMPLED = 64  # images that stand for all where data are compared
 PAIRS = "expected pairs (X, y), or triples with the weights of the images"
 
@@ -148,6 +149,15 @@ class ArrayData:
     def _every(self):
         return slice(None) if self._rows is None else self._rows
 
+    def spread(self, n_most):
+        """The rows of so many images at most, from the first to the last one."""
+        places = np.linspace(0, len(self) - 1, min(n_most, len(self))).astype(np.intp)
+        return places if self._rows is None else self._rows[places]
+
+    def some_images(self):
+        """A few images, to look at."""
+        return self.images.batch(self.spread(LOOKED_AT))
+
     def batches(self, order, batch_size, convert):
         """(images, target, weights, rows) for each batch, unchecked.
 
@@ -166,7 +176,7 @@ class ArrayData:
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             images, target = convert(self.images, batch), convert(self.target, batch)
-            yield images, target, self._weights_of(batch), batch
+            yield images, target, self.weights_of(batch), batch
 
     def in_turn(self, batch_size):
         """(images, target, weights) for each batch, checked, one after the other."""
@@ -174,9 +184,10 @@ class ArrayData:
             rows = slice(start, min(start + batch_size, len(self)))
             if self._rows is not None:
                 rows = self._rows[rows]
-            yield self.images.checked_batch(rows), self.target[rows], self._weights_of(rows)
+            yield self.images.checked_batch(rows), self.target[rows], self.weights_of(rows)
 
-    def _weights_of(self, rows):
+    def weights_of(self, rows):
+        """Those of some images, times those of their classes, or None."""
         weights = None if self.weights is None else self.weights[rows]
         return times_class_weights(weights, self._class_weights, self.target, rows)
 
@@ -187,7 +198,7 @@ class ArrayData:
             "the shape of X": str(self.images.shape),
             "X": digest_of(self.images.batch(rows)),
             "y": digest_of_targets(self.target),
-            "sample_weight or class_weight": digest_of(self._weights_of(slice(None))),
+            "sample_weight or class_weight": digest_of(self.weights_of(slice(None))),
         }
 
 
@@ -219,6 +230,8 @@ class IterableData:
         self._must_repeat = False
         for images, labels, weights, y_name in self._read():
             images.check_values()
+            if self._n_imgs == 0:
+                self._first_images = images.batch(slice(0, LOOKED_AT)).copy()
             if encoding.classes is not None:  # else these batches tell
                 encoding.target(labels, y_name)
             self._n_imgs += len(images)
@@ -255,6 +268,10 @@ class IterableData:
     def weighs_nothing(self):
         """Whether the weights of all images, but for those of classes, are 0."""
         return self._weighs_nothing
+
+    def some_images(self):
+        """A few images, to look at."""
+        return self._first_images
 
     def must_repeat(self):
         """Refuse other batches than those that were looked at: the first one now."""

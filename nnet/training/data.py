@@ -14,6 +14,7 @@ import numpy as np
 from nnet._atomic import quietly
 from nnet._dense import all_finite
 from nnet._lazy import IMPORTS
+from nnet.training.remedies import fraction_remedy, image_remedy
 from nnet.training.targets import batch_of, check_label_shape
 
 CHECK_BYTES = 2**17  # of values that are checked at once: they stay in the L2 cache
@@ -137,10 +138,11 @@ class Batches:
             return
         first = int(np.argmax((items < low) | (items > high)))
         value = items.flat[first]
-        advice = "" if value % 1 else " (for one label of many, the last layer is LogRegression())"
+        masks = "; for masks of bytes, y > 0" if value == 255 else ""
+        labels = f" (for one label of many, the last layer is LogRegression(){masks})"
         raise ValueError(
             f"{self.name}[{self._row(first, rows)}] has {value:g}, expected values from {low:g} "
-            f"to {high:g}{advice}"
+            f"to {high:g}{'' if value % 1 else labels}"
         )
 
     def check_values(self):
@@ -195,15 +197,7 @@ class Images(Batches):
     )
 
     def _remedy(self, image_shape):
-        if self.shape == image_shape:
-            return ": X[None] is a batch of one image"
-        if len(image_shape) == 3:
-            n_channels, *sides = image_shape
-            if self.item_shape == (*sides, n_channels) or (1, *self.item_shape) == image_shape:
-                return ": nnet.to_bc01(X) puts channels first"
-        if len(self.item_shape) == 1 and self.item_shape[0] == prod(image_shape):
-            return f": X.reshape{(-1, *image_shape)}"
-        return ""
+        return image_remedy(self.shape, image_shape)
 
 
 class Values(Batches):
@@ -282,10 +276,8 @@ def as_labels(y, name="y", target_shape=()):
         if not np.isfinite(labels).all():
             raise ValueError(f"{name} has NaN or infinite values, expected finite labels")
         if (labels != np.floor(labels)).any():
-            raise ValueError(
-                f"{name} has fractional values, expected labels "
-                "(for regression, the last layer is MeanSquaredError())"
-            )
+            remedy = fraction_remedy(labels)
+            raise ValueError(f"{name} has fractional values, expected labels{remedy}")
     return labels
 
 

@@ -86,7 +86,7 @@ class Fitted:
         children = numbered(check_layers(self.layers))
         claim(self, children)
         if model.signals:
-            check_layout(children, model.input_shape)
+            check_layout(children, model.input_shape, model.input_shape)
         model.plan(self.layers)
         self._is_changed = False
 

@@ -48,7 +48,9 @@ class Fitting(Fitted):
             n_channels and length differ: else they look like images without channels.
             A last axis of 1, 3 or 4 beside two of at least 8 looks like one of channels and is
             refused, unless `build` was given that shape; columns (n_channels, length, 1) pass
-            where windows are so too, as (5, 1) is, and n_channels and length differ.
+            where windows are so too, as (5, 1) is, and n_channels and length differ. So are
+            signals of at least 8 channels that have at most 4 values, or no more than the first
+            wide window: X.transpose(0, 2, 1) makes (n_imgs, n_channels, length) of Keras's layout.
             Or (n_imgs, n_features), for networks without Conv and Pool.
             Converted to floats batch by batch; it may be a memory-mapped file.
             Or, without y, an iterable of batches (X, y) or (X, y, weights) that gives as many

@@ -16,6 +16,8 @@ from nnet.layers.tree import describe, held, is_own, walk
 from nnet.layers.windows import WindowMixin
 
 LAST_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA: an axis of so many at the end is one of channels
+CHANNELS = (1, 2, 3, 4)  # of signals: one, stereo, or what sensors measure
+GREY_OR_RGB = (1, 3)
 LEAST_SIDE = 8  # pixels: of an image, if these are its height and width
 # What options may be along the height of signals, which is 1 and stays so
 HEIGHTS = {"pads": 0, "padding_mode": 0, "output_padding": 0, "factor": 1}
@@ -29,7 +31,9 @@ def check_layout(children, input_shape, known_shape=None):
     the height, and they are not square; else they are grey images without a channel axis. A last
     axis that looks like one of channels is refused too, unless this is the `known_shape`, or
     windows are columns for signals along the height; and so are rows of features for layers that
-    take images. To networks that see values only, not channels, any axes are the same.
+    take images. Signals look like that where they are at most as long as there are kinds of
+    channels, or as the first wide window. To networks that see values only, not channels, any
+    axes are the same.
 
     Raises
     ------
@@ -41,12 +45,14 @@ def check_layout(children, input_shape, known_shape=None):
     windows = [(name, layer) for name, layer in layers if isinstance(layer, WindowMixin)]
     n_axes = len(input_shape)
     if n_axes == 1:
-        _check_rows(layers, input_shape[0])
+        _check_rows(layers, windows, input_shape[0])
     if n_axes == 1 or not (images or any(map(sees_channels, unflattened(children)))):
         return n_axes == 2
     shape = f"({', '.join(map(str, ('n_imgs', *input_shape)))})"
     if n_axes == 2:
         _check_signals(images, input_shape, shape)
+        if input_shape != known_shape:
+            _check_length(windows, input_shape, shape)
         return True
     n_channels, height, width = input_shape
     if (
@@ -99,21 +105,32 @@ def unflattened(children):
     return found
 
 
-def _check_rows(layers, n_features):
+def _check_rows(layers, windows, n_features):
     """Refuse rows of features where the first layer that does not keep shapes takes images."""
     for name, layer in layers:
         if not (is_own(layer) or layer._is_container):
             return  # a layer of the user's may take anything
         if sees_images(layer):
-            side = isqrt(n_features)
-            is_square = side * side == n_features
-            shape = f"1, {side}, {side}" if is_square else "n_channels, img_h, img_w"
             raise ValueError(
                 f"X has shape (n_imgs, {n_features}), expected (n_imgs, n_channels, img_h, img_w) "
-                f"for {describe(name, layer)}: X.reshape(-1, {shape})"
+                f"for {describe(name, layer)}: {_ways_of_rows(windows, n_features)}"
             )
         if not (layer._is_container or isinstance(layer, Activation | Dropout | Standardize)):
             return
+
+
+def _ways_of_rows(windows, n_features):
+    """The calls that make images, or signals where windows may be theirs, of rows."""
+    shape = "n_channels, img_h, img_w"
+    for n_channels in GREY_OR_RGB:
+        side = isqrt(n_features // n_channels)
+        if n_channels * side * side == n_features and (n_channels == 1 or side >= LEAST_SIDE):
+            shape = f"{n_channels}, {side}, {side}"
+            break
+    ways = f"X.reshape(-1, {shape})"
+    if any(layer.least_height() != 1 for _, layer in windows):
+        return ways
+    return f"{ways}; for signals of one channel, X[:, None]"
 
 
 def _check_signals(layers, input_shape, shape):
@@ -123,7 +140,7 @@ def _check_signals(layers, input_shape, shape):
         if isinstance(layer, WindowMixin) and layer.least_height() != 1:
             raise ValueError(
                 f"{signals} the windows of {describe(name, layer)} are {layer.least_height()} "
-                f"high, expected 1: {ADVICE}"
+                f"high, expected 1: {ADVICE}; windows of signals are one number, or (1, width)"
             )
         for option, most in _heights(layer).items():
             value = getattr(layer, option)
@@ -135,7 +152,20 @@ def _check_signals(layers, input_shape, shape):
     if input_shape[0] == input_shape[1]:
         raise ValueError(
             f"X has shape {shape}, square images without a channel axis or as many channels "
-            f"of signals as values, expected 4 axes: {ADVICE}; for signals, X[:, :, None]"
+            f"of signals as values, expected 4 axes: {ADVICE}; for signals, X[:, :, None] "
+            "and windows such as (1, 3)"
+        )
+
+
+def _check_length(windows, input_shape, shape):
+    """Refuse signals whose last axis looks like one of channels."""
+    n_channels, length = input_shape
+    widths = [layer.width() for _, layer in windows if layer.width() > 1]
+    if n_channels >= max(LEAST_SIDE, length + 1) and length <= max(*CHANNELS, *widths[:1]):
+        raise ValueError(
+            f"X has shape {shape}, signals of {n_channels} channels and the length {length}, "
+            "expected (n_imgs, n_channels, length): X.transpose(0, 2, 1) puts channels first; if "
+            f"they do come first, call network.build({input_shape}) before fit"
         )
 
 

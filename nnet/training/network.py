@@ -308,8 +308,13 @@ class NeuralNetwork(Fitting, Inside):
     def __str__(self):
         try:
             return repr(self.summary())
-        except (TypeError, ValueError):  # not fitted, or layers that have changed since
-            return repr(self)
+        except (TypeError, ValueError) as error:  # not fitted, or layers that have changed since
+            with IMPORTS:
+                from nnet.training.summary import outline
+            try:
+                return outline(self.layers, error)
+            except (TypeError, ValueError):  # no tree
+                return repr(self)
 
     def __repr__(self):
         layers = "".join(f"    {layer!r},\n" for layer in self.layers)

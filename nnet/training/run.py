@@ -1,7 +1,6 @@
 """TrainingRun: one call of fit, from its arguments to the last step."""
 
 import time
-import warnings
 from contextlib import ExitStack
 from functools import partial
 from math import isfinite, isnan, nan
@@ -26,6 +25,7 @@ from nnet.layers.tree import (
 from nnet.training import batches, resuming
 from nnet.training.augmenting import Augmenter, listed
 from nnet.training.callbacks import Callback, Checkpoint
+from nnet.training.cautions import AFRESH, warn, warn_of_labels, warn_of_values
 from nnet.training.clipping import Clipping
 from nnet.training.metrics import Metrics
 from nnet.training.model import with_items
@@ -42,12 +42,11 @@ from nnet.training.setup import (
 )
 from nnet.training.states import States
 from nnet.training.stepping import Stepping
-from nnet.training.telling import AFRESH, Telling, warn_of_values
+from nnet.training.telling import Telling
 from nnet.training.weights import as_fraction, split
 
 BATCH_SIZE = 64
 VALIDATION_BATCH = 256  # images, at most
-ADVICE = "try a smaller learning_rate, or scale X to values around 1"
 
 
 class TrainingRun:
@@ -193,7 +192,7 @@ class TrainingRun:
                 network._built_shape,
             )
             if self.loses_loaded:
-                warnings.warn(AFRESH, UserWarning, stacklevel=5)
+                warn(AFRESH)
         self.transaction.model = model = self.model
         shapes = model.input_shape, model.target_shape
         self.augment = Augmenter(self.augmentations, *shapes, model.loss, model.scores_shape)
@@ -202,7 +201,8 @@ class TrainingRun:
         if self.validation is not None and self.validation.weighs_nothing():
             raise ValueError("the weights of all images to validate are zero, expected some more")
         if self.warm_model is None and self.checkpoint is None:
-            warn_of_values(network.layers, self.data)
+            warn_of_values(network.layers, self.data, self.validation)
+            warn_of_labels(self.model, self.data)
             adapt(self.model, self.data)
         self.loans = []
         self._lend()
@@ -304,10 +304,10 @@ class TrainingRun:
             # A diverging loss is reported as such, not as a warning about some overflow.
             found = quietly(partial(self._step, images, *others))
             if not isfinite(found.loss):
+                rate = self.stepping.optimizer.learning_rate
                 self._diverge(
-                    f"the loss became {found.loss / found.weight} in epoch {epoch}: try a smaller "
-                    f"learning_rate than {self.stepping.optimizer.learning_rate}, or scale X to "
-                    "values around 1"
+                    f"the loss became {found.loss / found.weight} in epoch {epoch}",
+                    f"learning_rate than {rate}",
                 )
             self.transaction.keep = True
             n_seen += len(images)
@@ -398,16 +398,13 @@ class TrainingRun:
     def _end_epoch(self, progress):
         if not all(np.isfinite(array).all() for array in [*self.params, *self.states.arrays()]):
             self._diverge(
-                "a parameter or statistic became infinite or NaN in epoch "
-                f"{progress.epoch}: {ADVICE}"
+                f"a parameter or statistic became infinite or NaN in epoch {progress.epoch}"
             )
         found = None
         if self.validation is not None:
             found = quietly(self._validate)
             if not isfinite(found.loss):
-                self._diverge(
-                    f"the validation loss became {found.loss} in epoch {progress.epoch}: {ADVICE}"
-                )
+                self._diverge(f"the validation loss became {found.loss} in epoch {progress.epoch}")
             progress = progress._replace(val_loss=found.loss, val_error=found.error)
         progress = progress._replace(metrics=self.metrics.of_epoch(self.model, progress, found))
         self.model.history = self.model.history.plus(progress)
@@ -425,10 +422,11 @@ class TrainingRun:
             watch=self.metrics.add_validated if self.metrics else None,
         )
 
-    def _diverge(self, message):
+    def _diverge(self, message, rate="learning_rate"):
         """End the training: nothing of it is kept."""
         self.transaction.keep = False
-        raise DivergedError(message)
+        what = "X" if self.model.loss.has_probabilities else "X and y"
+        raise DivergedError(f"{message}: try a smaller {rate}, or scale {what} to values around 1")
 
     # --- callbacks --------------------------------------------------------------------
 

@@ -1,18 +1,31 @@
 """Summary: the layers of a network as a table, and the same as data."""
 
 import re
+from inspect import signature
 from math import ceil, isfinite
 from operator import itemgetter
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnet.geometry import receptive_field
 from nnet.layers.base import ParamMixin
-from nnet.layers.tree import frozen_in, inner_name, is_own, numbered, trained_arrays, walk
+from nnet.layers.tree import (
+    frozen_in,
+    inner_name,
+    is_own,
+    layers_within,
+    numbered,
+    trained_arrays,
+    walk,
+)
+from nnet.layers.windows import WindowMixin
 
-WIDEST = 60  # characters of a layer's own words
-HEADS = "layer", "output", "parameters", "state", "multiply-adds", "sees"
+NARROWEST = 24  # characters of the column of layers, however narrow the terminal is
+FROZEN = " (frozen)"
+HEADS = "layer", "output", "params", "state", "multiply-adds", "sees"
 
 
 class Row(NamedTuple):
@@ -30,6 +43,8 @@ class Row(NamedTuple):
 
 class Summary:
     """The layers of a network that is set up, as a table when it is printed.
+
+    The table is as wide as the terminal at most: long descriptions of layers are cut.
 
     Attributes
     ----------
@@ -64,31 +79,36 @@ class Summary:
         cells = [HEADS, *[self._cells(row) for row in self.rows]]
         used = [i for i in range(len(HEADS)) if i < 2 or any(row[i] for row in cells[1:])]
         widths = [max(len(row[i]) for row in cells) for i in used]
+        widths[0] = room = min(
+            widths[0], max(NARROWEST, columns() - sum(widths[1:]) - 2 * len(used) + 2)
+        )
         lines = [
             "  ".join(
-                row[i].ljust(width) if i < 2 else row[i].rjust(width)
+                cut(row[i], room).ljust(width) if i < 2 else row[i].rjust(width)
                 for i, width in zip(used, widths)
             ).rstrip()
             for row in cells
         ]
+        rule = "-" * max(map(len, lines))
+        return "\n".join([lines[0], rule, *lines[1:], rule, *self._totals()])
+
+    def _totals(self):
         frozen = f" ({self.n_frozen:,} of them frozen)" if self.n_frozen else ""
         state = f", {self.n_state:,} values of state" if self.n_state else ""
-        total = (
-            f"{self.n_params:,} parameters{frozen}{state}, {self.multiply_adds:,} multiply-adds "
-            f"for an image {self.input_shape} of {self._dtype}"
-        )
-        rule = "-" * max(map(len, lines))
-        return "\n".join([lines[0], rule, *lines[1:], rule, total])
+        what = f"{'a signal' if self._signals else 'an image'} {self.input_shape}"
+        if len(self.input_shape) == 1:
+            what = f"a row of {self.input_shape[0]} values"
+        yield f"{self.n_params:,} parameters{frozen}{state}"
+        yield f"{self.multiply_adds:,} multiply-adds for {what} of {self._dtype}"
 
     def _cells(self, row):
-        words = type(row.layer).__name__ if row.layer.children else short(repr(row.layer))
         shape = row.output_shape
         if self._signals and len(shape) == 3:
             shape = shape[0], shape[2]
         counts = row.n_params, row.n_state, row.multiply_adds
         return (
-            f"{'  ' * row.name.count('.')}{row.name} {words}{' (frozen)' * row.is_frozen}",
-            " x ".join(map(str, shape)),
+            f"{branch(row.name, row.layer)}{FROZEN * row.is_frozen}",
+            "x".join(map(str, shape)),
             *[f"{count:,}" if count else "" for count in counts],
             self._seen(row.receptive_field),
         )
@@ -97,14 +117,50 @@ class Summary:
         if field is None:
             return ""
         lengths = [str(ceil(length)) if isfinite(length) else "all" for length in field]
-        return lengths[1] if self._signals or lengths[0] == "all" else " x ".join(lengths)
+        return lengths[1] if self._signals or lengths[0] == "all" else "x".join(lengths)
 
 
-def short(words):
-    """The call that makes a layer, without the names of what comes first, and pairs as 3x3."""
+def outline(layers, reason):
+    """The tree of layers that are not set up, and why there is no more of it."""
+    lines = [cut(branch(name, layer), columns()) for name, layer in walk(numbered(layers))]
+    rule = "-" * max(map(len, lines))
+    return "\n".join([*lines, rule, *wrap(f"no shapes and numbers: {reason}", columns())])
+
+
+def columns():
+    """How wide the terminal is, or 80 where there is none."""
+    return get_terminal_size().columns
+
+
+def cut(text, room):
+    """As much of a layer's line as there is room for; that it is frozen is always told."""
+    if len(text) <= room:
+        return text
+    end = f"...{FROZEN * text.endswith(FROZEN)}"
+    return f"{text[: room - len(end)]}{end}"
+
+
+def branch(name, layer):
+    """The line of a layer in the tree."""
+    return f"{'  ' * name.count('.')}{name} {words_of(layer)}"
+
+
+def words_of(layer):
+    """The call that makes a layer, without the names of what comes first and the layers inside."""
+    words = " ".join(repr(layer).split())
+    if layer.children or layer._is_container:
+        options = [
+            f"{name}={value!r}"
+            for name, parameter in signature(type(layer)).parameters.items()
+            if not holds_lists(value := getattr(layer, name, parameter.default))
+            and not any(layers_within(value))
+            and repr(value) != repr(parameter.default)
+        ]
+        words = f"{type(layer).__name__}({', '.join(options)})"
+    elif isinstance(layer, WindowMixin) and f"{layer._WINDOW}=" not in words:
+        words = words.replace("(", f"({getattr(layer, layer._WINDOW)}, ", 1).replace(", )", ")")
     words = re.sub(r"\b(n_feats|filter_shape|pool_shape|n_out|n_groups|type)=", "", words)
-    words = re.sub(r"\((\d+), (\d+)\)", r"\1x\2", words)
-    return words if len(words) <= WIDEST else f"{words[: WIDEST - 3]}..."
+    return re.sub(r"\((\d+), \1\)", r"\1", words)  # pairs of the same number, as they are given
 
 
 def row_of(name, layer, model, field, is_frozen):
@@ -133,6 +189,11 @@ def sizes_of(layer):
     params = layer.params() if isinstance(layer, ParamMixin) else []
     state = [np.asarray(getattr(layer, name)) for name in layer.state_names()]
     return sum(array.size for array in params), sum(array.size for array in state)
+
+
+def holds_lists(value):
+    """Whether it is a list, or a tuple of some: those of layers, which may be empty."""
+    return isinstance(value, list) or isinstance(value, tuple) and any(map(holds_lists, value))
 
 
 # --- receptive fields: (size, jump) along both axes -----------------------------------------

@@ -138,6 +138,23 @@ def test_predict_warns_of_other_units(run_nnet, digits, tmp_path):
     assert err.startswith("nnet: warning: the values of X vary 0.062 times as much as in training")
 
 
+@pytest.mark.parametrize("dtype", ["u1", "f4", "f8", "i8"])
+def test_dark_images_are_in_the_units_of_training(run_nnet, dtype, tmp_path, capsys):
+    """Whether all are bytes or only some can be told: what is scaled is up to the dtype alone."""
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (60, 6, 6)).astype(dtype), np.arange(60) % 2
+    X[30:] //= 4
+    model, data, dark = (tmp_path / name for name in ("model", "data.npz", "dark.npz"))
+    np.savez(data, X=X, y=y)
+    np.savez(dark, X=X[30:])
+    assert run_nnet("train", data, "-o", model, *SMALL)[0] == 0
+    code, of_all, err = run_nnet("predict", model, data)
+    assert (code, err) == (0, "")
+    assert run_nnet("predict", model, dark)[1].splitlines()[1:] == of_all.splitlines()[31:]
+    scale = nnet.NeuralNetwork.load(model).layers[0].scale
+    assert scale == pytest.approx(X.std(dtype=float) / (255 if dtype == "u1" else 1), rel=0.1)
+
+
 # --- the user's own arrays --------------------------------------------------------
 
 

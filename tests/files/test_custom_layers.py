@@ -132,6 +132,39 @@ def test_without_its_class_a_layer_is_named(tmp_path):
     )
 
 
+def test_all_that_a_file_needs_are_named_at_once(tmp_path):
+    layers = [Residual([Scale(), Half()]), Noted("x"), Flatten(), Linear(3), LogRegression()]
+    NeuralNetwork(layers, rng=0).build((2, 6, 6)).save(tmp_path / "file")
+    call = r"load\(path, custom_objects={'Half': Half, 'Noted': Noted, 'Scale': Scale}\)$"
+    refused(tmp_path / "file", rf"layers of your own, 'Half' and 'Noted' and 'Scale': .*{call}")
+    for given in ({"Scale": Scale, "Half": Half}, {"Scale": Scale, "Half": Half, "Notes": Noted}):
+        with pytest.raises(ValueError, match=rf"a layer of your own, 'Noted': .*{call}"):
+            NeuralNetwork.load(tmp_path / "file", given)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"a": 1, "b": [1, {"c": None}], "": "x"},
+        {},
+        [{"a": 1}, 2],
+        [1, Conv(2, 3)],
+        {"first": Conv(2, 3), "then": [Conv(2, 3, strides=2)]},
+    ],
+)
+def test_options_of_many_kinds_come_back(note, tmp_path):
+    layers = [Noted(note), Flatten(), Linear(3), LogRegression()]
+    NeuralNetwork(layers, rng=0).build((2, 6, 6)).save(tmp_path / "file")
+    loaded = NeuralNetwork.load(tmp_path / "file", {"Noted": Noted}).layers[0].note
+
+    def plain(value):  # a list is a tuple afterwards
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [*map(plain, value)] if isinstance(value, (list, tuple)) else repr(value)
+
+    assert plain(loaded) == plain(note)
+
+
 def test_a_name_that_changed_is_damage(tmp_path):
     NeuralNetwork(CASES["options"], rng=0).build((2, 6, 6)).save(tmp_path / "file")
     whole = (tmp_path / "file").read_bytes()
@@ -204,6 +237,9 @@ class Told(Forgetful):
         (Noted(test_own_layers_come_back), "note is a function, expected what JSON"),
         (Noted((1, np.ones(2))), "note is a tuple, expected what JSON"),
         (Noted(float("inf")), "note is inf, expected what JSON"),
+        (Noted([Conv(2, 3), np.ones(2)]), "note is a list, expected what JSON"),
+        (Noted({1: 2}), r"note has the keys \[1\], expected strings other than 'class'"),
+        (Noted([{"class": "Conv"}]), r"note has the keys \['class'\], expected strings other"),
         (Spread(2.0), r"its constructor has \*args, expected a method config\(\)"),
         (Named(start=2.0), r"its constructor has \*\*options, expected a method config\(\)"),
         (Listing(), r"config\(\) is \[1.0\], expected a dict"),

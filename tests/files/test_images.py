@@ -8,9 +8,9 @@ from nnet import to_bc01
 
 
 def image_array(layout, sizes):
-    """Values that tell where they belong: n, c, y, x as decimal digits."""
+    """Values that tell where they belong: n, c, y, x as decimal digits; none are bytes."""
     n, c, y, x = np.ogrid[: sizes["N"], : sizes["C"], : sizes["H"], : sizes["W"]]
-    bc01 = 1000.0 * n + 100 * c + 10 * y + x
+    bc01 = 0.5 + 1000.0 * n + 100 * c + 10 * y + x
     missing = tuple("NCHW".index(axis) for axis in "NC" if axis not in layout)
     kept = [axis for axis in "NCHW" if axis in layout]
     return bc01, bc01.squeeze(missing).transpose([kept.index(axis) for axis in layout])
@@ -72,11 +72,67 @@ def test_other_dtypes_keep_their_values(given, expected):
     assert np.array_equal(result[0, 0], [[0, 1], [1, 0]])
 
 
+WHOLE = np.random.default_rng(0).integers(0, 256, (40, 6, 7))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f8", "i4", "i8", "u4"])
+def test_bytes_in_a_wider_dtype_become_fractions(dtype):
+    result = to_bc01(WHOLE.astype(dtype))
+    expected = to_bc01(WHOLE.astype(np.uint8))
+    if np.dtype(dtype) in (np.float64, np.dtype(">f8")):
+        assert result.dtype == np.float64
+        assert np.array_equal(result.astype(np.float32), expected)
+    else:
+        assert result.dtype == np.float32 and np.array_equal(result, expected)
+    assert np.array_equal(to_bc01(WHOLE.astype(dtype), scale=False)[:, 0], WHOLE)
+    assert to_bc01(WHOLE.astype(dtype)[:, ::-1, ::2].transpose(0, 2, 1)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        WHOLE + 0.5,
+        WHOLE - 1.0,
+        WHOLE + 1.0,
+        np.where(np.arange(40)[:, None, None] == 39, np.nan, WHOLE),
+        np.where(np.arange(40)[:, None, None] == 39, 300.0, WHOLE),
+        WHOLE / 255,
+        WHOLE // 16 * 1.0,  # as scikit-learn's digits, 0 to 15
+        (WHOLE > 128).astype(float),
+        np.zeros((3, 6, 7, 1)),
+        WHOLE.astype(np.uint16),  # the darkest images of 16 bits
+        WHOLE.astype(np.int16),
+        np.zeros((0, 6, 7)),
+    ],
+    ids=lambda images: f"{images.dtype}, {np.max(images, initial=0):.5g}",
+)
+def test_what_is_not_plainly_bytes_stays(images):
+    result = to_bc01(images)
+    assert np.array_equal(result.reshape(images.shape), images.astype(result.dtype), equal_nan=True)
+
+
+def test_what_is_said_of_the_scale_holds_for_all_values():
+    dark = WHOLE // 4 * 1.0
+    with pytest.warns(UserWarning, match="whole numbers up to 63, .*scale=True divides") as caught:
+        assert np.array_equal(to_bc01(dark)[:, 0], dark)
+    assert caught[0].filename == __file__
+    for images in (dark, WHOLE * 1.0, dark.astype(np.uint8), WHOLE.astype(np.uint16), WHOLE / 255):
+        assert np.array_equal(
+            to_bc01(images, scale=False)[:, 0],
+            images.astype(float).astype("f4") if images.dtype != float else images,
+        )
+        whole = to_bc01(images, scale=True)
+        np.testing.assert_allclose(whole[:, 0], images / 255, rtol=1e-6)
+        assert whole.dtype == (np.float64 if images.dtype == float else np.float32)
+    with pytest.raises(TypeError, match="scale is 255"):
+        to_bc01(WHOLE, scale=255)
+
+
 def test_lists_and_views():
     images = [np.eye(5), np.ones((5, 5))]
     assert np.array_equal(to_bc01(images), np.stack(images)[:, None])
     assert np.array_equal(to_bc01([[[1, 2, 3], [4, 5, 6]]])[0, :, 0], [[1, 4], [2, 5], [3, 6]])
-    backwards = np.arange(2 * 5 * 6 * 3.0).reshape(2, 5, 6, 3)[:, ::-1, ::2]
+    backwards = 0.5 + np.arange(2 * 5 * 6 * 3.0).reshape(2, 5, 6, 3)[:, ::-1, ::2]
     assert np.array_equal(to_bc01(backwards, "NHWC"), backwards.transpose(0, 3, 1, 2))
 
 

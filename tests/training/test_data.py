@@ -351,7 +351,12 @@ def test_what_is_no_images(X, error, message):
         ((20, 6, 6, 3), (1, 6, 6), ""),
         ((20, 6, 6), (3, 6, 6), ""),
         ((20, 3), (3, 20), ""),
-        ((20, 20, 3), (3, 20), ""),  # signals
+        ((20, 20, 3), (3, 20), ": X.transpose(0, 2, 1) puts channels first"),  # signals
+        ((20, 50, 1), (1, 50), ": X.reshape(-1, 1, 50)"),
+        ((20, 1, 1, 50), (1, 50), ": X.reshape(-1, 1, 50)"),
+        ((20, 3, 1, 50), (3, 50), ": X.reshape(-1, 3, 50)"),
+        ((20, 3, 50, 1), (3, 1, 50), ": X.reshape(-1, 3, 1, 50)"),
+        ((20, 50, 3), (3, 51), ""),
         ((20, 6, 5, 1), (1, 6, 5), ": nnet.to_bc01(X) puts channels first"),
         ((20, 8, 6, 3), (3, 8, 6), ": nnet.to_bc01(X) puts channels first"),
         ((20, 6, 6), (1, 6, 6), ": nnet.to_bc01(X) puts channels first"),

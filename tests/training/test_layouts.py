@@ -296,7 +296,14 @@ def test_columns_that_are_square():
     ],
 )
 @pytest.mark.parametrize(
-    "n_features, shape", [(784, "1, 28, 28"), (64, "1, 8, 8"), (3072, "n_channels, img_h, img_w")]
+    "n_features, shape",
+    [
+        (784, "1, 28, 28"),
+        (64, "1, 8, 8"),
+        (3072, "3, 32, 32"),
+        (128, "n_channels, img_h, img_w"),
+        (27, "n_channels, img_h, img_w"),
+    ],
 )
 def test_rows_of_pixels(layers, name, n_features, shape):
     for use in (lambda n: n.fit(images(n_features), y), lambda n: n.build((n_features,))):
@@ -304,7 +311,7 @@ def test_rows_of_pixels(layers, name, n_features, shape):
             use(network(*copy.deepcopy(layers)))
         assert str(caught.value) == (
             f"X has shape (n_imgs, {n_features}), expected (n_imgs, n_channels, img_h, img_w) for "
-            f"{name}: X.reshape(-1, {shape})"
+            f"{name}: X.reshape(-1, {shape}); for signals of one channel, X[:, None]"
         )
 
 
@@ -374,7 +381,9 @@ def test_feature_maps(shape):
         ((512, 7, 1), [Conv(4, 1)]),
         ((6, 6, 1), [Conv(4, 1)]),
         ((64, 1, 1), [Conv(4, 1)]),
-        ((20, 3), [Conv(4, 3)]),
+        ((20, 5), [Conv(4, 3)]),
+        ((7, 3), [Conv(4, 3)]),
+        ((300, 50), [Conv(4, 9)]),
         ((28, 29), [Conv(4, 3)]),
     ],
     ids=str,

@@ -12,17 +12,10 @@ import pytest
 from trouble import PATIENCE, bits, cnn, everything, images
 
 from nnet import (
-    Activation,
-    BatchNorm,
     DivergedError,
     EarlyStopping,
     ExponentialDecay,
-    Flatten,
-    Linear,
-    LogRegression,
-    NeuralNetwork,
     ProgressBar,
-    Standardize,
 )
 
 X, Y = images()
@@ -173,73 +166,3 @@ def test_a_missing_tqdm_is_named_before_any_work(monkeypatch):
 def test_other_arguments_of_a_bar(arguments):
     with pytest.raises(TypeError, match="(file|leave) is"):
         ProgressBar(*arguments)
-
-
-# --- advice ---------------------------------------------------------------------------------
-
-
-def advice(capsys, *arguments, layers=(), max_iter=4, **options):
-    """The lines about epochs that a training prints, but for those of each epoch."""
-    network = cnn()
-    network.layers[:0] = layers
-    network.fit(*arguments, max_iter=max_iter, verbose=True, **options)
-    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("after")]
-
-
-def test_a_training_that_learns_says_nothing_more(capsys):
-    assert advice(capsys, X, Y, 0.01, max_iter=5) == []
-    assert advice(capsys, X, Y, 0.01, max_iter=20, optimizer="adam", batch_size=16) == []
-
-
-def test_nothing_is_learned(capsys):
-    (line,) = advice(capsys, X, Y, 1e-9, batch_size=8)
-    assert line == (
-        "after epoch 3/4: nothing is learned yet, 33.33% are right by guessing: try another "
-        "learning_rate than 1e-09, or optimizer='adam', or Standardize() as the first layer"
-    )
-    assert advice(capsys, X, Y, 1e-9, max_iter=2, batch_size=8) == []
-    assert advice(capsys, X, Y, 1e-9, max_iter=4) == []  # in 8 steps
-    options = {"layers": [Standardize()], "optimizer": "adam", "batch_size": 8}
-    (line,) = advice(capsys, X, Y, 1e-9, **options)
-    assert line.endswith("by guessing: try another learning_rate than 1e-09")
-    weights = {"sample_weight": np.ones(len(X)), "batch_size": 8}
-    assert advice(capsys, X, Y, 1e-9, **weights) == []  # others would be to guess
-    batches = [(X[i::12], Y[i::12]) for i in range(12)]
-    assert len(advice(capsys, batches, learning_rate=1e-9)) == 1
-
-
-def test_dead_layers(capsys):
-    shifted = Standardize(1e4, 1.0)  # so that all that a ReLU gets is negative, or positive
-    network = NeuralNetwork(
-        [shifted, Flatten(), Linear(4), Activation("relu"), Linear(3), LogRegression()], rng=0
-    ).build(X.shape[1:], 3)
-    network.layers[2].W[...] = 1
-    network.freeze(network.layers[2])
-    network.fit(X, Y, 1e-9, max_iter=3, batch_size=8, verbose=True)
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert "; all outputs of layer 3 (Activation) are 0: try a smaller learning_rate than" in line
-
-
-def test_a_loss_that_explodes(capsys):
-    line, *_ = advice(capsys, 5 * X, Y, 3.0, max_iter=2)
-    assert line.startswith(
-        "after epoch 1/2: the loss is far above 1.0986, that of guessing: try a smaller learning"
-    )
-
-
-@pytest.mark.parametrize("layers", [[], [Flatten(), Linear(3)]])
-def test_large_values_are_warned_of(layers):
-    network = cnn()
-    network.layers[:-1] = layers or network.layers[:-1]
-    with pytest.warns(
-        UserWarning, match=r"X has values up to .*: put Standardize\(\) as the first"
-    ):
-        network.fit(255 * abs(X), Y, 1e-9, max_iter=1)
-
-
-@pytest.mark.parametrize("first", [Standardize(), BatchNorm()])
-def test_values_that_a_layer_standardises(first):
-    network = cnn()
-    network.layers.insert(0, first)
-    network.fit(255 * abs(X), Y, 1e-9, max_iter=1)
-    network.fit(255 * abs(X), Y, 1e-9, max_iter=1, warm_start=True)

@@ -68,32 +68,102 @@ def test_a_small_network_as_data():
 
 
 TABLE = """
-layer                    output     parameters  state  multiply-adds   sees
----------------------------------------------------------------------------
-0 Conv(2, 3x3) (frozen)  2 x 8 x 8          20                 1,152  3 x 3
-1 Residual               2 x 8 x 8          42      4          2,304  5 x 5
-  1.0 Conv(2, 3x3)       2 x 8 x 8          38                 2,304  5 x 5
-  1.1 BatchNorm()        2 x 8 x 8           4      4                 5 x 5
-2 Flatten()              128                                            all
-3 Linear(3)              3                 387                   384    all
-4 LogRegression()        3                                              all
----------------------------------------------------------------------------
-449 parameters (20 of them frozen), 4 values of state, 3,840 multiply-adds for an image \
-(1, 8, 8) of float32
+layer                  output  params  state  multiply-adds  sees
+-----------------------------------------------------------------
+0 Conv(2, 3) (frozen)  2x8x8       20                 1,152   3x3
+1 Residual()           2x8x8       42      4          2,304   5x5
+  1.0 Conv(2, 3)       2x8x8       38                 2,304   5x5
+  1.1 BatchNorm()      2x8x8        4      4                  5x5
+2 Flatten()            128                                    all
+3 Linear(3)            3          387                   384   all
+4 LogRegression()      3                                      all
+-----------------------------------------------------------------
+449 parameters (20 of them frozen), 4 values of state
+3,840 multiply-adds for an image (1, 8, 8) of float32
+"""
+
+TREE = """
+0 Conv(2, 3)
+1 Residual()
+  1.0 Conv(2, 3)
+  1.1 BatchNorm()
+2 Flatten()
+3 Linear(3)
+4 LogRegression()
 """
 
 
-def test_the_table():
+def small():
     layers = [Conv(2, 3), Residual([Conv(2, 3), BatchNorm()]), Flatten(), Linear(3)]
-    network = NeuralNetwork([*layers, LogRegression()])
-    assert "Residual(layers=[Conv(n_feats=2" in str(network)  # nothing is known of it yet
+    return NeuralNetwork([*layers, LogRegression()])
+
+
+def test_the_table():
+    network = small()
     with pytest.raises(ValueError, match="not fitted"):
         network.summary()
     network.build((1, 8, 8)).freeze(0)
-    last, network.layers[-2] = network.layers[-2], Linear(5)
-    assert str(network) == repr(network)
-    network.layers[-2] = last
-    assert str(network) == repr(network.summary()) == TABLE.strip().replace("\\\n", "")
+    assert str(network) == repr(network.summary()) == TABLE.strip()
+
+
+def test_the_tree_of_a_network_that_is_not_set_up():
+    network = small()
+    tree, rule, why = str(network).rpartition("-" * 17 + "\n")
+    assert tree == TREE.lstrip()
+    assert " ".join(why.split()) == (
+        "no shapes and numbers: this network is not fitted yet, expected a call of fit or build "
+        "first"
+    )
+    network.build((1, 8, 8)).layers[-2] = Linear(5)
+    assert TREE.strip().replace("Linear(3)", "Linear(5)") in str(network)
+    assert "no shapes and numbers: layer 3 (Linear)" in str(network)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_table_is_as_wide_as_the_terminal(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    network = NeuralNetwork(zoo.small_unet(), rng=0)
+    lines = str(network).splitlines()
+    assert max(map(len, lines)) <= width
+    network.build((1, 64, 64)).freeze("6.1.7.1.7")
+    lines = str(network).splitlines()
+    if width == 120:
+        (line,) = [line for line in lines if "6.1.7.1.7" in line]
+        assert line.strip().startswith("6.1.7.1.7 ConvTranspose(32, 2, strides=2) (frozen)  32x32x")
+    else:
+        assert max(map(len, lines[:-2])) <= max(width, 73)  # where the layers have 24
+        assert sum("... (frozen)  32x32x32 " in line for line in lines) == 1
+        (line,) = [line for line in lines if line.startswith("    6.1.8")]
+        assert "..." in line and line.endswith("36x36")
+    heads, cells = lines[0], lines[2:-3]
+    for head, end in zip(("params", "state", "multiply-adds", "sees"), (0, 0, 0, 0)):
+        end = heads.index(head) + len(head)
+        assert all(line[end - 1 : end + 2].strip() in ("", line[end - 1]) for line in cells)
+
+
+class Wordy(Activation):
+    def __repr__(self):
+        return "Wordy(\n    'relu',\n)"
+
+
+@pytest.mark.parametrize(
+    "layer, words",
+    [
+        (Pool(), "Pool(3)"),
+        (Pool(mode="avg"), "Pool(3, mode='avg')"),
+        (Pool((2, 3), (1, 2)), "Pool((2, 3), strides=(1, 2))"),
+        (Conv(4, 5, padding_mode=((1, 1), (2, 2))), "Conv(4, 5, padding_mode=(1, 2))"),
+        (DepthwiseConv(3), "DepthwiseConv(3)"),
+        (Sequential([]), "Sequential()"),
+        (Residual([], [Conv(1, 1)]), "Residual()"),
+        (Parallel([[], []], "concat"), "Parallel(mode='concat')"),
+        (SeparableConv(4, 5, strides=2), "SeparableConv(4, 5, strides=2)"),
+        (Wordy("relu"), "Wordy( 'relu', )"),
+    ],
+)
+def test_the_words_of_a_layer(layer, words):
+    """The call that makes it; a list of layers has lines of its own."""
+    assert str(NeuralNetwork([layer, Linear(2), LogRegression()])).startswith(f"0 {words}\n")
 
 
 def test_a_network_is_shown_as_what_makes_it():
@@ -107,10 +177,13 @@ def test_a_network_is_shown_as_what_makes_it():
 def test_signals_and_rows():
     network = built([Conv(4, 5), Pool(2, 2), Flatten(), Linear(3)], (2, 50))
     assert row(network, "1").receptive_field == (1, 6)
-    assert "4 x 25 " in str(network) and " 6\n" in str(network)
+    assert "4x25 " in str(network) and " 6\n" in str(network)
+    assert "0 Conv(4, 5) " in str(network) and "1 Pool(2, strides=2) " in str(network)
+    assert str(network).endswith("multiply-adds for a signal (2, 50) of float32")
     network = built([Linear(5), Linear(3)], (7,))
     assert row(network, "0").receptive_field is None
     assert "sees" not in str(network) and "state" not in str(network)
+    assert str(network).endswith("multiply-adds for a row of 7 values of float32")
 
 
 @pytest.mark.parametrize("make", [zoo.resnet8, zoo.mobile_small, zoo.lenet5, zoo.all_conv])
