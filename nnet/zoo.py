@@ -26,6 +26,7 @@ from nnet.layers.activation import FUNCTIONS
 from nnet.layers.arguments import as_count, as_int, as_word
 from nnet.layers.dropout import as_rate
 from nnet.layers.hints import with_hints
+from nnet.layers.linear import scores_layer
 
 
 @with_hints()
@@ -202,4 +203,4 @@ def _conv(n_feats, filter_shape=3, strides=1):
 
 def _head(n_classes):
     """From features of images to classes."""
-    return [GlobalAveragePool(), Linear(as_int(n_classes, "n_classes", 2)), LogRegression()]
+    return [GlobalAveragePool(), scores_layer(as_int(n_classes, "n_classes", 2)), LogRegression()]

@@ -94,7 +94,7 @@ def unet(width, below):
 
 
 GLOROT = {"weight_scale": "glorot"}
-HEAD = [GlobalAveragePool(), Linear(10), LogRegression()]
+HEAD = [GlobalAveragePool(), Linear(10, weight_scale=0.01), LogRegression()]
 LAYERS = {
     "lenet5": [
         *tanh(Conv(6, 5, **GLOROT)),

@@ -24,6 +24,7 @@ from nnet.layers import (
     Upsample,
 )
 from nnet.layers.activation import FUNCTIONS
+from nnet.layers.linear import scores_layer
 from nnet.layers.tree import Trace
 
 SYNTAX = f"""\
@@ -125,7 +126,7 @@ def complete(named_layers, image_shape, n_classes, weight_decay=0.0):
     ValueError
         Naming the first piece that cannot take what the one before it puts out.
     """
-    last = [(f"linear{n_classes}", Linear(n_classes, weight_decay=weight_decay))]
+    last = [(f"linear{n_classes}", scores_layer(n_classes, weight_decay))]
     layers, shape, n_params = [], (1, *image_shape), 0
     before = "the images"
     for piece, layer in named_layers + last:
