@@ -61,7 +61,7 @@ class CNNClassifier(ClassifierMixin, CNN):
     n_iter_no_change, tol : int, float
         Training stops after so many epochs in a row without an improvement by more than tol.
     class_weight : None, 'balanced' or dict of float by label
-        Times `sample_weight`; not for several labels.
+        Times `sample_weight`, by which 'balanced' counts the images; not for several labels.
     warm_start : bool
         `fit` goes on from the parameters there are; `layers`, `alpha` (but for 'adamw') and
         `random_state` stay those of the first.
