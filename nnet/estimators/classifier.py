@@ -22,8 +22,8 @@ class CNNClassifier(ClassifierMixin, CNN):
         layer of 100 units for images with sides of less than 6 pixels, and for tables.
         A list, which is copied and stays unfitted, or a function that returns one for the shape
         of an image, (n_channels, img_h, img_w). Without a loss at the end one is added, before
-        it a Linear layer unless the list ends in one of as many outputs, and a Flatten before a
-        Linear layer that needs one.
+        it a Linear layer unless the layers end in one of as many outputs, and a Flatten before a
+        Linear layer that needs one. The loss takes scores: no softmax before it.
         A text such as "conv16-3x3,bn,relu,pool2,linear64,relu", as the command `nnet train`
         takes, or a name of `nnet.zoo`: 'lenet5', 'mnist_net', 'all_conv', 'mini_vgg', 'resnet8'
         or 'mobile_small'. For these, and for None, a `Standardize()` comes first: pixels may
