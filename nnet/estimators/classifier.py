@@ -30,11 +30,12 @@ class CNNClassifier(ClassifierMixin, CNN):
         have any range.
     input_shape : None or tuple
         Of one image: (n_channels, img_h, img_w), or with the channels, 1 to 4, at the end;
-        (n_channels, length) of a signal; (n_features,) of a row of a table.
+        (n_channels, length) of a signal; (n_features,) of a row of a table. X of more axes may
+        have the channels at the other end; rows are in the order that is given.
         None: X of 3 axes are grey images; of 4 axes the channels are those that count 1 to 4, as
         in `nnet.to_bc01`. Rows are square images if they can be, else signals; but tables if the
         first layer is Linear, and with layers=None if they have neither sides of at least 6
-        pixels nor 128 values.
+        pixels nor 128 values. What could mean something else is warned of.
     solver : {'adam', 'adamw', 'sgd', 'rmsprop'}
         See `nnet.Adam` and so on.
     learning_rate_init : None or float
@@ -69,8 +70,8 @@ class CNNClassifier(ClassifierMixin, CNN):
         As for `NeuralNetwork.fit`.
     random_state : None, int or RandomState
         An int gives the same bits every time.
-    verbose : bool
-        Print one line after each epoch.
+    verbose : bool or int
+        Print how X is read, and one line after each epoch.
     n_threads : None or int
         None: `nnet.get_num_threads()`; in a worker of joblib or Dask no more than its share of
         the processors.

@@ -394,4 +394,4 @@ def test_parameters_are_the_same_for_both():
 def test_verbose(capsys):
     classifier(verbose=True).fit(X, Y)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) >= 3 and "loss" in lines[0]
+    assert len(lines) >= 4 and "loss" in lines[1]
