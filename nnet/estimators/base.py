@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnet.estimators.choosing import make_layers, wants_table
+from nnet.estimators.hints import HINTS, check_names
 from nnet.estimators.inputs import caution, find_inputs
 from nnet.estimators.options import as_optimizer, layer_decay
 from nnet.estimators.threads import use_threads
@@ -35,6 +36,7 @@ class CNN(BaseEstimator):
     _SCORE: str  # of history_, what early stopping monitors: more is better
     _METRICS: tuple = ()
     _NUMERIC_TARGETS = False
+    HINTS = HINTS  # see with_hints
 
     def fit(self, X, y, sample_weight=None):
         """Train on images X and targets y: afresh, unless `warm_start` says else.
@@ -60,6 +62,11 @@ class CNN(BaseEstimator):
         """
         is_warm = as_bool(self.warm_start, "warm_start") and hasattr(self, "network_")
         return self._trained(self._fit, X, y, sample_weight, goes_on=is_warm)
+
+    def set_params(self, **params):
+        """Set parameters of this estimator: self. ValueError for others, with what to type."""
+        check_names(self, params)
+        return super().set_params(**params)
 
     def predict(self, X):
         """Labels, or values, of y's kind and shape.

@@ -5,6 +5,7 @@ from math import isqrt
 
 from nnet import zoo
 from nnet.layers import Activation, Flatten, Layer, Linear, LossMixin, Standardize
+from nnet.layers.hints import did_you_mean
 from nnet.layers.program import lay_open
 from nnet.layers.spec import parse_layers
 from nnet.layers.tree import Trace, layers_in, numbered
@@ -84,7 +85,8 @@ def _named(layers, image_shape, n_outputs, loss):
     try:
         parsed = parse_layers(spec)
     except ValueError as error:
-        raise ValueError(f"layers is {layers!r}: {error}; or one of {ZOO}") from None
+        advice = did_you_mean(layers, ZOO)
+        raise ValueError(f"layers is {layers!r}: {error}; or one of {ZOO}{advice}") from None
     return [layer for _, layer in parsed]
 
 

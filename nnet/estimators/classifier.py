@@ -5,6 +5,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from nnet.estimators.base import CNN, as_targets
+from nnet.estimators.hints import HINTS
 from nnet.layers import BinaryCrossEntropy, LogRegression
 from nnet.layers.hints import with_hints
 
@@ -97,7 +98,7 @@ class CNNClassifier(ClassifierMixin, CNN):
 
     _SCORE = "val_accuracy"
 
-    @with_hints()
+    @with_hints(**HINTS)
     def __init__(
         self,
         layers=None,

@@ -377,13 +377,6 @@ def test_wrong_targets():
         classifier().fit(X, Y, sample_weight=np.zeros(N))
 
 
-def test_names_of_other_libraries():
-    with pytest.raises(TypeError, match="no argument 'epochs', expected max_iter"):
-        CNNClassifier(epochs=3)
-    with pytest.raises(TypeError, match="no argument 'seed', expected"):
-        CNNRegressor(seed=3)
-
-
 def test_parameters_are_the_same_for_both():
     of_classifier = inspect.signature(CNNClassifier).parameters
     of_regressor = inspect.signature(CNNRegressor).parameters
