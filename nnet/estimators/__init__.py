@@ -7,6 +7,7 @@ base.py                       what they share: fit, partial_fit, and what shows 
 inputs.py                     which axes of X are what
 choosing.py                   layers from names, texts, functions, lists, or the shape of X
 options.py                    optimizers and schedules by the names of the parameters
+hints.py                      what to type in place of other libraries' names
 threads.py                    how many threads a worker of joblib or Dask may use
 """
 

@@ -1,5 +1,6 @@
 """What CNNClassifier and CNNRegressor share: training, and what is shown of it."""
 
+import warnings
 from math import prod
 from typing import Any
 
@@ -9,7 +10,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnet.estimators.choosing import make_layers, wants_table
-from nnet.estimators.inputs import find_inputs
+from nnet.estimators.hints import HINTS, check_names
+from nnet.estimators.inputs import caution, find_inputs
 from nnet.estimators.options import as_optimizer, layer_decay
 from nnet.estimators.threads import use_threads
 from nnet.layers.arguments import as_bool
@@ -34,6 +36,7 @@ class CNN(BaseEstimator):
     _SCORE: str  # of history_, what early stopping monitors: more is better
     _METRICS: tuple = ()
     _NUMERIC_TARGETS = False
+    HINTS = HINTS  # see with_hints
 
     def fit(self, X, y, sample_weight=None):
         """Train on images X and targets y: afresh, unless `warm_start` says else.
@@ -59,6 +62,11 @@ class CNN(BaseEstimator):
         """
         is_warm = as_bool(self.warm_start, "warm_start") and hasattr(self, "network_")
         return self._trained(self._fit, X, y, sample_weight, goes_on=is_warm)
+
+    def set_params(self, **params):
+        """Set parameters of this estimator: self. ValueError for others, with what to type."""
+        check_names(self, params)
+        return super().set_params(**params)
 
     def predict(self, X):
         """Labels, or values, of y's kind and shape.
@@ -94,6 +102,7 @@ class CNN(BaseEstimator):
                 is_table = X.ndim == 2 and wants_table(self.layers, X.shape[1])
                 self._inputs = find_inputs(X.shape, self.input_shape, is_table)
                 images = self._inputs(X)
+                self._tell(X.shape)
                 network = self._new_network(y, **options)
             with use_threads(self.n_threads):
                 train(network, images, y, sample_weight, **options)
@@ -105,6 +114,14 @@ class CNN(BaseEstimator):
             raise
         self._show(network)
         return self
+
+    def _tell(self, shape):
+        """Say how X of a shape is read: what is looked for where nothing is learned."""
+        doubt = caution(shape, self._inputs, self.input_shape, self.layers)
+        if doubt:
+            warnings.warn(doubt, UserWarning, stacklevel=4)
+        if self.verbose:
+            print(f"X of shape {shape} is read as {self._inputs}", flush=True)
 
     def _new_network(self, y, **options):
         n_outputs, loss = self._outputs(y, **options)
@@ -207,7 +224,7 @@ class CNN(BaseEstimator):
         if not hasattr(self, "network_") or hasattr(self, "feature_names_in_"):
             return False
         is_array = type(X) is np.ndarray and X.dtype.kind in "biuf" and len(X) > 0
-        return is_array and X.shape[1:] in self._inputs.shapes()
+        return is_array and X.shape[1:] in self._inputs.shapes
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

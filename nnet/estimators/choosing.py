@@ -4,11 +4,14 @@ import copy
 from math import isqrt
 
 from nnet import zoo
-from nnet.layers import Flatten, Linear, LossMixin, Standardize
+from nnet.layers import Activation, Flatten, Layer, Linear, LossMixin, Standardize
+from nnet.layers.hints import did_you_mean
+from nnet.layers.linear import scores_layer
+from nnet.layers.program import lay_open
 from nnet.layers.spec import parse_layers
 from nnet.layers.tree import Trace, layers_in, numbered
 from nnet.training.data import bc01_shape
-from nnet.training.setup import check_layers
+from nnet.training.setup import check_layers, refuse_activation
 
 ZOO = ("lenet5", "mnist_net", "all_conv", "mini_vgg", "resnet8", "mobile_small")
 LEAST_SIDE = 6  # pixels of an image for convolutions: 3 are left of them after one pooling
@@ -58,43 +61,61 @@ def make_layers(layers, image_shape, n_outputs, loss, decay):
     """
     is_named = layers is None or isinstance(layers, str)
     if is_named:
-        made = [Standardize(), *_named(layers, image_shape, n_outputs)]
+        made = [Standardize(), *_named(layers, image_shape, n_outputs, loss)]
     else:
-        made = layers(image_shape) if callable(layers) else layers
-        made = _given(copy.deepcopy(made), n_outputs)
-    if not isinstance(made[-1], LossMixin):
+        made = _given(layers(image_shape) if callable(layers) else layers)
+    last = made[-1] if made else None
+    if not isinstance(last, LossMixin):
+        _check_end(made[is_named:], n_outputs, loss)
+        if not (isinstance(last, Linear) and last.n_out == n_outputs):
+            made.append(scores_layer(n_outputs))
         made = _completed(made, image_shape, loss)
-    elif _targets_of(made[-1]) != _targets_of(loss):
-        raise ValueError(f"layers end in {made[-1]!r}, expected a loss such as {loss!r} for this y")
+    elif _targets_of(last) != _targets_of(loss):
+        raise ValueError(f"layers end in {last!r}, expected a loss such as {loss!r} for this y")
     for layer in layers_in(numbered(check_layers(made))):
         if hasattr(layer, "weight_decay"):
             layer.weight_decay = decay + (0.0 if is_named else layer.weight_decay)
     return made
 
 
-def _named(layers, image_shape, n_outputs):
-    """Layers without a loss."""
+def _named(layers, image_shape, n_outputs, loss):
+    """Layers, those of the zoo with the loss."""
     if layers in ZOO:
-        return getattr(zoo, layers)(n_outputs)[:-1]
+        return [*getattr(zoo, layers)(n_outputs)[:-1], loss]
     spec = _chosen(image_shape) if layers is None else layers
     try:
         parsed = parse_layers(spec)
     except ValueError as error:
-        raise ValueError(f"layers is {layers!r}: {error}; or one of {ZOO}") from None
-    return [*(layer for _, layer in parsed), Linear(n_outputs)]
+        advice = did_you_mean(layers, ZOO)
+        raise ValueError(f"layers is {layers!r}: {error}; or one of {ZOO}{advice}") from None
+    return [layer for _, layer in parsed]
 
 
-def _given(layers, n_outputs):
-    """Layers of the user's with the last Linear; those that end in it or a loss as they are."""
+def _given(layers):
+    """Copies of layers of the user's."""
     if not isinstance(layers, (list, tuple)):
         raise TypeError(
             f"layers is {layers!r}, expected None, a list of layers, a function of the input's "
             f"shape that returns one, a text such as 'conv16-3x3,relu,gap', or one of {ZOO}"
         )
-    last = layers[-1] if layers else None
-    if isinstance(last, LossMixin) or (isinstance(last, Linear) and last.n_out == n_outputs):
-        return list(layers)
-    return [*layers, Linear(n_outputs)]
+    return list(copy.deepcopy(layers))
+
+
+def _check_end(layers, n_outputs, loss):
+    """Refuse as the last of a classifier's layers what its loss does itself.
+
+    One more Linear would follow, and learn little from probabilities. A sigmoid is one of the
+    hidden layers, unless there are as many as outputs.
+    """
+    if not loss.has_probabilities or not all(isinstance(each, Layer) for each in layers):
+        return
+    opened = [*lay_open(numbered(layers), "")]
+    for name, last in opened[-1:]:
+        before = opened[-2][1] if len(opened) > 1 else None
+        puts_out = isinstance(before, Linear) and before.n_out == n_outputs
+        kind = last.type if isinstance(last, Activation) else None
+        if kind == "softmax" or (kind == "sigmoid" and puts_out):
+            refuse_activation(name, last, loss)
 
 
 def _chosen(image_shape):

@@ -5,6 +5,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from nnet.estimators.base import CNN, as_targets
+from nnet.estimators.hints import HINTS
 from nnet.layers import BinaryCrossEntropy, LogRegression
 from nnet.layers.hints import with_hints
 from nnet.training.remedies import sum_to_one
@@ -23,19 +24,20 @@ class CNNClassifier(ClassifierMixin, CNN):
         layer of 100 units for images with sides of less than 6 pixels, and for tables.
         A list, which is copied and stays unfitted, or a function that returns one for the shape
         of an image, (n_channels, img_h, img_w). Without a loss at the end one is added, before
-        it a Linear layer unless the list ends in one of as many outputs, and a Flatten before a
-        Linear layer that needs one.
+        it a Linear layer unless the layers end in one of as many outputs, and a Flatten before a
+        Linear layer that needs one. The loss takes scores: no softmax before it.
         A text such as "conv16-3x3,bn,relu,pool2,linear64,relu", as the command `nnet train`
         takes, or a name of `nnet.zoo`: 'lenet5', 'mnist_net', 'all_conv', 'mini_vgg', 'resnet8'
         or 'mobile_small'. For these, and for None, a `Standardize()` comes first: pixels may
         have any range.
     input_shape : None or tuple
         Of one image: (n_channels, img_h, img_w), or with the channels, 1 to 4, at the end;
-        (n_channels, length) of a signal; (n_features,) of a row of a table.
+        (n_channels, length) of a signal; (n_features,) of a row of a table. X of more axes may
+        have the channels at the other end; rows are in the order that is given.
         None: X of 3 axes are grey images; of 4 axes the channels are those that count 1 to 4, as
         in `nnet.to_bc01`. Rows are square images if they can be, else signals; but tables if the
         first layer is Linear, and with layers=None if they have neither sides of at least 6
-        pixels nor 128 values.
+        pixels nor 128 values. What could mean something else is warned of.
     solver : {'adam', 'adamw', 'sgd', 'rmsprop'}
         See `nnet.Adam` and so on.
     learning_rate_init : None or float
@@ -62,7 +64,7 @@ class CNNClassifier(ClassifierMixin, CNN):
     n_iter_no_change, tol : int, float
         Training stops after so many epochs in a row without an improvement by more than tol.
     class_weight : None, 'balanced' or dict of float by label
-        Times `sample_weight`; not for several labels.
+        Times `sample_weight`, by which 'balanced' counts the images; not for several labels.
     warm_start : bool
         `fit` goes on from the parameters there are; `layers`, `alpha` (but for 'adamw') and
         `random_state` stay those of the first.
@@ -70,8 +72,8 @@ class CNNClassifier(ClassifierMixin, CNN):
         As for `NeuralNetwork.fit`.
     random_state : None, int or RandomState
         An int gives the same bits every time.
-    verbose : bool
-        Print one line after each epoch.
+    verbose : bool or int
+        Print how X is read, and one line after each epoch.
     n_threads : None or int
         None: `nnet.get_num_threads()`; in a worker of joblib or Dask no more than its share of
         the processors.
@@ -97,7 +99,7 @@ class CNNClassifier(ClassifierMixin, CNN):
 
     _SCORE = "val_accuracy"
 
-    @with_hints()
+    @with_hints(**HINTS)
     def __init__(
         self,
         layers=None,

@@ -1,7 +1,7 @@
 """Optimizers and schedules, by the names of the estimators' parameters."""
 
 from nnet.layers.arguments import as_count, as_float, as_word
-from nnet.training.optimizers import OPTIMIZERS
+from nnet.training.optimizers import OPTIMIZERS, Optimizer
 from nnet.training.schedules import (
     CosineDecay,
     ExponentialDecay,
@@ -16,7 +16,15 @@ LEFT = 0.01  # of the rate, at the end of an exponential decay
 
 def as_optimizer(estimator):
     """The Optimizer that an estimator's parameters ask for, with its learning rate."""
-    solver = as_word(estimator.solver, "solver", tuple(OPTIMIZERS))
+    solver = estimator.solver
+    if isinstance(solver, Optimizer) or (
+        isinstance(solver, type) and issubclass(solver, Optimizer)
+    ):
+        raise TypeError(
+            f"solver is {solver!r}, expected its name, one of {tuple(OPTIMIZERS)}: its options are "
+            "learning_rate_init, momentum of 'sgd' and alpha of 'adamw'"
+        )
+    solver = as_word(solver, "solver", tuple(OPTIMIZERS))
     options = {}
     if solver == "sgd":
         options["momentum"] = estimator.momentum

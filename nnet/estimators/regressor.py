@@ -4,6 +4,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from nnet.estimators.base import CNN, as_targets
+from nnet.estimators.hints import HINTS
 from nnet.layers import MeanSquaredError
 from nnet.layers.hints import with_hints
 
@@ -32,7 +33,9 @@ class CNNRegressor(RegressorMixin, CNN):
     _METRICS = (r2_score,)
     _NUMERIC_TARGETS = True
 
-    @with_hints()
+    HINTS = {**HINTS, "class_weight": "sample_weight of fit"}
+
+    @with_hints(**HINTS)
     def __init__(
         self,
         layers=None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnet.geometry import as_pair
-from nnet.layers.hints import near_word
+from nnet.layers.hints import did_you_mean
 
 REAL = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -96,9 +96,7 @@ def as_word(value, name, words):
     if not isinstance(value, str):
         raise TypeError(f"{name} is {value!r}, expected {expected}")
     if value not in words:
-        meant = near_word(value, words)
-        advice = "" if meant is None else f": did you mean {meant!r}?"
-        raise ValueError(f"{name} is {value!r}, expected {expected}{advice}")
+        raise ValueError(f"{name} is {value!r}, expected {expected}{did_you_mean(value, words)}")
     return value
 
 

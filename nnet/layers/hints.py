@@ -3,6 +3,8 @@
 import reprlib
 from functools import wraps
 
+from nnet._lazy import IMPORTS
+
 # Arguments: names that a function may have instead, and for others what is expected.
 OTHER_NAMES = {
     "kernel_size": ("filter_shape", "pool_shape"),
@@ -57,7 +59,8 @@ OTHER_WAYS = {
     "affine": "none: it always has gamma and beta",
     "align_corners": "none: it is as with align_corners=False",
 }
-OTHER_WORDS = {"swish": "silu"}
+OTHER_WORDS = {"swish": "silu", "adaptive": "plateau", "invscaling": "exponential"}
+ALIKE = 0.75  # of difflib's ratio: two words of which one is misspelt
 # Attributes of a network.
 OTHER_METHODS = {
     "evaluate": "score(X, y), or error(X, y)",
@@ -164,13 +167,26 @@ def as_named_call(what, known, n_most):
 
 
 def near_word(value, words):
-    """Which of some words is meant by one that others write, or None."""
+    """Which of some words is meant by one that others write, or that is misspelt; or None."""
 
     def plain(word):
         return word.lower().replace("_", "").replace("-", "")
 
     meant = plain(OTHER_WORDS.get(value.lower(), value))
-    return next((word for word in words if plain(word) == meant), None)
+    known = {plain(word): word for word in words}
+    if meant in known:
+        return known[meant]
+    with IMPORTS:
+        from difflib import get_close_matches  # few programs need it
+
+    near = get_close_matches(meant, known, 1, ALIKE)
+    return known[near[0]] if near else None
+
+
+def did_you_mean(value, words):
+    """What to say of a wrong word, as the end of an error: nothing, if it is like no other."""
+    meant = near_word(value, words)
+    return "" if meant is None else f": did you mean {meant!r}?"
 
 
 def expected_for(name, known, hints):
@@ -180,7 +196,7 @@ def expected_for(name, known, hints):
     others = [other for other in OTHER_NAMES.get(name, ()) if other in known]
     if others:
         return others[0]
-    return OTHER_WAYS.get(name, f"one of {known}")
+    return OTHER_WAYS.get(name) or f"one of {known}{did_you_mean(name, known)}"
 
 
 def layer_for(value):

@@ -24,6 +24,7 @@ from nnet.layers import (
     Upsample,
 )
 from nnet.layers.activation import FUNCTIONS
+from nnet.layers.hints import did_you_mean
 from nnet.layers.linear import scores_layer
 from nnet.layers.tree import Trace
 
@@ -173,7 +174,9 @@ def _parse_piece(piece, weight_decay):
     if name in MAKERS:
         make, *arguments = MAKERS[name]
         return make(name, size, options, weight_decay, *arguments)
-    raise ValueError(f"expected {PIECES}")
+    known = (*FUNCTIONS, *PLAIN)
+    advice = did_you_mean(piece, known) if piece.isalpha() else did_you_mean(name, tuple(MAKERS))
+    raise ValueError(f"expected {PIECES}{advice}")
 
 
 def _filters(name, size, options, weight_decay, layer, letters):

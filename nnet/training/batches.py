@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from math import prod
 
 import numpy as np
 
@@ -135,8 +136,8 @@ class ArrayData:
         )
 
     def counts(self, classes):
-        """How many images each class has."""
-        return np.bincount(np.ravel(self.target), minlength=len(classes))
+        """How many images each class has: one of weight 2 counts as two."""
+        return counts_of(self.target, self.weights, len(classes))
 
     def weigh(self, class_weights):
         """Multiply the weight of each image by that of its class."""
@@ -225,7 +226,7 @@ class IterableData:
         self._batches, self.encoding, self._name = batches, encoding, name
         self._class_weights, self._n_imgs, self._n_batches = None, 0, 0
         self._label_dtype = None
-        self._counts: dict[object, int] = {}
+        self._counts: dict[object, float] = {}
         self._samples, self._weighs_nothing = [], True
         self._must_repeat = False
         for images, labels, weights, y_name in self._read():
@@ -237,8 +238,10 @@ class IterableData:
             self._n_imgs += len(images)
             self._n_batches += 1
             if encoding.is_classifier:
-                for label, count in zip(*np.unique(labels, return_counts=True)):
-                    self._counts[label.item()] = self._counts.get(label.item(), 0) + int(count)
+                found, places = np.unique(labels, return_inverse=True)
+                counts = counts_of(places.reshape(labels.shape), weights, len(found))
+                for label, count in zip(found.tolist(), counts.tolist()):
+                    self._counts[label] = self._counts.get(label, 0) + count
             self._samples.append(sample_of(images, labels, weights))
             self._weighs_nothing &= weights is not None and not weights.any()
         if self._n_imgs == 0:
@@ -258,7 +261,7 @@ class IterableData:
         return self._n_imgs
 
     def counts(self, classes):
-        """How many images each class has."""
+        """How many images each class has: one of weight 2 counts as two."""
         return np.array([self._counts.get(label, 0) for label in classes.tolist()])
 
     def weigh(self, class_weights):
@@ -336,6 +339,13 @@ class IterableData:
         return {"the shape of X": str((sum(lengths), *self.encoding.image_shape))} | {
             name: digest_of(lengths, digest) for name, digest in zip(names, digests)
         }
+
+
+def counts_of(target, weights, n_classes):
+    """How many images, or pixels of them, each class index has, by the weights of the images."""
+    if weights is not None:
+        weights = np.repeat(weights, prod(target.shape[1:]))
+    return np.bincount(np.ravel(target), weights, n_classes)
 
 
 def sample_of(images, labels, weights):

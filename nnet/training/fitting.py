@@ -87,8 +87,9 @@ class Fitting(Fitted):
             an image of weight 2 counts as two. A batch of zeros changes nothing.
         class_weight : None, 'balanced' or dict of float by label
             Multiplies the weights of the images of each class; classes that are not named weigh
-            1. 'balanced' is n_imgs / (n_classes * count). An image has one weight also where the
-            loss has label_smoothing: PyTorch weights the smoothed part by each class's own.
+            1. 'balanced' is n_imgs / (n_classes * count), where an image of weight 2 counts as two.
+            An image has one weight also where the loss has label_smoothing: PyTorch weights the
+            smoothed part by each class's own.
         validation_fraction : None or float
             This part of the images is held back for validation, of each class the same; at least
             one.

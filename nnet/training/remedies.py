@@ -22,8 +22,10 @@ def image_remedy(shape, image_shape):
     given = shape[1:]
     if len(image_shape) == 3:
         n_channels, *sides = image_shape
-        if given == (*sides, n_channels) or (1, *given) == image_shape:
-            return ": nnet.to_bc01(X) puts channels first"
+        if given == (*sides, n_channels):
+            return ": np.moveaxis(X, -1, 1) puts channels first"
+        if (1, *given) == image_shape:
+            return ": X[:, None] gives images their channel axis"
     if given == (prod(image_shape),) or without_ones(given) == without_ones(image_shape):
         return f": X.reshape{(-1, *image_shape)}"
     if len(image_shape) == 2 and given == image_shape[::-1]:

@@ -109,10 +109,14 @@ def check_activation_of_loss(layers):
     loss = layers[-1] if layers else None
     for name, last in [*lay_open(numbered(layers[:-1]), "")][-1:]:
         if isinstance(last, Activation) and last.type == OF_LOSSES.get(type(loss)):
-            raise ValueError(
-                f"{describe(name, last)} is a {last.type} right before {loss!r}, which has its "
-                "own, expected the scores themselves: leave the Activation out"
-            )
+            refuse_activation(name, last, loss)
+
+
+def refuse_activation(name, last, loss):
+    raise ValueError(
+        f"{describe(name, last)} is a {last.type} right before {loss!r}, which has its own, "
+        "expected the scores themselves: leave the Activation out"
+    )
 
 
 def set_up(

@@ -25,7 +25,7 @@ def as_weights(weights, n_imgs, name="sample_weight"):
 def as_class_weights(class_weight, classes, counts):
     """The weight of each class, from a dict by label or 'balanced'; absent labels weigh 1.
 
-    'balanced' is n_imgs / (n_classes * count), as in scikit-learn.
+    'balanced' is n_imgs / (n_classes * count), as in scikit-learn: counts are sums of weights.
     """
     if isinstance(class_weight, str) and class_weight == "balanced":
         return np.divide(

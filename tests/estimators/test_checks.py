@@ -60,6 +60,12 @@ def test_several_labels_are_several_outputs():
     estimator_checks.check_classifier_multioutput("CNNClassifier", CNNClassifier())
 
 
+def test_balanced_classes_count_by_sample_weight():
+    estimator_checks.check_sample_weight_equivalence_on_dense_data(
+        "CNNClassifier", CNNClassifier(class_weight="balanced")
+    )
+
+
 # --- what good guesses get wrong, with scikit-learn 1.6.1 and 1.9.1 ---------------------
 
 

@@ -91,8 +91,33 @@ def test_texts():
     fitted = classifier("conv4-3x3,relu,pool2,linear8,relu").fit(X, Y)
     expected = [Standardize, Conv, Activation, Pool, Flatten, Linear, Activation, Linear]
     assert kinds(fitted.network_.layers) == [*expected, LogRegression]
-    text = "conv4-3x3,linear3"
-    assert kinds(classifier(text).fit(X, Y).network_.layers).count(Linear) == 2  # as nnet train
+    for text, n_linear in (("conv4-3x3,linear3", 1), ("conv4-3x3,linear4", 2), ("linear3", 1)):
+        assert kinds(classifier(text).fit(X, Y).network_.layers).count(Linear) == n_linear
+
+
+@pytest.mark.parametrize(
+    "layers, y, message",
+    [
+        ([Flatten(), Linear(3), Activation("softmax")], Y, "layer 2 .* a softmax .*LogRegression"),
+        ("linear8,relu,linear3,softmax", Y, "layer 3 .* a softmax .*LogRegression"),
+        ("linear3,sigmoid", Y, "layer 1 .* a sigmoid .*LogRegression"),
+        ("linear2,sigmoid", np.eye(2, dtype=int)[Y % 2], "layer 1 .* sigmoid .*BinaryCross"),
+        ("linear2,softmax", np.eye(2, dtype=int)[Y % 2], "layer 1 .* softmax .*BinaryCross"),
+        (lambda shape: [Flatten(), Linear(3), Activation("softmax")], Y, "layer 2 .* a softmax"),
+    ],
+)
+def test_what_the_loss_does_is_refused_at_the_end(layers, y, message):
+    """A Linear layer behind a softmax hid it: 8 of 10 digits were wrong, without a word."""
+    with pytest.raises(ValueError, match=f"^{message}.* leave the Activation out$"):
+        classifier(layers).fit(X.reshape(N, -1), y)
+
+
+def test_hidden_sigmoids_and_those_of_regression_stay():
+    several = np.stack([Y % 2, Y > 0], axis=1).astype(int)
+    for text, y in (("linear8,sigmoid", Y), ("linear8,sigmoid", several)):
+        assert kinds(classifier(text).fit(X, y).network_.layers).count(Linear) == 2
+    layers = [Flatten(), Linear(1), Activation("sigmoid")]
+    assert kinds(CNNRegressor(layers, max_iter=1).fit(X, Y).network_.layers).count(Linear) == 2
 
 
 def is_set_up(layer):

@@ -40,7 +40,15 @@ def fitted(X, layers=None, **options):
         ((64,), None, (4, 4, 4), (4, 4, 4)),
         ((7, 9), None, None, (1, 7, 9)),
         ((7, 9), None, (1, 7, 9), (1, 7, 9)),
-        ((7, 9), None, (7, 9), (7, 9)),
+        ((4, 9), None, (4, 9), (4, 9)),
+        ((9, 4), None, (4, 9), (4, 9)),
+        ((130, 1), None, (1, 130), (1, 130)),
+        ((3, 8, 7), None, (8, 7, 3), (3, 8, 7)),
+        ((8, 7, 3), None, (3, 8, 7), (3, 8, 7)),
+        ((8, 7, 5), None, (5, 8, 7), (5, 8, 7)),
+        ((3, 8, 3), None, (3, 3, 8), (3, 3, 8)),
+        ((3, 8, 3), None, (3, 8, 3), (3, 8, 3)),
+        ((7, 9, 1), None, (1, 7, 9), (1, 7, 9)),
         ((3, 8, 7), None, None, (3, 8, 7)),
         ((8, 7, 3), None, None, (3, 8, 7)),
         ((9, 8, 7), None, (9, 8, 7), (9, 8, 7)),
@@ -97,8 +105,16 @@ def test_data_frames():
     "X, options, message",
     [
         (images(64), {"input_shape": (3, 3)}, r"X has shape .40, 64., expected .n_imgs, 3, 3. or"),
-        (images(3, 8, 3), {}, r"several layouts, pass input_shape=\(n_channels, img_h, img_w\)"),
-        (images(9, 8, 7), {}, "several layouts"),
+        (
+            images(3, 8, 3),
+            {},
+            r"several layouts, pass input_shape=\(3, 8, 3\) if the channels come first, "
+            r"input_shape=\(3, 3, 8\) if they come last .np.moveaxis\(X, -1, 1\) puts",
+        ),
+        (images(9, 8, 7), {}, r"input_shape=\(9, 8, 7\) if .* first, input_shape=\(7, 9, 8\)"),
+        (images(8, 8), {"input_shape": (8, 8)}, r"expected input_shape=\(1, 8, 8\) for grey"),
+        (images(64), {"input_shape": (8, 8)}, r"expected input_shape=\(1, 8, 8\) for grey"),
+        (images(16), {"input_shape": ()}, r"input_shape is \(\), expected 1 to 3 lengths"),
         (images(2, 2, 2, 2), {}, "expected 2 to 4 axes"),
         (images(0, 2), {}, "no empty axis"),
         (images(16), {"input_shape": (2, 2, 2, 2)}, "expected 1 to 3 lengths"),
@@ -112,6 +128,75 @@ def test_refused(X, options, message):
     with pytest.raises(ValueError, match=message):
         classifier.fit(X, Y)
     assert vars(classifier) == before
+
+
+def test_rows_are_in_the_order_of_what_fit_had():
+    X = images(8, 7, 5)
+    moved = fitted(X, input_shape=(5, 8, 7))
+    expected = moved.predict_proba(X)
+    first = np.ascontiguousarray(np.moveaxis(X, -1, 1))
+    assert np.array_equal(fitted(first, input_shape=(5, 8, 7)).predict_proba(first), expected)
+    assert np.array_equal(moved.predict_proba(first), expected)
+    assert np.array_equal(moved.predict_proba(X.reshape(N, -1)), expected)
+    rows = first.reshape(N, -1)
+    assert np.array_equal(fitted(rows, input_shape=(5, 8, 7)).predict_proba(X), expected)
+
+
+@pytest.mark.parametrize(
+    "shape, options, message",
+    [
+        ((12, 14), {"input_shape": (12, 14)}, r"12 channels and 14 values: .*=\(1, 12, 14\);"),
+        ((168,), {"input_shape": (12, 14)}, r"12 channels and 14 values: .*=\(1, 12, 14\);"),
+        ((40, 22), {"input_shape": (40, 22)}, r"signals with channels last \(22, 40\), and X of"),
+        ((40, 3), {}, r"without convolutions: for signals input_shape=\(40, 3\) .*\(3, 40\) with"),
+        ((40, 3), {"layers": "conv4-3x3"}, r"images of 1 channel and 40 x 3 pixels: for signals"),
+        ((5, 28), {}, r"without convolutions: .*; for images \(1, 5, 28\)"),
+        ((2, 5, 28), {}, r"without convolutions: if that is meant, input_shape=\(2, 5, 28\)"),
+        ((12, 12, 5), {"input_shape": (12, 12, 5)}, r"come last input_shape=\(5, 12, 12\), and X"),
+        ((720,), {"input_shape": (12, 12, 5)}, r"\(5, 12, 12\), and X of shape \(n_imgs, 12, 12,"),
+        ((192,), {}, r"colour images input_shape=\(3, 8, 8\), or \(8, 8, 3\) .*signals \(1, 192\)"),
+        ((3072,), {}, r"signals of 1 channel and 3072 values: .* input_shape=\(3, 32, 32\)"),
+    ],
+)
+def test_what_could_mean_something_else_is_warned_of(shape, options, message):
+    """All these trained something else than was meant, without a word."""
+    with pytest.warns(UserWarning, match=rf"^X of shape \(40, {shape[0]}.*{message}") as caught:
+        fitted(images(*shape), **options)
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "shape, options",
+    [
+        ((12, 14), {"input_shape": (1, 12, 14)}),
+        ((40, 3), {"input_shape": (3, 40)}),
+        ((40, 3), {"layers": "linear8,relu", "input_shape": (1, 40, 3)}),
+        ((2, 5, 28), {"input_shape": (2, 5, 28)}),
+        ((2, 5, 28), {"layers": "linear8,relu"}),
+        ((12, 12, 5), {"input_shape": (5, 12, 12)}),
+        ((192,), {"input_shape": (8, 8, 3)}),
+        ((192,), {"input_shape": (1, 192)}),
+        ((192,), {"layers": "linear8,relu"}),
+        ((147,), {}),
+    ],
+)
+def test_what_the_warning_says_is_taken(shape, options):
+    fitted(images(*shape), **options)
+
+
+@pytest.mark.parametrize(
+    "shape, input_shape, text",
+    [
+        ((64,), None, "images of 1 channel and 8 x 8 pixels"),
+        ((30,), None, "rows of 30 features"),
+        ((130,), (2, 65), "signals of 2 channels and 65 values"),
+        ((8, 7, 3), None, "images of 3 channels and 8 x 7 pixels"),
+    ],
+)
+def test_verbose_says_how_X_is_read(shape, input_shape, text, capsys):
+    fitted(images(*shape), input_shape=input_shape, verbose=True)
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line == f"X of shape {(N, *shape)} is read as {text}"
 
 
 @pytest.mark.parametrize("shape", [(63,), (8, 7), (1, 8, 7), (3, 8, 8)])

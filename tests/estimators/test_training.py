@@ -42,7 +42,8 @@ TEXT = "conv4-3x3,relu"
 
 
 def layers():
-    return [Standardize(), Conv(4, 3), Activation("relu"), Flatten(), Linear(3), LogRegression()]
+    last = Linear(3, weight_scale=0.01)
+    return [Standardize(), Conv(4, 3), Activation("relu"), Flatten(), last, LogRegression()]
 
 
 def network_fit(rng=0, **options):
@@ -122,13 +123,13 @@ def test_log_of_certainty_is_no_warning():
 
 def test_several_labels():
     several = np.stack([X[:, 0] > 0.5, X[:, 1] > 0.5, X[:, 2] > 2], axis=1).astype(int)
-    fitted = CNNClassifier(random_state=0, max_iter=40).fit(X, several)
+    fitted = CNNClassifier(random_state=0, max_iter=60).fit(X, several)
     assert fitted.classes_.tolist() == [0, 1, 2]
     assert fitted.predict_proba(X).shape == several.shape
     assert np.array_equal(fitted.predict(X), fitted.predict_proba(X) > 0.5)
     assert fitted.score(X, several) > 0.8
     sparse = pytest.importorskip("scipy.sparse")
-    again = CNNClassifier(random_state=0, max_iter=40).fit(X, sparse.csr_array(several))
+    again = CNNClassifier(random_state=0, max_iter=60).fit(X, sparse.csr_array(several))
     assert np.array_equal(again.predict_proba(X), fitted.predict_proba(X))
 
 
@@ -377,13 +378,6 @@ def test_wrong_targets():
         classifier().fit(X, Y, sample_weight=np.zeros(N))
 
 
-def test_names_of_other_libraries():
-    with pytest.raises(TypeError, match="no argument 'epochs', expected max_iter"):
-        CNNClassifier(epochs=3)
-    with pytest.raises(TypeError, match="no argument 'seed', expected"):
-        CNNRegressor(seed=3)
-
-
 def test_parameters_are_the_same_for_both():
     of_classifier = inspect.signature(CNNClassifier).parameters
     of_regressor = inspect.signature(CNNRegressor).parameters
@@ -394,4 +388,4 @@ def test_parameters_are_the_same_for_both():
 def test_verbose(capsys):
     classifier(verbose=True).fit(X, Y)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) >= 3 and "loss" in lines[0]
+    assert len(lines) >= 4 and "loss" in lines[1]

@@ -196,7 +196,7 @@ def test_prediction_errors(rng):
     ):
         network.predict(X[..., :5])
     for use in (network.predict, lambda X: network.error(X, y)):
-        with pytest.raises(ValueError, match=r"\(n_imgs, 1, 6, 6\): nnet\.to_bc01\(X\) puts"):
+        with pytest.raises(ValueError, match=r"\(n_imgs, 1, 6, 6\): np\.moveaxis\(X, -1, 1\) puts"):
             use(X.transpose(0, 2, 3, 1))
     with pytest.raises(ValueError, match="batch_size is 0"):
         network.predict(X, batch_size=0)

@@ -80,7 +80,8 @@ def test_an_estimator_takes_signals_of_one_channel_as_they_lie():
         assert np.array_equal(estimator.fit(given, y).predict_proba(given), expected)
 
 
-def test_an_estimator_says_what_makes_signals():
-    estimator = CNNClassifier(LAYERS, input_shape=(2, 60))
-    with pytest.raises(ValueError, match=r"X\.transpose\(0, 2, 1\) puts channels first"):
+def test_an_estimator_refuses_as_many_channels():
+    estimator = CNNClassifier(LAYERS, input_shape=(60, 2))
+    cautions = pytest.warns(UserWarning, match=r"signals with channels last \(2, 60\)")
+    with cautions, pytest.raises(ValueError, match=r"X\.transpose\(0, 2, 1\) puts channels first"):
         estimator.fit(images(60, 2), y)

@@ -336,6 +336,23 @@ def test_balanced_is_as_in_scikit_learn():
     assert bits(networks[0]) == bits(networks[1])
 
 
+@pytest.mark.parametrize("in_batches", [False, True])
+def test_balanced_counts_by_weight(in_batches):
+    """As scikit-learn 1.9 does: what weighs nothing might as well be left out."""
+    y, weights = np.minimum(np.arange(len(X)) % 10, 2), np.arange(len(X)) % 4
+    rows = np.repeat(np.arange(len(X)), weights)
+    counts = np.bincount(y[rows])
+    by_hand = dict(enumerate(len(rows) / (3 * counts)))
+    assert len({*counts}) > 1
+    data = X, y
+    options = {"max_iter": 2, "sample_weight": weights}
+    if in_batches:
+        data = ([(X[:20], y[:20], weights[:20]), (X[20:], y[20:], weights[20:])],)
+        del options["sample_weight"]
+    network = cnn().fit(*data, **options, class_weight="balanced")
+    assert bits(network) == bits(cnn().fit(*data, **options, class_weight=by_hand))
+
+
 def test_balanced_with_a_class_that_is_not_there():
     network = cnn().partial_fit(X, np.minimum(Y, 1), [0, 1, 2], class_weight="balanced")
     assert network.classes_.tolist() == [0, 1, 2] and np.isfinite(network.loss_history_).all()
