@@ -1,8 +1,10 @@
-"""The `nnet` command: train, predict, info.
+"""The `nnet` command: train, predict, evaluate, info.
 
-train.py, predict.py, info.py   one command each: its options, then what it does
+train.py, predict.py, evaluate.py, info.py   one command each: its options, then what it does
 watch.py                        progress of a training, and its best epoch
-images.py                       the images that commands read, as BC01
+data.py                         the images and labels that commands read
+images.py                       arrays of images as BC01
+output.py                       texts and tables to standard output, or to a file
 checks.py                       packages and output files, checked before any work
 options.py                      the parser, and the options that commands share
 errors.py                       errors that the user can mend, exit codes
@@ -16,6 +18,7 @@ from contextlib import suppress
 
 from nnet import __version__
 from nnet.cli.errors import BROKEN_PIPE, ERROR, INTERRUPTED, CliError
+from nnet.cli.evaluate import add_evaluate
 from nnet.cli.info import add_info
 from nnet.cli.options import Parser
 from nnet.cli.predict import add_predict
@@ -51,7 +54,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"nnet {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add_command in add_train, add_predict, add_info:
+    for add_command in add_train, add_predict, add_evaluate, add_info:
         add_command(commands)
     return parser
 

@@ -17,13 +17,21 @@ def require(package):
 
 
 def check_distinct(output, *inputs):
+    if not os.path.exists(output):
+        return
     for path in filter(None, inputs):
-        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+        if os.path.exists(path) and os.path.samefile(path, output):
             raise CliError(f"cannot write {output}: it is an input")
 
 
+def check_output(path):
+    """Find out before any work whether a text can be written; devices and pipes can."""
+    if os.path.isdir(path) or not os.path.exists(path) or os.path.isfile(path):
+        check_writable(path)
+
+
 def check_writable(path):
-    """Find out before training whether the model can be written."""
+    """Find out before any work whether a file can be written, or replaced."""
     folder, name = os.path.split(os.path.realpath(path))
     if os.path.exists(path) and not os.path.isfile(path):
         raise CliError(f"cannot write {path}: it is not a regular file")

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 from nnet import num_threads
 from nnet.cli.errors import CliError
+from nnet.files.image_files import as_size
 from nnet.layers.arguments import as_path
 
 
@@ -23,6 +24,18 @@ def add_common(command):
     command.add_argument("--threads", type=integer(1), metavar="N", help="default: see nnet info")
 
 
+def add_preparation(command):
+    add = command.add_argument_group("images of a folder").add_argument
+    add(
+        "--size",
+        type=size,
+        metavar="PIXELS",
+        help="of all images: 64, or HEIGHTxWIDTH; needed where they differ",
+    )
+    add("--mode", choices=("L", "RGB"), help="grey or colours; default: L if all images are grey")
+    add("--crop", action="store_true", help="cut images to the size, in place of stretching them")
+
+
 def limit_threads(args):
     """A context in which kernels use as many threads as --threads says."""
     return num_threads(args.threads) if args.threads else nullcontext()
@@ -33,6 +46,16 @@ def path(text):
         return as_path(text, "path")
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def size(text):
+    """(height, width) from 64 or 48x64."""
+    try:
+        return as_size([int(each) for each in text.split("x")] if "x" in text else int(text))
+    except (ValueError, TypeError):
+        raise argparse.ArgumentTypeError(
+            f"expected pixels as in 64, or HEIGHTxWIDTH as in 48x64, got {text!r}"
+        ) from None
 
 
 def integer(minimum):

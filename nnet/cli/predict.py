@@ -1,31 +1,38 @@
 """`nnet predict`: images in, labels and probabilities out."""
 
-import csv
-import sys
+import argparse
 
 import numpy as np
 
 from nnet import NeuralNetwork
-from nnet.cli.checks import check_distinct
+from nnet.cli.checks import check_distinct, check_output
+from nnet.cli.data import load_for_model
 from nnet.cli.errors import CliError, refusals
-from nnet.cli.images import as_model_images, warn_of_scale
+from nnet.cli.images import warn_of_scale
 from nnet.cli.options import add_common, limit_threads, path
-from nnet.files import datasets
+from nnet.cli.output import csv_text, label_text, write_text
 from nnet.files.tensors import OwnLayerError
+
+PREDICT_HELP = """\
+images are either image files and folders of them, for a model that was trained
+on a folder: they are prepared as those were; or one data.npz with images X.
+
+The CSV has one line for each image: its file or its row in X, counted from 0,
+its label, and one column for each class with its probability.
+"""
 
 
 def add_predict(commands):
     predict = commands.add_parser(
         "predict",
         help="label images with a trained network",
-        description="Write labels and probabilities of the images X of an .npz file as CSV: "
-        "one line for each image, with its label and one column for each class.",
+        description="Write labels and probabilities of images as CSV.",
+        epilog=PREDICT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     predict.add_argument("model", type=path, help="what nnet train wrote")
-    predict.add_argument(
-        "data", type=path, metavar="images.npz", help="images X, of the kind trained on"
-    )
+    predict.add_argument("data", nargs="+", type=path, metavar="IMAGES", help="see below")
     predict.add_argument(
         "-o", "--output", type=path, metavar="FILE", help="default: standard output"
     )
@@ -35,42 +42,47 @@ def add_predict(commands):
 
 def run_predict(args):
     if args.output is not None:
-        check_distinct(args.output, args.model, args.data)
-    with refusals():
-        try:
-            network = NeuralNetwork.load(args.model)
-        except OwnLayerError as error:
-            raise CliError(
-                f"{args.model} has layers of your own, expected nnet's alone: such models are for "
-                "Python, by NeuralNetwork.load(path, custom_objects=...)"
-            ) from error
-        (X,) = datasets.load_arrays(args.data, "X")
-    if network.classes_ is None:
-        raise CliError(f"{args.model} predicts values, expected a model that predicts classes")
-    if network.target_shape_:
-        raise CliError(f"{args.model} labels pixels, expected a model with one label per image")
-    with refusals(f"{args.data}: "), limit_threads(args):
-        X = as_model_images(X, network.input_shape_, args.layout)
-        probabilities = network.predict_proba(X)
-        warn_of_scale(X, network.layers[0])
-    labels = network.classes_[np.argmax(probabilities, axis=1)]
-    if args.output is None:
-        _write_csv(sys.stdout, network.classes_, labels, probabilities)
-        return 0
-    with open(args.output, "w", encoding="utf-8", newline="") as file:
-        _write_csv(file, network.classes_, labels, probabilities)
+        check_distinct(args.output, args.model, *args.data)
+        check_output(args.output)
+    network = load_model(args.model)
+    data = load_for_model(args, network, args.data)
+    with limit_threads(args):
+        probabilities = predictions(network, data, args.data[0])
+    write_text(args.output, csv_text(_rows(network.classes_, data.names, probabilities)))
     return 0
 
 
-def _write_csv(file, classes, labels, probabilities):
-    writer = csv.writer(file, lineterminator="\n")
-    try:
-        writer.writerow(["label", *map(_text, classes)])
-        for label, row in zip(labels, probabilities):
-            writer.writerow([_text(label), *map(str, row)])
-    except UnicodeEncodeError as error:
-        raise CliError(f"cannot write the labels in {error.encoding}: use --output FILE") from error
+def load_model(model):
+    """A network that predicts one label for each image."""
+    with refusals():
+        try:
+            network = NeuralNetwork.load(model)
+        except OwnLayerError as error:
+            raise CliError(
+                f"{model} has layers of your own, expected nnet's alone: such models are for "
+                "Python, by NeuralNetwork.load(path, custom_objects=...)"
+            ) from error
+    if network.classes_ is None:
+        raise CliError(f"{model} predicts values, expected a model that predicts classes")
+    if network.target_shape_:
+        raise CliError(f"{model} labels pixels, expected a model with one label per image")
+    return network
 
 
-def _text(label):
-    return label.decode(errors="backslashreplace") if isinstance(label, bytes) else str(label)
+def predictions(network, data, path):
+    """Probabilities of all images, (n_imgs, n_classes)."""
+    prefix = f"{path}: " if data.names is None else ""
+    found = []
+    with refusals(prefix):
+        for X in data.batches():
+            found.append(network.predict_proba(X))
+            if data.names is None:
+                warn_of_scale(X, network.layers[0])
+    return np.concatenate(found)
+
+
+def _rows(classes, names, probabilities):
+    yield ["row" if names is None else "file", "label", *map(label_text, classes)]
+    labels = classes[np.argmax(probabilities, axis=1)]
+    for i, (label, row) in enumerate(zip(labels, probabilities)):
+        yield [i if names is None else names[i], label_text(label), *map(str, row)]

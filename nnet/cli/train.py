@@ -8,9 +8,9 @@ import numpy as np
 
 import nnet
 from nnet.cli.checks import check_distinct, check_writable, require
+from nnet.cli.data import load_training_data
 from nnet.cli.errors import INTERRUPTED, refusals
-from nnet.cli.images import load_training_data
-from nnet.cli.options import add_common, integer, limit_threads, number, path
+from nnet.cli.options import add_common, add_preparation, integer, limit_threads, number, path
 from nnet.cli.watch import Watch
 from nnet.files import datasets
 from nnet.layers.spec import SYNTAX, complete, parse_layers
@@ -30,6 +30,9 @@ a linear layer with one output for each class, with softmax. The default is
   {large}
 or, for images of fewer than {pixels} pixels in height or width,
   {small}
+
+DATA is a folder with one folder for each class, whose name is the label, and
+whose files are images: or a file
 
 data.npz, written by numpy.savez("data.npz", X=X, y=y):
   X  images, (n, height, width) if grey, else (n, channels, height, width) or
@@ -60,8 +63,8 @@ def add_train(commands):
         "data",
         nargs="?",
         type=path,
-        metavar="data.npz",
-        help="images X and labels y; without: scikit-learn's digits",
+        metavar="DATA",
+        help="a folder of images, or a data.npz: see below; without: scikit-learn's digits",
     )
     add(
         "-o",
@@ -71,6 +74,7 @@ def add_train(commands):
         metavar="FILE",
         help="default: %(default)s",
     )
+    add_preparation(train)
     add("--layers", metavar="SPEC", help="see below")
     add("--epochs", type=integer(1), default=20, metavar="N", help="default: %(default)s")
     add("--batch-size", type=integer(1), default=32, metavar="N", help="default: %(default)s")
@@ -102,68 +106,66 @@ def run_train(args):
         require(package)
     check_writable(args.output)
     check_distinct(args.output, args.data)
-    X, y = load_training_data(args)
-    n_classes, test = len(np.unique(y)), None
+    data, test = load_training_data(args), None
+    n_classes = len(np.unique(data.y))
     if args.test_fraction > 0:
         with refusals(f"--test-fraction {args.test_fraction:g}: "):
-            X, X_test, y, y_test = datasets.split(X, y, args.test_fraction)
-        test = X_test, y_test
-    network, n_params = _build_network(args, X, n_classes)
+            rows = datasets.split(np.arange(len(data)), data.y, args.test_fraction)[:2]
+        data, test = map(data.part, rows)
+    network, n_params = _build_network(args, data, n_classes)
 
     with refusals(), limit_threads(args):
         if not args.quiet:
-            _introduce(X, test, n_classes, n_params)
+            _introduce(data, test, n_classes, n_params)
         watch = Watch(args.quiet)
-        best, interrupted = _fit(network, X, y, test, watch, args)
+        best, interrupted = _fit(network, data, test, watch, args)
+    network.preparation = data.preparation
     network.save(args.output)
     if test:
-        n_test = len(y_test)
+        n_test = len(test)
         n_right = n_test - round(best.val_error * n_test)
         print(f"test accuracy {n_right / n_test:.2%} ({n_right} of {n_test} images)")
     print(f"wrote {args.output}")
     return INTERRUPTED if interrupted else 0
 
 
-def _build_network(args, X, n_classes):
-    """The network to train on X, and its number of parameters."""
+def _build_network(args, data, n_classes):
+    """The network to train on the data, and its number of parameters."""
     spec = args.layers
     if spec is None:
-        spec = LARGE_IMAGE_LAYERS if min(X.shape[2:]) >= LARGE else SMALL_IMAGE_LAYERS
+        spec = LARGE_IMAGE_LAYERS if min(data.shape[1:]) >= LARGE else SMALL_IMAGE_LAYERS
     with refusals("--layers: "):
         named_layers = parse_layers(spec, args.weight_decay)
-        layers, n_params = complete(named_layers, X.shape[1:], n_classes, args.weight_decay)
-    standardize = nnet.Standardize(X.mean(dtype=float), X.std(dtype=float) or 1.0)
-    return nnet.NeuralNetwork([standardize, *layers], rng=args.seed), n_params
+        layers, n_params = complete(named_layers, data.shape, n_classes, args.weight_decay)
+    return nnet.NeuralNetwork([data.standardize(), *layers], rng=args.seed), n_params
 
 
-def _introduce(X, test, n_classes, n_params):
-    _, n_channels, height, width = X.shape
+def _introduce(data, test, n_classes, n_params):
+    n_channels, height, width = data.shape
     kind = "grey" if n_channels == 1 else f"{n_channels}-channel"
     n_threads = nnet.get_num_threads()
     print(
-        f"{len(X)} images to train on, {len(test[0]) if test else 0} to test on: "
+        f"{len(data)} images to train on, {len(test) if test else 0} to test on: "
         f"{height}x{width} {kind}, {n_classes} classes\n"
         f"{n_params} parameters, {n_threads} thread{'s' * (n_threads > 1)}",
         file=sys.stderr,
     )
 
 
-def _fit(network, X, y, test, watch, args):
+def _fit(network, data, test, watch, args):
     """Train, and leave the network with the parameters of its best epoch.
 
     Returns the progress at that epoch, and whether Ctrl-C ended the training.
     """
     interrupted = False
     try:
-        network.build(X.shape[1:])  # X has its channels where they belong: no more guesses
+        network.build(data.shape)  # X has its channels where they belong: no more guesses
         network.fit(
-            X,
-            y,
+            **data.given(args.batch_size),
             learning_rate=lambda epoch: args.learning_rate * (1 - epoch / args.epochs),
             max_iter=args.epochs,
-            batch_size=args.batch_size,
             momentum=args.momentum,
-            validation_data=test,
+            validation_data=None if test is None else test.to_validate(),
             callback=watch,
         )
     except KeyboardInterrupt:

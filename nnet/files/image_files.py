@@ -251,7 +251,8 @@ class _opened:
         is_broken = isinstance(error, Exception) and not isinstance(error, MemoryError)
         if is_broken and getattr(error, "errno", None) is None:
             # Damaged files fail in more ways than are documented.
-            what = str(error).replace(repr(self.file), "it") or kind.__name__
+            is_unknown = isinstance(error, self.pillow.Image.UnidentifiedImageError)
+            what = "its kind is unknown" if is_unknown else str(error) or kind.__name__
             raise ValueError(
                 f"{self.path} is not a whole image that Pillow reads: {what}"
             ) from error

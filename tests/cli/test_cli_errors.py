@@ -48,7 +48,7 @@ def objects():
     [
         ("", "the following arguments are required: COMMAND"),
         ("tarin", "invalid choice: 'tarin'"),
-        ("predict", "the following arguments are required: model, images.npz"),
+        ("predict", "the following arguments are required: model, IMAGES"),
         ("train --epoch=3", "unrecognized arguments: --epoch=3"),
         ("train --epochs 0", "--epochs: expected a whole number of at least 1, got '0'"),
         ("train --batch-size 2.5", "--batch-size: expected a whole number of at least 1"),
@@ -66,6 +66,9 @@ def objects():
         ("train --test-fraction 0.001", "--test-fraction 0.001: cannot hold out 0.001 of the"),
         ("train --layout CHWN", "--layout: invalid choice: 'CHWN'"),
         ("train --layout NHW", "--layout is for a data.npz"),
+        ("train --size 8", "--size is for a folder of images, expected one"),
+        ("train --size 8x", "--size: expected pixels as in 64, or HEIGHTxWIDTH as in 48x64"),
+        ("train --size 0", "--size: expected pixels as in 64"),
         ("train --layers conv8-3x3,poool2", "--layers: layer 'poool2': expected conv16-3x3, pool2"),
         ("train --layers pool5,pool5", "--layers: layer 'pool5' after 'pool5': pooling"),
         ("train --layers linear4,conv8-3", "--layers: layer 'conv8-3' after 'linear4': expected 4"),
@@ -82,9 +85,9 @@ def test_bad_options(refused, args, message, tmp_path, monkeypatch):
     "args, name",
     [
         (["train", "-o", None], "-o/--output"),
-        (["train", None], "data.npz"),
+        (["train", None], "DATA"),
         (["predict", None, "images.npz"], "model"),
-        (["predict", "model", None], "images.npz"),
+        (["predict", "model", None], "IMAGES"),
         (["predict", "model", "images.npz", "-o", None], "-o/--output"),
     ],
 )
@@ -156,8 +159,9 @@ def test_files_that_are_no_npz(refused, save_npz, tmp_path, damage, message):
 @pytest.mark.parametrize("name, message", [("missing", "No such file"), ("", "Is a directory")])
 def test_files_that_cannot_be_opened(refused, save_npz, model, tmp_path, name, message):
     path = tmp_path / name
-    assert refused("train", path, "-o", tmp_path / "m").startswith(f"{path}: {message}")
-    assert refused("predict", model, path).startswith(f"{path}: {message}")
+    if name:  # a folder may hold images
+        assert refused("train", path, "-o", tmp_path / "m").startswith(f"{path}: {message}")
+        assert refused("predict", model, path).startswith(f"{path}: {message}")
     assert refused("predict", path, save_npz()).startswith(f"{path}: {message}")
 
 

@@ -1,0 +1,206 @@
+"""The images, and their labels, that commands read: arrays of a file, or files of images."""
+
+import os
+
+import numpy as np
+
+import nnet
+from nnet.cli.errors import CliError, refusals
+from nnet.cli.images import as_bc01, as_model_images
+from nnet.files import datasets
+from nnet.files.folders import ONCE, ImageFolder, image_folder
+from nnet.files.image_files import list_images
+from nnet.training.data import as_images, as_labels, check_lengths
+
+IN_MEMORY = 2**30  # bytes of floats: what takes more is read anew in each epoch
+BATCH = 256  # images that are read at once
+
+
+class Arrays:
+    """Images and targets in memory.
+
+    Parameters
+    ----------
+    X, y : arrays
+        y may be None.
+    names : None or list of str
+        The files that the images are of; None: they are rows of an array.
+    preparation : None or Preparation
+        How these files became X.
+    """
+
+    def __init__(self, X, y=None, names=None, preparation=None):
+        self.X, self.y, self.names, self.preparation = X, y, names, preparation
+
+    def __len__(self):
+        return len(self.X)
+
+    @property
+    def shape(self):
+        return self.X.shape[1:]
+
+    def part(self, rows):
+        names = self.names and [self.names[row] for row in rows]
+        return Arrays(self.X[rows], self.y[rows], names, self.preparation)
+
+    def given(self, batch_size):
+        """The arguments of fit that give it these."""
+        return {"X": self.X, "y": self.y, "batch_size": batch_size}
+
+    def to_validate(self):
+        return self.X, self.y
+
+    def standardize(self):
+        return nnet.Standardize(self.X.mean(dtype=float), self.X.std(dtype=float) or 1.0)
+
+    def batches(self):
+        yield self.X
+
+
+class Files:
+    """Image files that are read when they are needed.
+
+    Parameters
+    ----------
+    names : list of str
+    preparation : Preparation
+    y : None or array of str
+        The classes.
+    seed : int
+        Of the order to train in, which is the same in each epoch, as checkpoints need it.
+    """
+
+    def __init__(self, names, preparation, y=None, seed=0):
+        self.names, self.preparation, self.y, self.seed = names, preparation, y, seed
+
+    def __len__(self):
+        return len(self.names)
+
+    @property
+    def shape(self):
+        return self.preparation.shape
+
+    def part(self, rows):
+        return Files([self.names[row] for row in rows], self.preparation, self.y[rows], self.seed)
+
+    def given(self, batch_size):
+        return {"X": self._folder(batch_size, ONCE)}
+
+    def to_validate(self):
+        return self._folder(BATCH, False)
+
+    def standardize(self):
+        return nnet.Standardize()  # fit finds the numbers
+
+    def batches(self):
+        for start in range(0, max(len(self), 1), BATCH):
+            yield self.preparation.read(self.names[start : start + BATCH])
+
+    def loaded(self):
+        """The same as Arrays."""
+        return Arrays(self.preparation.read(self.names), self.y, self.names, self.preparation)
+
+    def n_bytes(self):
+        return 4 * len(self) * int(np.prod(self.shape))
+
+    def _folder(self, batch_size, shuffle):
+        return ImageFolder(self.names, self.y, self.preparation, batch_size, shuffle, self.seed)
+
+
+def load_training_data(args):
+    """Arrays or Files with labels of at least two classes."""
+    if args.data is not None and os.path.isdir(args.data):
+        _refuse_layout(args)
+        with refusals():
+            folder = image_folder(args.data, args.size, args.mode, crop=args.crop)
+        if len(folder.classes) < 2:
+            raise CliError(
+                f"{args.data} has one folder, {folder.classes[0]}, expected one for each class"
+            )
+        files = Files(folder.paths, folder.preparation, folder.labels, args.seed)
+        with refusals():
+            return files.loaded() if files.n_bytes() <= IN_MEMORY else files
+    for name in ("size", "mode", "crop"):
+        if getattr(args, name):
+            raise CliError(f"--{name} is for a folder of images, expected one")
+    if args.data is None:
+        _refuse_layout(args)
+        with refusals():
+            X, y = datasets.load_digits()
+            return Arrays(as_images(as_bc01(X, "NHW"), np.float32), y)
+    data = _labelled_arrays(args)
+    n_classes = len(np.unique(data.y))
+    if n_classes < 2:
+        raise CliError(f"{args.data}: expected at least 2 different labels in y, got {n_classes}")
+    return data
+
+
+def _refuse_layout(args):
+    if args.layout is not None:
+        raise CliError("--layout is for a data.npz, expected none for other images")
+
+
+def _labelled_arrays(args):
+    with refusals():
+        X, y = datasets.load_arrays(args.data, "X", "y")
+    with refusals(f"{args.data}: "):
+        X, y = as_images(as_bc01(X, args.layout), np.float32), as_labels(y)
+        check_lengths(X, y)
+    return Arrays(X, y)
+
+
+def load_for_model(args, network, paths, with_labels=False):
+    """The data that a network predicts from: prepared as those that it was trained on.
+
+    Parameters
+    ----------
+    args : with layout
+    network : NeuralNetwork
+    paths : list of str
+        A data file; or image files, and folders of them.
+    with_labels : bool
+        Whether y is wanted too: of a folder, the names of the folders in it.
+    """
+    if is_data_file(paths[0]):
+        if len(paths) > 1:
+            raise CliError(f"{paths[0]} is given beside others, expected one file of arrays alone")
+        return _model_arrays(args, network, paths[0], with_labels)
+    _refuse_layout(args)
+    preparation = network.preparation
+    if preparation is None:
+        for path in paths:
+            os.stat(path)  # what is missing is told first
+        raise CliError(
+            f"{args.model} was trained on arrays, expected a file such as images.npz: how "
+            "image files become such arrays is not known"
+        )
+    with refusals():
+        if with_labels:
+            # The size and mode that are known: no file is looked at for them.
+            folder = image_folder(paths[0], preparation.size, preparation.mode)
+            return Files(folder.paths, preparation, folder.labels)
+        names = [name for path in paths for name in list_images(path)]
+    return Files(names, preparation)
+
+
+def _model_arrays(args, network, path, with_labels):
+    with refusals():
+        X, *y = datasets.load_arrays(path, "X", *["y"] * with_labels)
+    with refusals(f"{path}: "):
+        X = as_model_images(X, network.input_shape_, args.layout)
+        if with_labels:
+            check_lengths(X, y[0])
+    return Arrays(X, *y)
+
+
+def is_data_file(path):
+    """Whether a file holds arrays, and is no image; one that cannot be opened is an OSError."""
+    return not os.path.isdir(path) and (path.endswith(".npz") or _begins_with(path, b"PK\x03\x04"))
+
+
+def _begins_with(path, magic):
+    os.stat(path)
+    if not os.path.isfile(path):  # a device may have no end
+        raise CliError(f"{path} is not a regular file, expected images")
+    with open(path, "rb") as file:
+        return file.read(len(magic)) == magic
