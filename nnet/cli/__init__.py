@@ -3,6 +3,7 @@
 train.py, predict.py, evaluate.py, info.py   one command each: its options, then what it does
 watch.py                        progress of a training, and its best epoch
 data.py                         the images and labels that commands read
+arrays.py                       files of arrays: .npz, .npy, IDX, CIFAR, CSV
 images.py                       arrays of images as BC01
 output.py                       texts and tables to standard output, or to a file
 checks.py                       packages and output files, checked before any work

@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 import nnet
+from nnet.cli import arrays
 from nnet.cli.errors import CliError, refusals
 from nnet.cli.images import as_bc01, as_model_images
 from nnet.files import datasets
@@ -109,43 +110,55 @@ class Files:
 
 def load_training_data(args):
     """Arrays or Files with labels of at least two classes."""
-    if args.data is not None and os.path.isdir(args.data):
-        _refuse_layout(args)
-        with refusals():
-            folder = image_folder(args.data, args.size, args.mode, crop=args.crop)
-        if len(folder.classes) < 2:
-            raise CliError(
-                f"{args.data} has one folder, {folder.classes[0]}, expected one for each class"
-            )
-        files = Files(folder.paths, folder.preparation, folder.labels, args.seed)
-        with refusals():
-            return files.loaded() if files.n_bytes() <= IN_MEMORY else files
+    for path in args.data:
+        if os.path.isdir(path):
+            if len(args.data) > 1:
+                raise CliError(f"{path} is given beside others, expected one folder alone")
+            return _labelled_folder(args, path)
     for name in ("size", "mode", "crop"):
         if getattr(args, name):
             raise CliError(f"--{name} is for a folder of images, expected one")
-    if args.data is None:
-        _refuse_layout(args)
+    if not args.data:
+        _refuse_names(args)
         with refusals():
             X, y = datasets.load_digits()
             return Arrays(as_images(as_bc01(X, "NHW"), np.float32), y)
-    data = _labelled_arrays(args)
-    n_classes = len(np.unique(data.y))
-    if n_classes < 2:
-        raise CliError(f"{args.data}: expected at least 2 different labels in y, got {n_classes}")
-    return data
+    return _labelled_arrays(args)
 
 
-def _refuse_layout(args):
-    if args.layout is not None:
-        raise CliError("--layout is for a data.npz, expected none for other images")
+def _labelled_folder(args, path):
+    _refuse_names(args)
+    with refusals():
+        folder = image_folder(path, args.size, args.mode, crop=args.crop)
+        if len(folder.classes) < 2:
+            raise ValueError(
+                f"{path} has one folder, {folder.classes[0]}, expected one for each class"
+            )
+        files = Files(folder.paths, folder.preparation, folder.labels, args.seed)
+        return files.loaded() if files.n_bytes() <= IN_MEMORY else files
+
+
+def _refuse_names(args):
+    for name in ("layout", "x", "y"):
+        if getattr(args, name) is not None:
+            raise CliError(f"--{name} is for a data.npz or the like, expected none here")
 
 
 def _labelled_arrays(args):
+    parts = []
+    for path in args.data:
+        with refusals():
+            X, y = arrays.read(path, args.x, args.y, layout=args.layout)
+        with refusals(f"{path}: "):
+            X, y = as_images(as_bc01(X, args.layout), np.float32), as_labels(y)
+            check_lengths(X, y)
+        parts.append((X, y))
     with refusals():
-        X, y = datasets.load_arrays(args.data, "X", "y")
-    with refusals(f"{args.data}: "):
-        X, y = as_images(as_bc01(X, args.layout), np.float32), as_labels(y)
-        check_lengths(X, y)
+        X, y = (arrays.joined(each, args.data) for each in zip(*parts))
+    n_classes = len(np.unique(y))
+    if n_classes < 2:
+        path = " ".join(args.data)
+        raise CliError(f"{path}: expected at least 2 different labels in y, got {n_classes}")
     return Arrays(X, y)
 
 
@@ -161,11 +174,13 @@ def load_for_model(args, network, paths, with_labels=False):
     with_labels : bool
         Whether y is wanted too: of a folder, the names of the folders in it.
     """
-    if is_data_file(paths[0]):
+    with refusals():
+        is_array = not os.path.isdir(paths[0]) and arrays.kind_of(paths[0]) is not None
+    if is_array:
         if len(paths) > 1:
             raise CliError(f"{paths[0]} is given beside others, expected one file of arrays alone")
         return _model_arrays(args, network, paths[0], with_labels)
-    _refuse_layout(args)
+    _refuse_names(args)
     preparation = network.preparation
     if preparation is None:
         for path in paths:
@@ -185,22 +200,9 @@ def load_for_model(args, network, paths, with_labels=False):
 
 def _model_arrays(args, network, path, with_labels):
     with refusals():
-        X, *y = datasets.load_arrays(path, "X", *["y"] * with_labels)
+        X, y = arrays.read(path, args.x, args.y, with_labels, args.layout)
     with refusals(f"{path}: "):
         X = as_model_images(X, network.input_shape_, args.layout)
         if with_labels:
-            check_lengths(X, y[0])
-    return Arrays(X, *y)
-
-
-def is_data_file(path):
-    """Whether a file holds arrays, and is no image; one that cannot be opened is an OSError."""
-    return not os.path.isdir(path) and (path.endswith(".npz") or _begins_with(path, b"PK\x03\x04"))
-
-
-def _begins_with(path, magic):
-    os.stat(path)
-    if not os.path.isfile(path):  # a device may have no end
-        raise CliError(f"{path} is not a regular file, expected images")
-    with open(path, "rb") as file:
-        return file.read(len(magic)) == magic
+            check_lengths(X, y)
+    return Arrays(X, y)

@@ -9,7 +9,7 @@ import numpy as np
 from nnet.cli.checks import check_distinct, check_output
 from nnet.cli.data import load_for_model
 from nnet.cli.errors import refusals
-from nnet.cli.options import add_common, integer, limit_threads, path
+from nnet.cli.options import FILES_HELP, add_common, integer, limit_threads, path
 from nnet.cli.output import csv_text, label_text, table_text, write_text
 from nnet.cli.predict import load_model, predictions
 from nnet.training.data import as_labels, encode
@@ -20,8 +20,9 @@ Mistake = namedtuple("Mistake", "place label predicted probability")
 
 EVALUATE_HELP = """\
 data is a folder with one folder for each class, for a model that was trained
-on such a folder, or a data.npz with images X and labels y.
+on such a folder; or a file of arrays.
 
+{files}
 The worst mistakes are those that the network is surest of. The CSV is one table
 of all: accuracy, then for each pair of classes how many images of the first
 were taken for the second, then the mistakes.
@@ -33,7 +34,7 @@ def add_evaluate(commands):
         "evaluate",
         help="compare what a trained network says with labels",
         description="Show accuracy, confusion matrix and worst mistakes of a trained network.",
-        epilog=EVALUATE_HELP,
+        epilog=EVALUATE_HELP.format(files=FILES_HELP),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

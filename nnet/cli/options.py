@@ -15,8 +15,26 @@ class Parser(argparse.ArgumentParser):
         raise CliError(message)
 
 
+FILES_HELP = """\
+files of arrays:
+  .npz         images X and labels y, or as --x KEY and --y KEY name them:
+               X  (n, height, width) if grey, else (n, channels, height, width)
+                  or (n, height, width, channels), of uint8 or other numbers
+               y  (n,) labels, numbers or strings
+  .npy         images; --y FILE: an .npy with their labels
+  IDX or .gz   MNIST's images; the labels are found by the name, or --y FILE
+  .bin         CIFAR's binary files; --y coarse: those labels of CIFAR-100
+  .csv .tsv    a column for each pixel of square images, and one of labels:
+               named label, class, target or y, or --y NAME, or --y NUMBER
+               counted from 0; --x PREFIX: pixels are the columns that begin so
+"""
+
+
 def add_common(command):
-    command.add_argument(
+    add = command.add_argument_group("files of arrays").add_argument
+    add("--x", metavar="KEY", help="name of the images in an .npz (default: X), or see below")
+    add("--y", metavar="KEY", help="name of the labels (default: y), or see below")
+    add(
         "--layout",
         choices=("NCHW", "NHWC", "NHW"),
         help="axes of X: images, channels, height, width; only needed where several would fit",

@@ -9,14 +9,16 @@ from nnet.cli.checks import check_distinct, check_output
 from nnet.cli.data import load_for_model
 from nnet.cli.errors import CliError, refusals
 from nnet.cli.images import warn_of_scale
-from nnet.cli.options import add_common, limit_threads, path
+from nnet.cli.options import FILES_HELP, add_common, limit_threads, path
 from nnet.cli.output import csv_text, label_text, write_text
 from nnet.files.tensors import OwnLayerError
 
 PREDICT_HELP = """\
 images are either image files and folders of them, for a model that was trained
-on a folder: they are prepared as those were; or one data.npz with images X.
+on a folder: they are prepared as those were; or one file of arrays, whose
+labels are left out.
 
+{files}
 The CSV has one line for each image: its file or its row in X, counted from 0,
 its label, and one column for each class with its probability.
 """
@@ -27,7 +29,7 @@ def add_predict(commands):
         "predict",
         help="label images with a trained network",
         description="Write labels and probabilities of images as CSV.",
-        epilog=PREDICT_HELP,
+        epilog=PREDICT_HELP.format(files=FILES_HELP),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

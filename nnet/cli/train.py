@@ -10,7 +10,15 @@ import nnet
 from nnet.cli.checks import check_distinct, check_writable, require
 from nnet.cli.data import load_training_data
 from nnet.cli.errors import INTERRUPTED, refusals
-from nnet.cli.options import add_common, add_preparation, integer, limit_threads, number, path
+from nnet.cli.options import (
+    FILES_HELP,
+    add_common,
+    add_preparation,
+    integer,
+    limit_threads,
+    number,
+    path,
+)
 from nnet.cli.watch import Watch
 from nnet.files import datasets
 from nnet.layers.spec import SYNTAX, complete, parse_layers
@@ -32,13 +40,9 @@ or, for images of fewer than {pixels} pixels in height or width,
   {small}
 
 DATA is a folder with one folder for each class, whose name is the label, and
-whose files are images: or a file
+whose files are images; or one or more
 
-data.npz, written by numpy.savez("data.npz", X=X, y=y):
-  X  images, (n, height, width) if grey, else (n, channels, height, width) or
-     (n, height, width, channels), of uint8 or any other real numbers
-  y  (n,) labels, numbers or strings
-
+{files}
 The model of the epoch with the lowest training loss is written, after Ctrl-C
 too. The test images have no influence on it.
 """
@@ -51,6 +55,7 @@ def add_train(commands):
         description="Train a network on images, and write it to a safetensors file.",
         epilog=TRAIN_HELP.format(
             syntax=SYNTAX,
+            files=FILES_HELP,
             large=LARGE_IMAGE_LAYERS,
             small=SMALL_IMAGE_LAYERS,
             pixels=LARGE,
@@ -61,10 +66,10 @@ def add_train(commands):
     add = train.add_argument
     add(
         "data",
-        nargs="?",
+        nargs="*",
         type=path,
         metavar="DATA",
-        help="a folder of images, or a data.npz: see below; without: scikit-learn's digits",
+        help="a folder of images, or files of arrays: see below; without: scikit-learn's digits",
     )
     add(
         "-o",
@@ -105,7 +110,7 @@ def run_train(args):
     for package in ("safetensors", "tqdm"):
         require(package)
     check_writable(args.output)
-    check_distinct(args.output, args.data)
+    check_distinct(args.output, *args.data)
     data, test = load_training_data(args), None
     n_classes = len(np.unique(data.y))
     if args.test_fraction > 0:
