@@ -11,7 +11,7 @@ from nnet.cli.images import as_bc01, as_model_images
 from nnet.files import datasets
 from nnet.files.folders import ONCE, ImageFolder, image_folder
 from nnet.files.image_files import list_images
-from nnet.training.data import as_images, as_labels, check_lengths
+from nnet.training.data import as_images, as_labels, as_values, check_lengths
 
 IN_MEMORY = 2**30  # bytes of floats: what takes more is read anew in each epoch
 BATCH = 256  # images that are read at once
@@ -43,6 +43,12 @@ class Arrays:
     def part(self, rows):
         names = self.names and [self.names[row] for row in rows]
         return Arrays(self.X[rows], self.y[rows], names, self.preparation)
+
+    def scaled(self, scale):
+        """The same with other y, for None these."""
+        if scale is None:
+            return self
+        return Arrays(self.X, scale.scaled(self.y), self.names, self.preparation)
 
     def given(self, batch_size):
         """The arguments of fit that give it these."""
@@ -84,6 +90,9 @@ class Files:
     def part(self, rows):
         return Files([self.names[row] for row in rows], self.preparation, self.y[rows], self.seed)
 
+    def scaled(self, scale):
+        return self
+
     def given(self, batch_size):
         return {"X": self._folder(batch_size, ONCE)}
 
@@ -114,6 +123,8 @@ def load_training_data(args):
         if os.path.isdir(path):
             if len(args.data) > 1:
                 raise CliError(f"{path} is given beside others, expected one folder alone")
+            if args.regression:
+                raise CliError("--regression needs values y, which a folder of images has not")
             return _labelled_folder(args, path)
     for name in ("size", "mode", "crop"):
         if getattr(args, name):
@@ -122,6 +133,7 @@ def load_training_data(args):
         _refuse_names(args)
         with refusals():
             X, y = datasets.load_digits()
+            y = y.astype(float) if args.regression else y
             return Arrays(as_images(as_bc01(X, "NHW"), np.float32), y)
     return _labelled_arrays(args)
 
@@ -150,15 +162,18 @@ def _labelled_arrays(args):
         with refusals():
             X, y = arrays.read(path, args.x, args.y, layout=args.layout)
         with refusals(f"{path}: "):
-            X, y = as_images(as_bc01(X, args.layout), np.float32), as_labels(y)
+            X = as_images(as_bc01(X, args.layout), np.float32)
+            y = as_values(y, None)[:] if args.regression else as_labels(y)
+            if y.ndim > 2:
+                raise ValueError(f"y has shape {y.shape}, expected one value, or a row of them")
             check_lengths(X, y)
         parts.append((X, y))
     with refusals():
         X, y = (arrays.joined(each, args.data) for each in zip(*parts))
-    n_classes = len(np.unique(y))
-    if n_classes < 2:
-        path = " ".join(args.data)
-        raise CliError(f"{path}: expected at least 2 different labels in y, got {n_classes}")
+    n_different = len(np.unique(y))
+    if n_different < 2:
+        path, what = " ".join(args.data), "values" if args.regression else "labels"
+        raise CliError(f"{path}: expected at least 2 different {what} in y, got {n_different}")
     return Arrays(X, y)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from nnet.cli.errors import refusals
 from nnet.cli.options import FILES_HELP, add_common, integer, limit_threads, path
 from nnet.cli.output import csv_text, label_text, table_text, write_text
 from nnet.cli.predict import load_model, predictions
-from nnet.training.data import as_labels, encode
+from nnet.training.data import Values, as_labels, as_values, encode
+from nnet.training.metrics import RSquared
 
 MANY = 20  # classes: a table of more is too wide to read
 FORMATS = "table", "csv", "json"
@@ -63,12 +65,64 @@ def run_evaluate(args):
     with refusals(f"{args.data}: "):
         if len(data) == 0:
             raise ValueError("there are no images, expected some")
-        target = encode(as_labels(data.y), network.classes_, "y")
+        is_classifier = network.classes_ is not None
+        if is_classifier:
+            target = encode(as_labels(data.y), network.classes_, "y")
+        elif data.names is None:
+            target = as_values(data.y, None, network.target_shape_)[:]
+        else:
+            raise ValueError("a folder has labels, expected values of y")
     with limit_threads(args):
-        probabilities = predictions(network, data, args.data)
-    found = Found(network.classes_, target, probabilities, data.names, args.worst)
-    write_text(args.output, {"table": as_table, "csv": as_csv, "json": as_json}[args.format](found))
+        predicted = predictions(network, data, args.data)
+    if is_classifier:
+        found = Found(network.classes_, target, predicted, data.names, args.worst)
+    else:
+        found = value_scores(target, predicted, args.worst)
+    write_text(args.output, found.shown(args.format))
     return 0
+
+
+class Scores(NamedTuple):
+    """How well values are predicted.
+
+    Attributes
+    ----------
+    mistakes : list of dict
+        The images with the largest errors.
+    """
+
+    n_images: int
+    r_squared: float
+    rms_error: float
+    mean_error: float
+    mistakes: list
+
+    def shown(self, form):
+        if form == "json":
+            return json.dumps(self._asdict(), indent=2) + "\n"
+        names = ["row", "value", "predicted"]
+        rows = [[each[name] for name in names] for each in self.mistakes]
+        if form == "csv":
+            numbers = [[name, "", getattr(self, name), ""] for name in self._fields[1:4]]
+            return csv_text([["what", *names], *numbers, *(["mistake", *row] for row in rows)])
+        text = f"R^2 {self.r_squared:.4f}, {self.n_images} images\n"
+        text += f"root mean squared error {self.rms_error:.4g}, mean error {self.mean_error:.4g}\n"
+        return text + ("\nthe worst mistakes\n" + table_text([names, *rows]) if rows else "")
+
+
+def value_scores(y, predicted, n_worst=0):
+    """The Scores of predicted values (n_imgs,) or (n_imgs, n_values)."""
+    r_squared = RSquared(Values(y))
+    r_squared.add(y, predicted)
+    errors = np.abs(np.subtract(predicted, y, dtype=float)).reshape(len(y), -1)
+    worst = np.argsort(-errors.max(axis=1), kind="stable")[:n_worst].tolist()
+    return Scores(
+        len(y),
+        r_squared.value(),
+        float(np.sqrt(np.mean(errors**2))),
+        float(errors.mean()),
+        [{"row": i, "value": y[i].tolist(), "predicted": predicted[i].tolist()} for i in worst],
+    )
 
 
 class Found:
@@ -105,6 +159,9 @@ class Found:
             )
             for i in worst
         ]
+
+    def shown(self, form):
+        return {"table": as_table, "csv": as_csv, "json": as_json}[form](self)
 
 
 def as_table(found):

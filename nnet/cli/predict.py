@@ -20,7 +20,8 @@ labels are left out.
 
 {files}
 The CSV has one line for each image: its file or its row in X, counted from 0,
-its label, and one column for each class with its probability.
+its label, and one column for each class with its probability; of a model that
+was trained with --regression, its values.
 """
 
 
@@ -49,13 +50,13 @@ def run_predict(args):
     network = load_model(args.model)
     data = load_for_model(args, network, args.data)
     with limit_threads(args):
-        probabilities = predictions(network, data, args.data[0])
-    write_text(args.output, csv_text(_rows(network.classes_, data.names, probabilities)))
+        found = predictions(network, data, args.data[0])
+    write_text(args.output, csv_text(_rows(network.classes_, data.names, found)))
     return 0
 
 
 def load_model(model):
-    """A network that predicts one label for each image."""
+    """A network that predicts one label, or a few values, for each image."""
     with refusals():
         try:
             network = NeuralNetwork.load(model)
@@ -64,27 +65,37 @@ def load_model(model):
                 f"{model} has layers of your own, expected nnet's alone: such models are for "
                 "Python, by NeuralNetwork.load(path, custom_objects=...)"
             ) from error
-    if network.classes_ is None:
-        raise CliError(f"{model} predicts values, expected a model that predicts classes")
-    if network.target_shape_:
+    shape = network.target_shape_
+    if network.classes_ is not None and shape:
         raise CliError(f"{model} labels pixels, expected a model with one label per image")
+    if network.classes_ is None and (len(shape) > 1 or network.layers[-1].has_probabilities):
+        raise CliError(f"{model} predicts an array of shape {shape}, expected one label or value")
     return network
 
 
 def predictions(network, data, path):
-    """Probabilities of all images, (n_imgs, n_classes)."""
+    """Of all images the probabilities (n_imgs, n_classes), or the values as y has them."""
+    predict = network.predict if network.classes_ is None else network.predict_proba
     prefix = f"{path}: " if data.names is None else ""
     found = []
     with refusals(prefix):
         for X in data.batches():
-            found.append(network.predict_proba(X))
+            found.append(predict(X))
             if data.names is None:
                 warn_of_scale(X, network.layers[0])
     return np.concatenate(found)
 
 
-def _rows(classes, names, probabilities):
-    yield ["row" if names is None else "file", "label", *map(label_text, classes)]
-    labels = classes[np.argmax(probabilities, axis=1)]
-    for i, (label, row) in enumerate(zip(labels, probabilities)):
-        yield [i if names is None else names[i], label_text(label), *map(str, row)]
+def _rows(classes, names, found):
+    place = "row" if names is None else "file"
+    places = range(len(found)) if names is None else names
+    if classes is None:
+        n_values = found.shape[1] if found.ndim > 1 else 0
+        yield [place, *([f"value{i}" for i in range(n_values)] or ["value"])]
+        for where, row in zip(places, found):
+            yield [where, *map(str, np.ravel(row))]
+        return
+    yield [place, "label", *map(label_text, classes)]
+    labels = classes[np.argmax(found, axis=1)]
+    for where, label, row in zip(places, labels, found):
+        yield [where, label_text(label), *map(str, row)]

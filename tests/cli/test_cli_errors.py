@@ -64,6 +64,15 @@ def objects():
         ("train --test-fraction 1", "expected a number of at least 0 and less than 1, got '1'"),
         ("train --test-fraction x", "expected a number of at least 0 and less than 1, got 'x'"),
         ("train --test-fraction 0.001", "--test-fraction 0.001: cannot hold out 0.001 of the"),
+        ("train --optimizer adm", "--optimizer: invalid choice: 'adm'"),
+        ("train --optimizer adam --momentum 0.5", "--momentum is for --optimizer sgd, expected"),
+        ("train --augment shift", "--augment: 'shift', expected shift2, crop2, rotate10"),
+        ("train --augment flip,shift1.5", "--augment: 'shift1.5': "),
+        ("train --augment zoom2", "--augment: 'zoom2': scale is 2.0"),
+        ("train --early-stopping 0", "--early-stopping: expected a whole number of at least 1"),
+        ("train --validation-fraction 0.1", "--validation-fraction is for --early-stopping"),
+        ("train --resume no/c", "cannot write no/c: No such file or directory"),
+        ("train --resume m -o m", "--resume and --output name one file, expected two"),
         ("train --layout CHWN", "--layout: invalid choice: 'CHWN'"),
         ("train --layout NHW", "--layout is for a data.npz"),
         ("train --size 8", "--size is for a folder of images, expected one"),
@@ -233,11 +242,19 @@ def test_models_that_are_none(refused, save_npz, model, tmp_path):
         assert refused("predict", tmp_path / "m", data).startswith(str(tmp_path / "m"))
 
 
-def test_regression_models_have_no_classes(refused, save_npz, tmp_path):
-    network = nnet.NeuralNetwork([nnet.Linear(1), nnet.MeanSquaredError()], rng=0)
-    network.fit(np.ones((4, 2)), np.ones(4), max_iter=1).save(tmp_path / "m")
-    line = refused("predict", tmp_path / "m", save_npz())
-    assert line == f"{tmp_path / 'm'} predicts values, expected a model that predicts classes"
+def test_models_that_predict_more_than_a_row(refused, save_npz, tmp_path):
+    for loss, y in (
+        (nnet.MeanSquaredError(), np.ones((4, 1, 6, 6))),
+        (
+            nnet.BinaryCrossEntropy(),
+            np.ones((4, 1, 6, 6), int),
+        ),
+    ):
+        network = nnet.NeuralNetwork([nnet.Conv(1, 3), loss], rng=0)
+        network.fit(np.ones((4, 1, 6, 6)), y, max_iter=1).save(tmp_path / "m")
+        line = refused("predict", tmp_path / "m", save_npz())
+        expected = "predicts an array of shape (1, 6, 6), expected one label or value"
+        assert line == f"{tmp_path / 'm'} {expected}"
 
 
 def test_models_that_label_pixels(refused, save_npz, tmp_path):
