@@ -1,11 +1,12 @@
 """What a command checks before it works: packages and output files."""
 
 import importlib
+import math
 import os
-import tempfile
 
 from nnet._lazy import IMPORTS
 from nnet.cli.errors import CliError
+from nnet.files import replacing
 
 
 def require(package):
@@ -14,6 +15,14 @@ def require(package):
             importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise CliError(f'this needs the package {package}: pip install "nnet[train]"') from error
+
+
+def memory():
+    """Bytes of memory of this machine, where it tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 def check_distinct(output, *inputs):
@@ -32,11 +41,9 @@ def check_output(path):
 
 def check_writable(path):
     """Find out before any work whether a file can be written, or replaced."""
-    folder, name = os.path.split(os.path.realpath(path))
     if os.path.exists(path) and not os.path.isfile(path):
         raise CliError(f"cannot write {path}: it is not a regular file")
-    try:  # saving writes a file beside it, then renames that
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{name}.", suffix=".partial"):
-            pass
+    try:
+        replacing.check_writable(path)
     except OSError as error:
         raise CliError(f"cannot write {path}: {error.strerror}") from error

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 import nnet
-from nnet.cli.errors import CliError
+from nnet.cli.errors import ERROR, INTERRUPTED, CliError
 from nnet.cli.watch import Watch
 from nnet.training.optimizers import OPTIMIZERS
 
@@ -69,7 +69,7 @@ def fit(network, args, data, test=None, validation=None):
 
     Returns
     -------
-    whether Ctrl-C ended the training
+    exit code : not 0 if Ctrl-C ended the training, or a file that could not be read or written
     """
     watch = Watch(args.quiet, "loss" if validation is None else "val_loss")
     callbacks, resume = [], None
@@ -80,7 +80,7 @@ def fit(network, args, data, test=None, validation=None):
         callbacks.append(nnet.Checkpoint(args.resume))
         resume = args.resume if os.path.exists(args.resume) else None
     shown = test if validation is None else validation
-    is_interrupted = False
+    code = 0
     try:
         network.build(data.shape)  # X has its channels where they belong: no more guesses
         with _in_words_of_options():
@@ -100,11 +100,15 @@ def fit(network, args, data, test=None, validation=None):
             raise KeyboardInterrupt("in the first epoch: no model was written") from None
         # A second Ctrl-C must not stop the writing.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        is_interrupted = True
-    if is_interrupted:
-        print(f"nnet: interrupted: keeping epoch {watch.best.epoch}", file=sys.stderr)
+        code, what = INTERRUPTED, "interrupted"
+    except OSError as error:
+        if watch.best is None:
+            raise
+        code, what = ERROR, f"error: {error.filename}: {error.strerror or error}"
+    if code:
+        print(f"nnet: {what}: keeping epoch {watch.best.epoch}", file=sys.stderr)
     network.load_state_dict(watch.best_state)
-    return is_interrupted
+    return code
 
 
 @contextmanager

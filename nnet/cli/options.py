@@ -2,17 +2,29 @@
 
 import argparse
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 from nnet import num_threads
 from nnet.cli.errors import CliError
-from nnet.files.image_files import as_size
+from nnet.cli.spellings import near
+from nnet.files.image_files import as_mode, as_size
 from nnet.layers.arguments import as_path
 
 
 class Parser(argparse.ArgumentParser):
+    commands: Mapping[str, argparse.ArgumentParser] = {}  # those of the whole parser
+
     def error(self, message):
         raise CliError(message)
+
+    def parse_args(self, args):  # type: ignore[override]
+        """The arguments; of those that are unknown, it says which might be meant."""
+        found, unknown = self.parse_known_args(list(args))
+        if unknown:
+            hint = near(unknown, self.commands[found.command]._option_string_actions)
+            raise CliError(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found
 
 
 FILES_HELP = """\
@@ -50,7 +62,12 @@ def add_preparation(command):
         metavar="PIXELS",
         help="of all images: 64, or HEIGHTxWIDTH; needed where they differ",
     )
-    add("--mode", choices=("L", "RGB"), help="grey or colours; default: L if all images are grey")
+    add(
+        "--mode",
+        type=mode,
+        choices=("L", "RGB"),
+        help="grey or colours; default: L if all images are grey",
+    )
     add("--crop", action="store_true", help="cut images to the size, in place of stretching them")
 
 
@@ -74,6 +91,13 @@ def size(text):
         raise argparse.ArgumentTypeError(
             f"expected pixels as in 64, or HEIGHTxWIDTH as in 48x64, got {text!r}"
         ) from None
+
+
+def mode(text):
+    try:
+        return as_mode(text.lower() if text != "L" else text)
+    except ValueError:
+        return text  # no choice
 
 
 def integer(minimum):

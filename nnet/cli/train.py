@@ -3,14 +3,15 @@
 import argparse
 import os
 import sys
+import tempfile
 
 import numpy as np
 
 import nnet
 from nnet.cli.augmenting import AUGMENT_SYNTAX, parse_augment
-from nnet.cli.checks import check_distinct, check_writable, require
+from nnet.cli.checks import check_distinct, check_writable, memory, require
 from nnet.cli.data import load_training_data
-from nnet.cli.errors import INTERRUPTED, CliError, refusals
+from nnet.cli.errors import CliError, refusals
 from nnet.cli.evaluate import value_scores
 from nnet.cli.fitting import Scale, check_optimizer, fit, layer_decay
 from nnet.cli.options import (
@@ -101,7 +102,13 @@ def add_train(commands):
 def _add_training(add):
     add("--epochs", type=integer(1), default=20, metavar="N", help="default: %(default)s")
     add("--batch-size", type=integer(1), default=32, metavar="N", help="default: %(default)s")
-    add("--optimizer", choices=tuple(OPTIMIZERS), default="sgd", help="default: %(default)s")
+    add(
+        "--optimizer",
+        type=str.lower,
+        choices=tuple(OPTIMIZERS),
+        default="sgd",
+        help="default: %(default)s",
+    )
     add(
         "--learning-rate",
         type=number(above=0),
@@ -160,17 +167,33 @@ def run_train(args):
             _introduce(data, validation, test, f"{n_outputs} {what}\n{n_params} parameters")
         scale = Scale(data.y) if args.regression else None
         parts = [part and part.scaled(scale) for part in (data, test, validation)]
-        is_interrupted = fit(network, args, *parts)
+        code = fit(network, args, *parts)
         if scale is not None:
             scale.into(network)
         network.preparation = data.preparation
-        network.save(args.output)
+        _save(network, args.output)
         if test:
             print(_test_result(network, test))
     print(f"wrote {args.output}")
-    if args.resume is not None and not is_interrupted and os.path.exists(args.resume):
+    if args.resume is not None and code == 0 and os.path.exists(args.resume):
         os.remove(args.resume)
-    return INTERRUPTED if is_interrupted else 0
+    return code
+
+
+def _save(network, path):
+    """Write the model; where that fails, keep it elsewhere: a training may have taken hours."""
+    try:
+        network.save(path)
+    except OSError as error:
+        reason = f"cannot write {path}: {error.strerror or error}"
+        handle, kept = tempfile.mkstemp(".safetensors", "nnet-")
+        os.close(handle)
+        try:
+            network.save(kept)
+        except OSError:
+            os.remove(kept)
+            raise CliError(reason) from error
+        raise CliError(f"{reason}; the model is kept in {kept}") from error
 
 
 def _check(args):
@@ -206,7 +229,14 @@ def _build_network(args, data, n_outputs):
         spec = LARGE_IMAGE_LAYERS if min(data.shape[1:]) >= LARGE else SMALL_IMAGE_LAYERS
     with refusals("--layers: "):
         named_layers = parse_layers(spec, decay)
-        layers, n_params = complete(named_layers, data.shape, n_outputs, decay)
+        layers, n_params = complete(
+            named_layers,
+            data.shape,
+            n_outputs,
+            decay,
+            n_imgs=min(args.batch_size, len(data)),
+            memory=memory(),
+        )
     if args.regression:
         layers[-1] = nnet.MeanSquaredError()
     return nnet.NeuralNetwork([data.standardize(), *layers], rng=args.seed), n_params

@@ -446,9 +446,13 @@ def test_version_and_help(args, capsys):
     assert out == f"nnet {nnet.__version__}\n" if args == ["--version"] else "usage: nnet" in out
 
 
-def test_the_script_is_this_function():
+def test_the_script_calls_this_function(run_nnet, monkeypatch, capsys):
     tomllib = pytest.importorskip("tomllib")
     scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
         "scripts"
     ]
-    assert scripts == {"nnet": "nnet.cli:main"}
+    assert scripts == {"nnet": "nnet_command:main"}
+    nnet_command = pytest.importorskip("nnet_command")
+    monkeypatch.setattr(sys, "argv", ["nnet", "info"])
+    expected = run_nnet("info")
+    assert (nnet_command.main(), *capsys.readouterr()) == expected
