@@ -1,6 +1,7 @@
 """The images, and their labels, that commands read: arrays of a file, or files of images."""
 
 import os
+from math import prod
 
 import numpy as np
 
@@ -43,6 +44,9 @@ class Arrays:
     def part(self, rows):
         names = self.names and [self.names[row] for row in rows]
         return Arrays(self.X[rows], self.y[rows], names, self.preparation)
+
+    def ready(self):
+        return self
 
     def scaled(self, scale):
         """The same with other y, for None these."""
@@ -106,12 +110,11 @@ class Files:
         for start in range(0, max(len(self), 1), BATCH):
             yield self.preparation.read(self.names[start : start + BATCH])
 
-    def loaded(self):
-        """The same as Arrays."""
+    def ready(self):
+        """The same in memory, if that is not too much."""
+        if 4 * len(self) * prod(self.shape) > IN_MEMORY:
+            return self
         return Arrays(self.preparation.read(self.names), self.y, self.names, self.preparation)
-
-    def n_bytes(self):
-        return 4 * len(self) * int(np.prod(self.shape))
 
     def _folder(self, batch_size, shuffle):
         return ImageFolder(self.names, self.y, self.preparation, batch_size, shuffle, self.seed)
@@ -146,8 +149,7 @@ def _labelled_folder(args, path):
             raise ValueError(
                 f"{path} has one folder, {folder.classes[0]}, expected one for each class"
             )
-        files = Files(folder.paths, folder.preparation, folder.labels, args.seed)
-        return files.loaded() if files.n_bytes() <= IN_MEMORY else files
+    return Files(folder.paths, folder.preparation, folder.labels, args.seed)
 
 
 def _refuse_names(args):

@@ -21,7 +21,7 @@ FORMATS = "table", "csv", "json"
 Mistake = namedtuple("Mistake", "place label predicted probability")
 
 EVALUATE_HELP = """\
-data is a folder with one folder for each class, for a model that was trained
+DATA is a folder with one folder for each class, for a model that was trained
 on such a folder; or a file of arrays.
 
 {files}

@@ -14,7 +14,11 @@ from nnet.cli.output import csv_text, label_text, write_text
 from nnet.files.tensors import OwnLayerError
 
 PREDICT_HELP = """\
-images are either image files and folders of them, for a model that was trained
+examples:
+  nnet predict model.safetensors new/*.jpg
+  nnet predict model.safetensors data.npz -o labels.csv
+
+IMAGES are either image files and folders of them, for a model that was trained
 on a folder: they are prepared as those were; or one file of arrays, whose
 labels are left out.
 

@@ -35,6 +35,15 @@ LARGE_IMAGE_LAYERS = "conv16-3x3,relu,pool2,conv32-3x3,relu,pool2,linear64,relu"
 LARGE = 16  # pixels
 
 TRAIN_HELP = """\
+examples:
+  nnet train photos --size 64            photos/cat/1.jpg, photos/dog/2.jpg, ...
+  nnet train data.npz --layers "conv16-3x3,bn,relu,pool2,linear64,relu"
+  nnet train train-images-idx3-ubyte.gz --optimizer adam --augment shift2
+
+DATA is a folder with one folder for each class, whose name is the label, and
+whose files are images; or one or more
+
+{files}
 layers, separated by commas:
 {syntax}
 Pixel values are standardised before the first layer; behind the last one comes
@@ -44,10 +53,6 @@ with one for each value of y. The default is
 or, for images of fewer than {pixels} pixels in height or width,
   {small}
 
-DATA is a folder with one folder for each class, whose name is the label, and
-whose files are images; or one or more
-
-{files}
 {augment}
 
 The model of the epoch with the lowest training loss is written, or with
@@ -159,6 +164,8 @@ def run_train(args):
     data, validation = _hold_out(
         data, args.validation_fraction, "--validation-fraction", args.regression
     )
+    with refusals():
+        data, test, validation = (part and part.ready() for part in (data, test, validation))
     n_outputs = int(np.prod(data.y.shape[1:])) if args.regression else len(np.unique(data.y))
     network, n_params = _build_network(args, data, n_outputs)
     with refusals(), limit_threads(args):

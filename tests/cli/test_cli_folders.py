@@ -77,7 +77,6 @@ def test_predict_prepares_images_as_training_did(run_nnet, folder, tmp_path):
 
 def test_what_does_not_fit_in_memory_is_read_again(run_nnet, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "IN_MEMORY", 100)
-    monkeypatch.setattr(data.Files, "loaded", None)
     code, out, _ = run_nnet("train", folder, "-o", tmp_path / "m", *SMALL)
     assert code == 0 and out.startswith("test accuracy 100.00% (5 of 5 images)\n")
     network = nnet.NeuralNetwork.load(tmp_path / "m")
