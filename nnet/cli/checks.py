@@ -26,7 +26,7 @@ def memory():
 
 
 def check_distinct(output, *inputs):
-    if not os.path.exists(output):
+    if output is None or not os.path.exists(output):
         return
     for path in filter(None, inputs):
         if os.path.exists(path) and os.path.samefile(path, output):
@@ -43,6 +43,8 @@ def check_writable(path):
     """Find out before any work whether a file can be written, or replaced."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise CliError(f"cannot write {path}: it is not a regular file")
+    if not os.path.basename(path):
+        raise CliError(f"cannot write {path}: it is the name of a folder")
     try:
         replacing.check_writable(path)
     except OSError as error:

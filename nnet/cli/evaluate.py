@@ -62,6 +62,7 @@ def run_evaluate(args):
         check_output(args.output)
     network = load_model(args.model)
     data = load_for_model(args, network, [args.data], with_labels=True)
+    check_distinct(args.output, *(data.names or ()))
     with refusals(f"{args.data}: "):
         if len(data) == 0:
             raise ValueError("there are no images, expected some")

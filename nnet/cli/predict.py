@@ -53,6 +53,7 @@ def run_predict(args):
         check_output(args.output)
     network = load_model(args.model)
     data = load_for_model(args, network, args.data)
+    check_distinct(args.output, *(data.names or ()))
     with limit_threads(args):
         found = predictions(network, data, args.data[0])
     write_text(args.output, csv_text(_rows(network.classes_, data.names, found)))

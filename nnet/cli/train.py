@@ -160,6 +160,8 @@ def _add_held_out(add):
 def run_train(args):
     _check(args)
     data = load_training_data(args)
+    for output in args.output, args.resume:
+        check_distinct(output, *(data.names or ()))
     data, test = _hold_out(data, args.test_fraction, "--test-fraction", args.regression)
     data, validation = _hold_out(
         data, args.validation_fraction, "--validation-fraction", args.regression

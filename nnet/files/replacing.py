@@ -33,7 +33,8 @@ def check_writable(path):
     try:
         with open(partial, "xb"):
             pass
-        os.remove(partial)
+        with suppress(FileNotFoundError):  # another writer has taken it for left over
+            os.remove(partial)
     except OSError as error:
         error.filename = path
         raise

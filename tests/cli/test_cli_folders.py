@@ -158,10 +158,17 @@ def test_arrays_and_files_do_not_mix(run_nnet, folder, model, save_npz):
     assert line.endswith("is given beside others, expected one file of arrays alone")
 
 
-def test_predict_does_not_overwrite_an_image(run_nnet, folder, model):
+def test_no_command_overwrites_an_image(run_nnet, folder, model):
     image = folder / "red" / "0.png"
     line = refused(run_nnet, "predict", model, folder / "blue", image, "-o", image)
     assert line == f"cannot write {image}: it is an input"
+    for command in (
+        ["predict", model, folder / "red"],
+        ["evaluate", model, folder],
+        ["train", folder],
+    ):
+        assert refused(run_nnet, *command, "-o", image) == line
+    assert refused(run_nnet, "train", folder, "--resume", image) == line
 
 
 def test_options_for_folders_alone(run_nnet, save_npz, folder):

@@ -63,6 +63,7 @@ def test_outputs_are_checked_before_any_work(refused, model, save_npz, tmp_path,
         tmp_path: f"cannot write {tmp_path}: it is not a regular file",
         tmp_path / "no" / "a.csv": f"cannot write {tmp_path}/no/a.csv: No such file or directory",
         data: f"cannot write {data}: it is an input",
+        f"{tmp_path}/no/": f"cannot write {tmp_path}/no/: it is the name of a folder",
         "": "argument -o/--output: path is '', expected the name of a file",
     }.items():
         assert refused(command, "missing" if output != data else model, data, "-o", output) == (
@@ -139,6 +140,28 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_best_epoch(
     assert code == 2 and out.endswith(f"wrote {tmp_path / 'm'}\n")
     assert err == f"nnet: error: {tmp_path}/gone: There is no such folder: keeping epoch 2\n"
     assert (tmp_path / "m").exists()
+
+
+def test_images_that_vanish_in_a_training_keep_the_best_epoch(run_nnet, tmp_path, monkeypatch):
+    pytest.importorskip("PIL")
+    from pictures import colour_folder
+
+    folder = colour_folder(tmp_path / "colours")
+    monkeypatch.setattr(nnet.cli.data, "IN_MEMORY", 3000)  # the test images fit
+    call = nnet.cli.watch.Watch.__call__
+
+    def remove(watch, progress):
+        call(watch, progress)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    monkeypatch.setattr(nnet.cli.data, "BATCH", 3)
+    monkeypatch.setattr(fitting.Watch, "__call__", remove)
+    options = ["-o", tmp_path / "m", *SMALL, "--test-fraction", "0"]
+    code, out, err = run_nnet("train", folder, *options)
+    assert (code, out) == (2, f"wrote {tmp_path / 'm'}\n")
+    assert err.startswith(f"nnet: error: {folder}/") and err.endswith(
+        ": No such file or directory: keeping epoch 1\n"
+    )
 
 
 def test_what_killed_runs_have_left_goes_at_the_next(run_nnet, model, save_npz, tmp_path, refused):
