@@ -1,6 +1,7 @@
 """`nnet predict`: images in, labels and probabilities out."""
 
 import argparse
+import os
 
 import numpy as np
 
@@ -62,6 +63,8 @@ def run_predict(args):
 
 def load_model(model):
     """A network that predicts one label, or a few values, for each image."""
+    if os.path.exists(model) and not os.path.isfile(model) and not os.path.isdir(model):
+        raise CliError(f"{model} is not a regular file, expected a model")  # a pipe would wait
     with refusals():
         try:
             network = NeuralNetwork.load(model)

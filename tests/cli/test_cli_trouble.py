@@ -305,5 +305,12 @@ def test_modes(run_nnet, tmp_path, mode, n_channels):
 
 
 @needs_posix
-def test_a_device_is_no_model(refused, save_npz):
-    assert refused("predict", "/dev/zero", save_npz()).startswith("/dev/zero ")
+def test_devices_and_pipes_are_no_models(refused, save_npz, model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in "/dev/zero", tmp_path / "pipe":
+        assert refused("predict", path, save_npz()) == (
+            f"{path} is not a regular file, expected a model"
+        )
+        for command in ["train"], ["predict", model], ["evaluate", model]:
+            assert refused(*command, path) == f"{path} is not a regular file, expected one"
+        assert "not a regular file" in refused("train", save_npz(), "--resume", path)
