@@ -1,5 +1,7 @@
 """What `nnet` has besides the kernels: layers, networks and what belongs to them."""
 
+from nnet.files.folders import image_folder
+from nnet.files.image_files import load_images
 from nnet.files.images import to_bc01
 from nnet.layers import (
     Activation,
@@ -103,5 +105,7 @@ __all__ = [
     "StopTraining",
     "Upsample",
     "Zoom",
+    "image_folder",
+    "load_images",
     "to_bc01",
 ]

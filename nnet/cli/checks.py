@@ -1,11 +1,12 @@
 """What a command checks before it works: packages and output files."""
 
 import importlib
+import math
 import os
-import tempfile
 
 from nnet._lazy import IMPORTS
 from nnet.cli.errors import CliError
+from nnet.files import replacing
 
 
 def require(package):
@@ -16,19 +17,35 @@ def require(package):
         raise CliError(f'this needs the package {package}: pip install "nnet[train]"') from error
 
 
+def memory():
+    """Bytes of memory of this machine, where it tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+
+
 def check_distinct(output, *inputs):
+    if output is None or not os.path.exists(output):
+        return
     for path in filter(None, inputs):
-        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+        if os.path.exists(path) and os.path.samefile(path, output):
             raise CliError(f"cannot write {output}: it is an input")
 
 
+def check_output(path):
+    """Find out before any work whether a text can be written; devices and pipes can."""
+    if os.path.isdir(path) or not os.path.exists(path) or os.path.isfile(path):
+        check_writable(path)
+
+
 def check_writable(path):
-    """Find out before training whether the model can be written."""
-    folder, name = os.path.split(os.path.realpath(path))
+    """Find out before any work whether a file can be written, or replaced."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise CliError(f"cannot write {path}: it is not a regular file")
-    try:  # saving writes a file beside it, then renames that
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{name}.", suffix=".partial"):
-            pass
+    if not os.path.basename(path):
+        raise CliError(f"cannot write {path}: it is the name of a folder")
+    try:
+        replacing.check_writable(path)
     except OSError as error:
         raise CliError(f"cannot write {path}: {error.strerror}") from error

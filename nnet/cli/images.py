@@ -1,32 +1,10 @@
-"""The images X that the commands read, and how they become BC01."""
+"""Arrays of images, and how they become BC01."""
 
 import sys
 
 import numpy as np
 
 from nnet import Standardize, to_bc01
-from nnet.cli.errors import CliError, refusals
-from nnet.files import datasets
-from nnet.training.data import as_images, as_labels, check_lengths
-
-
-def load_training_data(args):
-    """X as BC01 floats, and y."""
-    if args.data is None:
-        if args.layout is not None:
-            raise CliError("--layout is for a data.npz, the digits need none")
-        with refusals():
-            X, y = datasets.load_digits()
-            return as_images(as_bc01(X, "NHW"), np.float32), y
-    with refusals():
-        X, y = datasets.load_arrays(args.data, "X", "y")
-    with refusals(f"{args.data}: "):
-        X, y = as_images(as_bc01(X, args.layout), np.float32), as_labels(y)
-        check_lengths(X, y)
-        n_classes = len(np.unique(y))
-        if n_classes < 2:
-            raise ValueError(f"expected at least 2 different labels in y, got {n_classes}")
-    return X, y
 
 
 def as_bc01(X, layout=None):

@@ -1,6 +1,9 @@
 """`nnet info`."""
 
+import sys
+
 import nnet
+from nnet.cli.errors import CliError
 
 
 def add_info(commands):
@@ -9,5 +12,7 @@ def add_info(commands):
 
 
 def run_info(_args):
+    if sys.stdout is None:
+        raise CliError("there is no standard output, expected one")
     nnet.show_config()
     return 0

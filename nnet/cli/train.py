@@ -1,19 +1,31 @@
 """`nnet train`: images and labels in, a network out."""
 
 import argparse
-import signal
+import os
 import sys
+import tempfile
 
 import numpy as np
 
 import nnet
-from nnet.cli.checks import check_distinct, check_writable, require
-from nnet.cli.errors import INTERRUPTED, refusals
-from nnet.cli.images import load_training_data
-from nnet.cli.options import add_common, integer, limit_threads, number, path
-from nnet.cli.watch import Watch
+from nnet.cli.augmenting import AUGMENT_SYNTAX, parse_augment
+from nnet.cli.checks import check_distinct, check_writable, memory, require
+from nnet.cli.data import load_training_data
+from nnet.cli.errors import CliError, refusals
+from nnet.cli.evaluate import value_scores
+from nnet.cli.fitting import Scale, check_optimizer, fit, layer_decay
+from nnet.cli.options import (
+    FILES_HELP,
+    add_common,
+    add_preparation,
+    integer,
+    limit_threads,
+    number,
+    path,
+)
 from nnet.files import datasets
 from nnet.layers.spec import SYNTAX, complete, parse_layers
+from nnet.training.optimizers import OPTIMIZERS
 
 # With the options' defaults, the first gets 99.0 % of the held-out 8x8 digits right, and at least
 # 98.6 % (five seeds for each of three splits; the second: 98.4 % and 96.9 %). Of 5,000 MNIST images
@@ -23,21 +35,29 @@ LARGE_IMAGE_LAYERS = "conv16-3x3,relu,pool2,conv32-3x3,relu,pool2,linear64,relu"
 LARGE = 16  # pixels
 
 TRAIN_HELP = """\
+examples:
+  nnet train photos --size 64            photos/cat/1.jpg, photos/dog/2.jpg, ...
+  nnet train data.npz --layers "conv16-3x3,bn,relu,pool2,linear64,relu"
+  nnet train train-images-idx3-ubyte.gz --optimizer adam --augment shift2
+
+DATA is a folder with one folder for each class, whose name is the label, and
+whose files are images; or one or more
+
+{files}
 layers, separated by commas:
 {syntax}
 Pixel values are standardised before the first layer; behind the last one comes
-a linear layer with one output for each class, with softmax. The default is
+a linear layer with one output for each class, with softmax, or for --regression
+with one for each value of y. The default is
   {large}
 or, for images of fewer than {pixels} pixels in height or width,
   {small}
 
-data.npz, written by numpy.savez("data.npz", X=X, y=y):
-  X  images, (n, height, width) if grey, else (n, channels, height, width) or
-     (n, height, width, channels), of uint8 or any other real numbers
-  y  (n,) labels, numbers or strings
+{augment}
 
-The model of the epoch with the lowest training loss is written, after Ctrl-C
-too. The test images have no influence on it.
+The model of the epoch with the lowest training loss is written, or with
+--early-stopping of the lowest loss on images that are held out for that, after
+Ctrl-C too. The test images have no influence on it.
 """
 
 
@@ -48,6 +68,8 @@ def add_train(commands):
         description="Train a network on images, and write it to a safetensors file.",
         epilog=TRAIN_HELP.format(
             syntax=SYNTAX,
+            files=FILES_HELP,
+            augment=AUGMENT_SYNTAX,
             large=LARGE_IMAGE_LAYERS,
             small=SMALL_IMAGE_LAYERS,
             pixels=LARGE,
@@ -58,10 +80,10 @@ def add_train(commands):
     add = train.add_argument
     add(
         "data",
-        nargs="?",
+        nargs="*",
         type=path,
-        metavar="data.npz",
-        help="images X and labels y; without: scikit-learn's digits",
+        metavar="DATA",
+        help="a folder of images, or files of arrays: see below; without: scikit-learn's digits",
     )
     add(
         "-o",
@@ -71,19 +93,47 @@ def add_train(commands):
         metavar="FILE",
         help="default: %(default)s",
     )
+    add("-q", "--quiet", action="store_true", help="show no progress, only the result")
+    add("--regression", action="store_true", help="y are values to predict, not labels")
     add("--layers", metavar="SPEC", help="see below")
+    add("--seed", type=integer(0), default=0, metavar="N", help="same seed, same model; default: 0")
+    add_preparation(train)
+    add_common(train)
+    _add_training(train.add_argument_group("training").add_argument)
+    _add_held_out(train.add_argument_group("images that are held out").add_argument)
+    train.set_defaults(run=run_train)
+
+
+def _add_training(add):
     add("--epochs", type=integer(1), default=20, metavar="N", help="default: %(default)s")
     add("--batch-size", type=integer(1), default=32, metavar="N", help="default: %(default)s")
     add(
+        "--optimizer",
+        type=str.lower,
+        choices=tuple(OPTIMIZERS),
+        default="sgd",
+        help="default: %(default)s",
+    )
+    add(
         "--learning-rate",
         type=number(above=0),
-        default=0.05,
         metavar="RATE",
-        help="at the start, falls in a straight line to 0 at the end; default: %(default)s",
+        help="at the start, falls in a straight line to 0 at the end; default: 0.05 for sgd, 0.01 "
+        "for rmsprop, 0.001 for adam and adamw",
     )
-    add("--momentum", type=number(below=1), default=0.9, metavar="M", help="default: %(default)s")
+    add("--momentum", type=number(below=1), metavar="M", help="of sgd; default: 0.9")
     add("--weight-decay", type=number(), default=0.003, metavar="D", help="default: %(default)s")
-    add("--seed", type=integer(0), default=0, metavar="N", help="same seed, same model; default: 0")
+    add("--augment", type=parse_augment, metavar="SPEC", help="see below")
+    add(
+        "--resume",
+        type=path,
+        metavar="FILE",
+        help="keep the training in this file after each epoch, and go on from there if it exists; "
+        "when the training has ended it is removed",
+    )
+
+
+def _add_held_out(add):
     add(
         "--test-fraction",
         type=number(below=1),
@@ -92,87 +142,131 @@ def add_train(commands):
         help="share of each class that is held out to test on, always the same images; "
         "0: train on all; default: %(default)s",
     )
-    add_common(train)
-    add("-q", "--quiet", action="store_true", help="show no progress, only the result")
-    train.set_defaults(run=run_train)
+    add(
+        "--early-stopping",
+        type=integer(1),
+        metavar="N",
+        help="end the training after N epochs without a lower loss on images that are held out "
+        "for this, and keep the best epoch",
+    )
+    add(
+        "--validation-fraction",
+        type=number(above=0, below=1),
+        metavar="F",
+        help="share of the other images that are held out for --early-stopping; default: 0.1",
+    )
 
 
 def run_train(args):
-    for package in ("safetensors", "tqdm"):
-        require(package)
-    check_writable(args.output)
-    check_distinct(args.output, args.data)
-    X, y = load_training_data(args)
-    n_classes, test = len(np.unique(y)), None
-    if args.test_fraction > 0:
-        with refusals(f"--test-fraction {args.test_fraction:g}: "):
-            X, X_test, y, y_test = datasets.split(X, y, args.test_fraction)
-        test = X_test, y_test
-    network, n_params = _build_network(args, X, n_classes)
-
+    _check(args)
+    data = load_training_data(args)
+    for output in args.output, args.resume:
+        check_distinct(output, *(data.names or ()))
+    data, test = _hold_out(data, args.test_fraction, "--test-fraction", args.regression)
+    data, validation = _hold_out(
+        data, args.validation_fraction, "--validation-fraction", args.regression
+    )
+    with refusals():
+        data, test, validation = (part and part.ready() for part in (data, test, validation))
+    n_outputs = int(np.prod(data.y.shape[1:])) if args.regression else len(np.unique(data.y))
+    network, n_params = _build_network(args, data, n_outputs)
     with refusals(), limit_threads(args):
         if not args.quiet:
-            _introduce(X, test, n_classes, n_params)
-        watch = Watch(args.quiet)
-        best, interrupted = _fit(network, X, y, test, watch, args)
-    network.save(args.output)
-    if test:
-        n_test = len(y_test)
-        n_right = n_test - round(best.val_error * n_test)
-        print(f"test accuracy {n_right / n_test:.2%} ({n_right} of {n_test} images)")
+            what = "values" if args.regression else "classes"
+            _introduce(data, validation, test, f"{n_outputs} {what}\n{n_params} parameters")
+        scale = Scale(data.y) if args.regression else None
+        parts = [part and part.scaled(scale) for part in (data, test, validation)]
+        code = fit(network, args, *parts)
+        if scale is not None:
+            scale.into(network)
+        network.preparation = data.preparation
+        _save(network, args.output)
+        if test:
+            print(_test_result(network, test))
     print(f"wrote {args.output}")
-    return INTERRUPTED if interrupted else 0
+    if args.resume is not None and code == 0 and os.path.exists(args.resume):
+        os.remove(args.resume)
+    return code
 
 
-def _build_network(args, X, n_classes):
-    """The network to train on X, and its number of parameters."""
-    spec = args.layers
+def _save(network, path):
+    """Write the model; where that fails, keep it elsewhere: a training may have taken hours."""
+    try:
+        network.save(path)
+    except OSError as error:
+        reason = f"cannot write {path}: {error.strerror or error}"
+        handle, kept = tempfile.mkstemp(".safetensors", "nnet-")
+        os.close(handle)
+        try:
+            network.save(kept)
+        except OSError:
+            os.remove(kept)
+            raise CliError(reason) from error
+        raise CliError(f"{reason}; the model is kept in {kept}") from error
+
+
+def _check(args):
+    """Refuse what can be refused before the data are read."""
+    for package in ("safetensors", "tqdm"):
+        require(package)
+    for output in filter(None, (args.output, args.resume)):
+        check_writable(output)
+        check_distinct(output, *args.data)
+    if args.resume is not None and os.path.realpath(args.resume) == os.path.realpath(args.output):
+        raise CliError("--resume and --output name one file, expected two")
+    if args.validation_fraction is not None and args.early_stopping is None:
+        raise CliError("--validation-fraction is for --early-stopping, expected both")
+    if args.early_stopping is not None and args.validation_fraction is None:
+        args.validation_fraction = 0.1
+    check_optimizer(args)
+
+
+def _hold_out(data, fraction, option, is_regression):
+    """(data to train on, data that are held out or None)"""
+    if not fraction:
+        return data, None
+    with refusals(f"{option} {fraction:g}: "):
+        labels = None if is_regression else data.y
+        train, held = datasets.split(np.arange(len(data)), labels, fraction)[:2]
+    return data.part(train), data.part(held)
+
+
+def _build_network(args, data, n_outputs):
+    """The network to train on the data, and its number of parameters."""
+    spec, decay = args.layers, layer_decay(args)
     if spec is None:
-        spec = LARGE_IMAGE_LAYERS if min(X.shape[2:]) >= LARGE else SMALL_IMAGE_LAYERS
+        spec = LARGE_IMAGE_LAYERS if min(data.shape[1:]) >= LARGE else SMALL_IMAGE_LAYERS
     with refusals("--layers: "):
-        named_layers = parse_layers(spec, args.weight_decay)
-        layers, n_params = complete(named_layers, X.shape[1:], n_classes, args.weight_decay)
-    standardize = nnet.Standardize(X.mean(dtype=float), X.std(dtype=float) or 1.0)
-    return nnet.NeuralNetwork([standardize, *layers], rng=args.seed), n_params
+        named_layers = parse_layers(spec, decay)
+        layers, n_params = complete(
+            named_layers,
+            data.shape,
+            n_outputs,
+            decay,
+            n_imgs=min(args.batch_size, len(data)),
+            memory=memory(),
+        )
+    if args.regression:
+        layers[-1] = nnet.MeanSquaredError()
+    return nnet.NeuralNetwork([data.standardize(), *layers], rng=args.seed), n_params
 
 
-def _introduce(X, test, n_classes, n_params):
-    _, n_channels, height, width = X.shape
+def _introduce(data, validation, test, numbers):
+    n_channels, height, width = data.shape
     kind = "grey" if n_channels == 1 else f"{n_channels}-channel"
     n_threads = nnet.get_num_threads()
+    validated = f", {len(validation)} to validate" if validation else ""
     print(
-        f"{len(X)} images to train on, {len(test[0]) if test else 0} to test on: "
-        f"{height}x{width} {kind}, {n_classes} classes\n"
-        f"{n_params} parameters, {n_threads} thread{'s' * (n_threads > 1)}",
+        f"{len(data)} images to train on{validated}, {len(test) if test else 0} to test on: "
+        f"{height}x{width} {kind}, {numbers}, {n_threads} thread{'s' * (n_threads > 1)}",
         file=sys.stderr,
     )
 
 
-def _fit(network, X, y, test, watch, args):
-    """Train, and leave the network with the parameters of its best epoch.
-
-    Returns the progress at that epoch, and whether Ctrl-C ended the training.
-    """
-    interrupted = False
-    try:
-        network.build(X.shape[1:])  # X has its channels where they belong: no more guesses
-        network.fit(
-            X,
-            y,
-            learning_rate=lambda epoch: args.learning_rate * (1 - epoch / args.epochs),
-            max_iter=args.epochs,
-            batch_size=args.batch_size,
-            momentum=args.momentum,
-            validation_data=test,
-            callback=watch,
-        )
-    except KeyboardInterrupt:
-        if watch.best is None:
-            raise KeyboardInterrupt("in the first epoch: no model was written") from None
-        # A second Ctrl-C must not stop the writing.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        interrupted = True
-    if interrupted:
-        print(f"nnet: interrupted: keeping epoch {watch.best.epoch}", file=sys.stderr)
-    network.load_state_dict(watch.best_state)
-    return watch.best, interrupted
+def _test_result(network, test):
+    found = np.concatenate([network.predict(X) for X in test.batches()])
+    if network.classes_ is not None:
+        n_right, n_test = int(np.sum(found == test.y)), len(test)
+        return f"test accuracy {n_right / n_test:.2%} ({n_right} of {n_test} images)"
+    scores = value_scores(test.y, found)
+    return f"test R^2 {scores.r_squared:.4f}, root mean squared error {scores.rms_error:.4g}"

@@ -6,4 +6,6 @@ tensors.py      how such files are written and read
 replacing.py    how files are replaced in one step
 datasets.py     digits, .npz files, the test split
 images.py       to_bc01
+image_files.py  load_images: files of pictures as arrays
+folders.py      image_folder: one folder for each class
 """

@@ -65,9 +65,16 @@ def load_arrays(path, *names):
 def split(X, y, test_fraction):
     """Hold out some images of each class, always the same ones.
 
+    Parameters
+    ----------
+    X : array
+    y : None or array
+        The classes; None: any of the images are held out.
+    test_fraction : float
+
     Returns
     -------
-    X_train, X_test, y_train, y_test : arrays
+    X_train, X_test, y_train, y_test : arrays (without y the first two)
         As scikit-learn's `train_test_split(X, y, test_size=test_fraction,
         stratify=y, random_state=0)` returns them.
 
@@ -80,8 +87,9 @@ def split(X, y, test_fraction):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # many classes of few images: allowed
         try:
+            arrays = [X] if y is None else [X, y]
             return train_test_split(
-                X, y, test_size=test_fraction, stratify=y, random_state=SPLIT_SEED
+                *arrays, test_size=test_fraction, stratify=y, random_state=SPLIT_SEED
             )
         except ValueError as error:
             raise ValueError(f"cannot hold out {test_fraction:g} of the images: {error}") from error

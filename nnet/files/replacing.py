@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import sys
 from contextlib import suppress
 from glob import escape, glob
@@ -21,11 +22,29 @@ def check_place(path):
         raise ValueError(f"{path} is not a regular file, expected one to replace, or a new name")
 
 
+def check_writable(path):
+    """Find out before any work whether `replace` could write a regular file: OSError if not.
+
+    What writers that were killed have left of it goes: a large part of a disk, maybe.
+    """
+    path = os.path.realpath(path)
+    remove_left_over(path)
+    partial = _partial_of(path)
+    try:
+        with open(partial, "xb"):
+            pass
+        with suppress(FileNotFoundError):  # another writer has taken it for left over
+            os.remove(partial)
+    except OSError as error:
+        error.filename = path
+        raise
+
+
 def replace(path, data):
-    """Write a file; what writers that were killed have left of it goes."""
+    """Write a file; what writers that were killed have left of it goes. It keeps its mode."""
     path = os.path.realpath(path)
     check_place(path)
-    partial = f"{path}.{os.urandom(4).hex()}{SUFFIX}"
+    partial = _partial_of(path)
     try:
         with open(partial, "xb") as file:
             if sys.platform != "win32":  # there nobody can remove an open file
@@ -33,6 +52,9 @@ def replace(path, data):
                     fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process
             if not os.path.exists(partial):  # another writer has come before the lock
                 return replace(path, data)
+            if os.path.exists(path):
+                with suppress(OSError):  # where there are no modes
+                    os.chmod(partial, stat.S_IMODE(os.stat(path).st_mode))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -44,9 +66,13 @@ def replace(path, data):
     except BaseException as error:
         if os.path.exists(partial):
             os.remove(partial)
-        if isinstance(error, OSError) and error.filename == partial:
-            error.filename = path
+        if isinstance(error, OSError) and error.errno and error.filename in (partial, None):
+            error.filename = path  # a full disk's error has no name
         raise
+
+
+def _partial_of(path):
+    return f"{path}.{os.urandom(4).hex()}{SUFFIX}"
 
 
 def remove_left_over(path):

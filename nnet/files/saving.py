@@ -8,7 +8,8 @@ network   dtype, input_shape, target_shape, classes, signals (see `Layer`), and 
           its name as "class" and its constructor's arguments; layers inside of
           a layer are such objects too. Arguments that are left out have their defaults.
           A frozen layer has "trainable": false, and one that makes layers by itself, such as
-          the row of a shortcut, a list "frozen" of their names
+          the row of a shortcut, a list "frozen" of their names.
+          Where image files were trained on: preparation, an object with size, mode, crop, filter
 
 The tensor "2.W" is the parameter W of layer 2, "5.0.W" that of the first layer inside of
 layer 5. Everything in a file is checked before it is used; nothing is allocated by a number
@@ -25,6 +26,7 @@ import numpy as np
 
 import nnet.layers
 from nnet.files import tensors
+from nnet.files.image_files import Preparation
 from nnet.files.replacing import check_place
 from nnet.layers.arguments import as_bool, as_int, as_path
 from nnet.layers.base import Layer
@@ -52,8 +54,8 @@ LAYERS = {
 }
 
 
-def save(model, path):
-    """Write a `Model`, if `load` can read it."""
+def save(model, path, preparation=None):
+    """Write a `Model`, and how images are prepared for it, if `load` can read it."""
     path = as_path(path, "path")
     tensors.import_safetensors()
     check_place(path)
@@ -69,6 +71,11 @@ def save(model, path):
         "signals": model.signals,
         "layers": layers,
     }
+    if preparation is not None:
+        if not isinstance(preparation, Preparation):
+            raise TypeError(f"preparation is {preparation!r}, expected None or a Preparation")
+        _check_preparation(preparation, model.input_shape)
+        description["preparation"] = preparation.config()
     _classes_from_json(json.loads(tensors.dumps(classes)))
     arrays = named_arrays(children)
     check_values(children, arrays)
@@ -143,6 +150,9 @@ def _model(content, file, known):
             customs[name] = layer
 
     model = Model(layers, input_shape, dtype, classes, target_shape, signals, visit=collect)
+    if "preparation" in description:
+        model.preparation = Preparation.from_config(description["preparation"])
+        _check_preparation(model.preparation, input_shape)
     made = named_arrays(customs)
     expected |= {name: (array.shape, array.dtype) for name, array in made.items()}
     arrays = _read_tensors(file, expected)
@@ -168,6 +178,14 @@ def _check_own(described, known):
         raise tensors.OwnLayerError(
             f"has {what} of your own, {' and '.join(missing)}: "
             f"NeuralNetwork.load(path, custom_objects={{{given}}})"
+        )
+
+
+def _check_preparation(preparation, input_shape):
+    if preparation.shape != input_shape:
+        raise ValueError(
+            f"preparation makes images of shape {preparation.shape}, expected {input_shape} as in "
+            "training"
         )
 
 

@@ -101,7 +101,7 @@ def parse_layers(spec, weight_decay=0.0):
     return layers
 
 
-def complete(named_layers, image_shape, n_classes, weight_decay=0.0):
+def complete(named_layers, image_shape, n_classes, weight_decay=0.0, *, n_imgs=1, memory=math.inf):
     """A classifier for images of one shape.
 
     Parameters
@@ -113,6 +113,11 @@ def complete(named_layers, image_shape, n_classes, weight_decay=0.0):
     n_classes : int
     weight_decay : float
         Of the last linear layer.
+    n_imgs : int
+        Of a batch.
+    memory : float
+        Bytes that there are: no layer may take more for float32 outputs of a batch, or for
+        parameters and their gradients.
 
     Returns
     -------
@@ -125,7 +130,8 @@ def complete(named_layers, image_shape, n_classes, weight_decay=0.0):
     Raises
     ------
     ValueError
-        Naming the first piece that cannot take what the one before it puts out.
+        Naming the first piece that cannot take what the one before it puts out, or takes more
+        memory than there is.
     """
     last = [(f"linear{n_classes}", scores_layer(n_classes, weight_decay))]
     layers, shape, n_params = [], (1, *image_shape), 0
@@ -135,12 +141,18 @@ def complete(named_layers, image_shape, n_classes, weight_decay=0.0):
             layers.append(Flatten())
             shape = layers[-1].output_shape(shape)
         try:
-            n_params += count_params(layer, shape)
+            n_own = count_params(layer, shape)
             shape = layer.output_shape(shape)
+            n_bytes = 4 * max(2 * n_own, n_imgs * math.prod(shape[1:]))
+            if n_bytes > memory:
+                raise ValueError(
+                    f"it takes at least {n_bytes / 1e9:,.1f} GB of memory, expected no more than "
+                    f"the {memory / 1e9:,.1f} GB that there are"
+                )
         except ValueError as error:
             raise ValueError(f"layer {piece!r} after {before}: {error}") from error
         layers.append(layer)
-        before = repr(piece)
+        before, n_params = repr(piece), n_params + n_own
     return [*layers, LogRegression()], n_params
 
 

@@ -87,6 +87,8 @@ class Model:
         The passes through all layers but the loss.
     trace : Trace
         The shapes: another one after each change of the plan.
+    preparation : None or Preparation
+        Of a file that was loaded, for its network.
     kept : set of int
         The ids of the frozen layers that had arrays before they were set up, and have them still.
     """
@@ -97,6 +99,7 @@ class Model:
     output_shape: tuple[int, ...]
     program: Program
     trace: Trace
+    preparation: Any = None
     _families: list[tuple[Layer, dict[str, Layer]]]  # the layers that have some inside
     _predicts_new_arrays: bool  # whether nobody else holds what the loss predicts
     _loans_of_predictions: Any

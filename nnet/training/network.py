@@ -1,7 +1,7 @@
 """NeuralNetwork: layers that are trained together."""
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnet._atomic import write_all
 from nnet._lazy import IMPORTS
@@ -65,6 +65,11 @@ class NeuralNetwork(Fitting, Inside):
         One value for each finished epoch; the latter two are empty without
         validation data.
 
+    preparation : None or Preparation
+        How image files become X: `save` keeps it, and `nnet predict` reads files in this way.
+        A `fit` on an `ImageFolder` takes that of the folder; where its arrays were loaded before,
+        `network.preparation = folder.preparation`.
+
     Notes
     -----
     Any number of threads may use a network. While `fit` runs, all others see the
@@ -76,6 +81,8 @@ class NeuralNetwork(Fitting, Inside):
 
     An exception at any moment, such as KeyboardInterrupt, leaves a network that can be used.
     """
+
+    preparation: Any = None
 
     @with_hints()
     def __init__(self, layers, rng=None):
@@ -375,7 +382,7 @@ class NeuralNetwork(Fitting, Inside):
         with IMPORTS:  # only now: it needs modules that import nnet can do without
             from nnet.files import saving
 
-        saving.save(self._copied_model(), path)
+        saving.save(self._copied_model(), path, self.preparation)
 
     @class_only
     def load(cls, path, custom_objects=None):
@@ -404,7 +411,7 @@ class NeuralNetwork(Fitting, Inside):
 
         model = saving.load(path, custom_objects)
         network = cls(model.layers)
-        network._built_shape = model.input_shape
+        network._built_shape, network.preparation = model.input_shape, model.preparation
         model.is_loaded = True
         network._take(model)
         return network

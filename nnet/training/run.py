@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnet._atomic import AtWork, Shared, Transaction, Work, all_writable, quietly
+from nnet.files.folders import ImageFolder
 from nnet.layers.arguments import as_bool, as_count
 from nnet.layers.base import ParamMixin
 from nnet.layers.loss import Totals, totals
@@ -128,6 +129,8 @@ class TrainingRun:
             try:
                 try:
                     if transaction.keep:
+                        if isinstance(X, ImageFolder):
+                            network.preparation = X.preparation
                         self._seen_by_all(self._call_all, "on_fit_end", network)
                         if self.verbose:
                             self.telling.end(self.n_done, self.n_epochs)

@@ -89,11 +89,12 @@ def test_predict_takes_the_raw_digits(run_nnet, digits):
     code, out, err = run_nnet("predict", digits.model, digits.images)
     assert code == 0 and err == ""
     rows = list(csv.reader(io.StringIO(out)))
-    assert rows[0] == ["label", *"0123456789"]
+    assert rows[0] == ["row", "label", *"0123456789"]
+    assert [row[0] for row in rows[1:]] == [str(i) for i in range(1797)]
     network = nnet.NeuralNetwork.load(digits.model)
     X = load_digits().images[:, None]
-    assert [int(row[0]) for row in rows[1:]] == network.predict(X).tolist()
-    probabilities = np.array([row[1:] for row in rows[1:]], np.float32)
+    assert [int(row[1]) for row in rows[1:]] == network.predict(X).tolist()
+    probabilities = np.array([row[2:] for row in rows[1:]], np.float32)
     assert np.array_equal(probabilities, network.predict_proba(X))
     assert np.mean(network.predict(X) == load_digits().target) >= 0.98
 
@@ -112,7 +113,7 @@ def test_predict_into_a_broken_pipe_is_quiet(digits):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert process.stdout.readline().startswith(b"label,")
+    assert process.stdout.readline().startswith(b"row,label,")
     process.stdout.close()  # as `head -1` does
     assert process.stderr.read() == b""
     process.stderr.close()
@@ -150,7 +151,9 @@ def test_dark_images_are_in_the_units_of_training(run_nnet, dtype, tmp_path, cap
     assert run_nnet("train", data, "-o", model, *SMALL)[0] == 0
     code, of_all, err = run_nnet("predict", model, data)
     assert (code, err) == (0, "")
-    assert run_nnet("predict", model, dark)[1].splitlines()[1:] == of_all.splitlines()[31:]
+    of_dark = run_nnet("predict", model, dark)[1]
+    of_dark, of_all = (re.sub(r"(?m)^\d+,", "", lines).splitlines() for lines in (of_dark, of_all))
+    assert of_dark[1:] == of_all[31:]
     scale = nnet.NeuralNetwork.load(model).layers[0].scale
     assert scale == pytest.approx(X.std(dtype=float) / (255 if dtype == "u1" else 1), rel=0.1)
 
@@ -169,8 +172,8 @@ def test_train_then_predict_own_arrays(run_nnet, save_npz, bright_rows, tmp_path
     assert run_nnet("predict", model, save_npz(y=None), "-o", tmp_path / "out.csv") == (0, "", "")
     with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["label", *sorted(names)]
-    assert [row[0] for row in rows[1:]] == names[y].tolist()
+    assert rows[0] == ["row", "label", *sorted(names)]
+    assert [row[1] for row in rows[1:]] == names[y].tolist()
 
 
 @pytest.mark.parametrize("labels", [[-3, 7, 100], [0.0, 1.0, 2.0], [b"a", b"b", b"c"]])
@@ -180,8 +183,8 @@ def test_labels_of_any_kind(run_nnet, save_npz, bright_rows, tmp_path, labels):
     assert run_nnet("train", save_npz(y=np.array(labels)[y]), "-o", model, *SMALL)[0] == 0
     _, out, _ = run_nnet("predict", model, save_npz())
     expected = [x.decode() if isinstance(x, bytes) else str(x) for x in labels]
-    assert out.splitlines()[0].split(",") == ["label", *expected]
-    assert {line.split(",")[0] for line in out.splitlines()[1:]} <= set(expected)
+    assert out.splitlines()[0].split(",") == ["row", "label", *expected]
+    assert {line.split(",")[1] for line in out.splitlines()[1:]} <= set(expected)
 
 
 def test_layouts_of_one_data_set_give_one_model(run_nnet, save_npz, bright_rows, tmp_path):
@@ -218,7 +221,11 @@ def test_three_grey_images_are_no_colours(run_nnet, save_npz, bright_rows, tmp_p
 def test_predict_nothing(run_nnet, save_npz, tmp_path):
     model = tmp_path / "m"
     assert run_nnet("train", save_npz(), "-o", model, *SMALL)[0] == 0
-    assert run_nnet("predict", model, save_npz(X=np.zeros((0, 6, 6)))) == (0, "label,0,1,2\n", "")
+    assert run_nnet("predict", model, save_npz(X=np.zeros((0, 6, 6)))) == (
+        0,
+        "row,label,0,1,2\n",
+        "",
+    )
 
 
 def test_predict_with_networks_from_python(run_nnet, save_npz, bright_rows, tmp_path):
@@ -231,7 +238,7 @@ def test_predict_with_networks_from_python(run_nnet, save_npz, bright_rows, tmp_
     code, out, err = run_nnet("predict", tmp_path / "m", tmp_path / "flat.npz")
     assert code == 0 and err == ""
     rows = [line.split(",") for line in out.splitlines()[1:]]
-    assert np.array_equal(np.array(rows)[:, 1:].astype(float), network.predict_proba(flat))
+    assert np.array_equal(np.array(rows)[:, 2:].astype(float), network.predict_proba(flat))
 
 
 def test_same_seed_same_bits(run_nnet, save_npz, tmp_path):
@@ -458,9 +465,13 @@ def test_version_and_help(args, capsys):
     assert out == f"nnet {nnet.__version__}\n" if args == ["--version"] else "usage: nnet" in out
 
 
-def test_the_script_is_this_function():
+def test_the_script_calls_this_function(run_nnet, monkeypatch, capsys):
     tomllib = pytest.importorskip("tomllib")
     scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
         "scripts"
     ]
-    assert scripts == {"nnet": "nnet.cli:main"}
+    assert scripts == {"nnet": "nnet_command:main"}
+    nnet_command = pytest.importorskip("nnet_command")
+    monkeypatch.setattr(sys, "argv", ["nnet", "info"])
+    expected = run_nnet("info")
+    assert (nnet_command.main(), *capsys.readouterr()) == expected

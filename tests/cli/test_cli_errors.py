@@ -48,7 +48,7 @@ def objects():
     [
         ("", "the following arguments are required: COMMAND"),
         ("tarin", "invalid choice: 'tarin'"),
-        ("predict", "the following arguments are required: model, images.npz"),
+        ("predict", "the following arguments are required: model, IMAGES"),
         ("train --epoch=3", "unrecognized arguments: --epoch=3"),
         ("train --epochs 0", "--epochs: expected a whole number of at least 1, got '0'"),
         ("train --batch-size 2.5", "--batch-size: expected a whole number of at least 1"),
@@ -64,8 +64,20 @@ def objects():
         ("train --test-fraction 1", "expected a number of at least 0 and less than 1, got '1'"),
         ("train --test-fraction x", "expected a number of at least 0 and less than 1, got 'x'"),
         ("train --test-fraction 0.001", "--test-fraction 0.001: cannot hold out 0.001 of the"),
+        ("train --optimizer adm", "--optimizer: invalid choice: 'adm'"),
+        ("train --optimizer adam --momentum 0.5", "--momentum is for --optimizer sgd, expected"),
+        ("train --augment shift", "--augment: 'shift', expected shift2, crop2, rotate10"),
+        ("train --augment flip,shift1.5", "--augment: 'shift1.5': "),
+        ("train --augment zoom2", "--augment: 'zoom2': scale is 2.0"),
+        ("train --early-stopping 0", "--early-stopping: expected a whole number of at least 1"),
+        ("train --validation-fraction 0.1", "--validation-fraction is for --early-stopping"),
+        ("train --resume no/c", "cannot write no/c: No such file or directory"),
+        ("train --resume m -o m", "--resume and --output name one file, expected two"),
         ("train --layout CHWN", "--layout: invalid choice: 'CHWN'"),
         ("train --layout NHW", "--layout is for a data.npz"),
+        ("train --size 8", "--size is for a folder of images, expected one"),
+        ("train --size 8x", "--size: expected pixels as in 64, or HEIGHTxWIDTH as in 48x64"),
+        ("train --size 0", "--size: expected pixels as in 64"),
         ("train --layers conv8-3x3,poool2", "--layers: layer 'poool2': expected conv16-3x3, pool2"),
         ("train --layers pool5,pool5", "--layers: layer 'pool5' after 'pool5': pooling"),
         ("train --layers linear4,conv8-3", "--layers: layer 'conv8-3' after 'linear4': expected 4"),
@@ -82,9 +94,9 @@ def test_bad_options(refused, args, message, tmp_path, monkeypatch):
     "args, name",
     [
         (["train", "-o", None], "-o/--output"),
-        (["train", None], "data.npz"),
+        (["train", None], "DATA"),
         (["predict", None, "images.npz"], "model"),
-        (["predict", "model", None], "images.npz"),
+        (["predict", "model", None], "IMAGES"),
         (["predict", "model", "images.npz", "-o", None], "-o/--output"),
     ],
 )
@@ -156,8 +168,9 @@ def test_files_that_are_no_npz(refused, save_npz, tmp_path, damage, message):
 @pytest.mark.parametrize("name, message", [("missing", "No such file"), ("", "Is a directory")])
 def test_files_that_cannot_be_opened(refused, save_npz, model, tmp_path, name, message):
     path = tmp_path / name
-    assert refused("train", path, "-o", tmp_path / "m").startswith(f"{path}: {message}")
-    assert refused("predict", model, path).startswith(f"{path}: {message}")
+    if name:  # a folder may hold images
+        assert refused("train", path, "-o", tmp_path / "m").startswith(f"{path}: {message}")
+        assert refused("predict", model, path).startswith(f"{path}: {message}")
     assert refused("predict", path, save_npz()).startswith(f"{path}: {message}")
 
 
@@ -229,11 +242,19 @@ def test_models_that_are_none(refused, save_npz, model, tmp_path):
         assert refused("predict", tmp_path / "m", data).startswith(str(tmp_path / "m"))
 
 
-def test_regression_models_have_no_classes(refused, save_npz, tmp_path):
-    network = nnet.NeuralNetwork([nnet.Linear(1), nnet.MeanSquaredError()], rng=0)
-    network.fit(np.ones((4, 2)), np.ones(4), max_iter=1).save(tmp_path / "m")
-    line = refused("predict", tmp_path / "m", save_npz())
-    assert line == f"{tmp_path / 'm'} predicts values, expected a model that predicts classes"
+def test_models_that_predict_more_than_a_row(refused, save_npz, tmp_path):
+    for loss, y in (
+        (nnet.MeanSquaredError(), np.ones((4, 1, 6, 6))),
+        (
+            nnet.BinaryCrossEntropy(),
+            np.ones((4, 1, 6, 6), int),
+        ),
+    ):
+        network = nnet.NeuralNetwork([nnet.Conv(1, 3), loss], rng=0)
+        network.fit(np.ones((4, 1, 6, 6)), y, max_iter=1).save(tmp_path / "m")
+        line = refused("predict", tmp_path / "m", save_npz())
+        expected = "predicts an array of shape (1, 6, 6), expected one label or value"
+        assert line == f"{tmp_path / 'm'} {expected}"
 
 
 def test_models_that_label_pixels(refused, save_npz, tmp_path):

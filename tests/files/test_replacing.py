@@ -10,6 +10,7 @@ import pytest
 
 import nnet
 from nnet import Checkpoint, Linear, LogRegression, NeuralNetwork
+from nnet.files import replacing
 from nnet.files.replacing import replace
 
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and locks")
@@ -121,3 +122,38 @@ def test_a_folder_that_is_not_there_is_refused_before_all_else(tmp_path):
         network.save(path)
     with pytest.raises(FileNotFoundError, match=f"There is no such folder: '{path.parent}'"):
         Checkpoint(path).on_fit_begin(network, [])
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o444])
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path, mode):
+    if sys.platform == "win32":
+        pytest.skip("needs modes")
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    replace(path, b"new")
+    assert path.read_bytes() == b"new" and path.stat().st_mode & 0o777 == mode
+
+
+def test_the_error_of_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(replacing.os, "fsync", full)
+    with pytest.raises(OSError) as caught:
+        replace(tmp_path / "file", b"mine")
+    assert caught.value.filename == str(tmp_path / "file") and names(tmp_path) == []
+
+
+def test_looking_whether_a_file_can_be_written(tmp_path, monkeypatch):
+    """It leaves nothing, changes nothing, and removes what killed writers have left."""
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "file.01234567.partial").write_bytes(b"half")
+    replacing.check_writable(tmp_path / "file")
+    assert names(tmp_path) == ["file"] and (tmp_path / "file").read_bytes() == b"old"
+    with pytest.raises(FileNotFoundError) as caught:
+        replacing.check_writable(tmp_path / "no folder" / "file")
+    assert caught.value.filename == str(tmp_path / "no folder" / "file")
+    remove = os.remove
+    monkeypatch.setattr(replacing.os, "remove", lambda path: [remove(path), remove(path)])
+    replacing.check_writable(tmp_path / "file")  # another writer was faster

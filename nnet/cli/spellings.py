@@ -1,0 +1,40 @@
+"""What options are called elsewhere: understood where it is sure what is meant, else suggested."""
+
+from difflib import get_close_matches
+
+OTHERS = {
+    "--learning-rate": ("--lr", "--learning-rate-init", "--lr-init"),
+    "--epochs": ("--n-epochs", "--num-epochs", "--max-epochs", "--max-iter"),
+    "--batch-size": ("--batch", "--bs", "--batchsize"),
+    "--weight-decay": ("--wd", "--l2", "--alpha"),
+    "--optimizer": ("--optim", "--opt", "--optimiser", "--solver"),
+    "--augment": ("--augmentation", "--augmentations"),
+    "--early-stopping": ("--patience", "--early-stop"),
+    "--test-fraction": ("--test-size", "--test-split"),
+    "--validation-fraction": ("--validation-split", "--val-split", "--val-fraction"),
+    "--seed": ("--random-state", "--random-seed"),
+    "--output": ("--out", "--output-file"),
+    "--threads": ("--n-threads", "--num-threads", "--n-jobs"),
+    "--size": ("--image-size", "--img-size", "--imgsz"),
+    "--mode": ("--color-mode", "--colour-mode"),
+    "--resume": ("--checkpoint",),
+}
+SPELLINGS = {other: option for option, others in OTHERS.items() for other in others}
+
+
+def usual(argument):
+    """An argument with the option's own name: --batch_size and --lr are understood."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    name = name.replace("_", "-")
+    return f"{SPELLINGS.get(name, name)}{equals}{value}"
+
+
+def near(arguments, options):
+    """Which of some options the first unknown one may mean, as the end of an error."""
+    for argument in arguments:
+        if argument.startswith("--"):
+            found = get_close_matches(argument.partition("=")[0], options, 1)
+            return f": did you mean {found[0]}?" if found else ""
+    return ""
