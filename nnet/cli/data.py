@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 
 import nnet
+from nnet._lazy import IMPORTS
 from nnet.cli import arrays
 from nnet.cli.errors import CliError, refusals
 from nnet.cli.images import as_bc01, as_model_images
@@ -45,7 +46,7 @@ class Arrays:
         names = self.names and [self.names[row] for row in rows]
         return Arrays(self.X[rows], self.y[rows], names, self.preparation)
 
-    def ready(self):
+    def ready(self, quiet):
         return self
 
     def scaled(self, scale):
@@ -107,14 +108,26 @@ class Files:
         return nnet.Standardize()  # fit finds the numbers
 
     def batches(self):
-        for start in range(0, max(len(self), 1), BATCH):
-            yield self.preparation.read(self.names[start : start + BATCH])
+        for rows in self._rows():
+            yield self.preparation.read(self.names[rows])
 
-    def ready(self):
-        """The same in memory, if that is not too much."""
+    def _rows(self):
+        return [slice(start, start + BATCH) for start in range(0, max(len(self), 1), BATCH)]
+
+    def ready(self, quiet):
+        """The same in memory, if that is not too much; a terminal sees how far the reading is."""
         if 4 * len(self) * prod(self.shape) > IN_MEMORY:
             return self
-        return Arrays(self.preparation.read(self.names), self.y, self.names, self.preparation)
+        with IMPORTS:
+            from tqdm.auto import tqdm
+
+        X = np.empty((len(self), *self.shape), np.float32)
+        hidden = quiet or None  # None: unless it is a terminal
+        with tqdm(total=len(X), desc="reading images", leave=False, disable=hidden) as bar:
+            for rows, read in zip(self._rows(), self.batches()):
+                X[rows] = read
+                bar.update(len(read))
+        return Arrays(X, self.y, self.names, self.preparation)
 
     def _folder(self, batch_size, shuffle):
         return ImageFolder(self.names, self.y, self.preparation, batch_size, shuffle, self.seed)

@@ -167,7 +167,9 @@ def run_train(args):
         data, args.validation_fraction, "--validation-fraction", args.regression
     )
     with refusals():
-        data, test, validation = (part and part.ready() for part in (data, test, validation))
+        data, test, validation = (
+            part and part.ready(args.quiet) for part in (data, test, validation)
+        )
     n_outputs = int(np.prod(data.y.shape[1:])) if args.regression else len(np.unique(data.y))
     network, n_params = _build_network(args, data, n_outputs)
     with refusals(), limit_threads(args):

@@ -85,7 +85,8 @@ class Preparation:
 
     def _prepared(self, path):
         with _opened(path) as (image, pillow):
-            image = _as_mode(pillow.ImageOps.exif_transpose(image), self.mode, pillow)
+            pillow.ImageOps.exif_transpose(image, in_place=True)  # else it would be copied
+            image = _as_mode(image, self.mode, pillow)
             height, width = self.size
             if image.size != (width, height):
                 box = self._box(*image.size)
@@ -286,9 +287,10 @@ def _as_mode(image, mode, pillow):
         white = pillow.Image.new("RGBA", image.size, "white")
         white.alpha_composite(image)
         image = white
-    if image.mode not in ("1", "L"):
-        image = image.convert("RGB")
-    return image.convert(mode)
+    for each in ["RGB"] * (image.mode not in ("1", "L")) + [mode]:
+        if image.mode != each:  # convert copies even if there is nothing to do
+            image = image.convert(each)
+    return image
 
 
 def _deep_grey(image, mode, pillow):
