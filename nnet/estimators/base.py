@@ -20,7 +20,7 @@ from nnet.estimators.options import (
     is_constant,
     layer_decay,
 )
-from nnet.estimators.threads import use_threads
+from nnet.estimators.threads import is_no_worker, use_threads
 from nnet.layers.arguments import as_bool, as_float, as_int
 from nnet.training.callbacks import EarlyStopping
 from nnet.training.network import NeuralNetwork
@@ -42,6 +42,7 @@ class CNN(BaseEstimator):
     """
 
     _inputs: Any  # since fit
+    _views: Any = {}  # see Inputs.views; none where names of features are to be compared
     _SCORE: str  # of history_, what early stopping monitors: more is better
     _METRICS: tuple = ()
     _NUMERIC_TARGETS = False
@@ -219,6 +220,7 @@ class CNN(BaseEstimator):
         losses = np.array(self.loss_curve_[n_before:])
         is_scored = not np.isnan(scores).all()
         self.network_ = network
+        self._views = {} if hasattr(self, "feature_names_in_") else self._inputs.views()
         self.n_iter_ = len(self.loss_curve_)
         self.validation_scores_ = history[self._SCORE] if is_scored else None
         self.best_validation_score_ = float(np.nanmax(scores)) if is_scored else None
@@ -249,20 +251,20 @@ class CNN(BaseEstimator):
         return found
 
     def _predicted(self, method, X):
-        """What a method of the network returns for X."""
-        if not self._is_plain(X):
+        """What a method of the network returns for X.
+
+        A plain array needs no check but the network's: others take as long as one image.
+        """
+        view = self._views.get(X.shape[1:]) if type(X) is np.ndarray else None
+        if view is not None and X.dtype.kind in "biuf" and len(X):
+            images = X.reshape(view) if view else X
+        else:
             check_is_fitted(self)
-            X = self._validated(X)
-        images = self._inputs(X)
+            images = self._inputs(self._validated(X))
+        if self.n_threads is None and is_no_worker():
+            return getattr(self.network_, method)(images)
         with use_threads(self.n_threads):
             return getattr(self.network_, method)(images)
-
-    def _is_plain(self, X):
-        """Whether X needs no check but the network's: those here take as long as one image."""
-        if not hasattr(self, "network_") or hasattr(self, "feature_names_in_"):
-            return False
-        is_array = type(X) is np.ndarray and X.dtype.kind in "biuf"
-        return is_array and X.shape[1:] in self._inputs.shapes and len(X) > 0
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
