@@ -70,11 +70,24 @@ def probabilities(estimator):
         ({"learning_rate": "cosine"}, {"optimizer": Adam(CosineDecay(0.001))}),
         ({"learning_rate": "step"}, {"optimizer": Adam(StepDecay(0.001, 1))}),
         (
+            {"learning_rate": "step", "max_iter": 7},
+            {"optimizer": Adam(StepDecay(0.001, 2)), "max_iter": 7},
+        ),
+        (
             {"learning_rate": "exponential"},
             {"optimizer": Adam(ExponentialDecay(0.001, 0.01 ** (1 / 3)))},
         ),
         ({"learning_rate": "one_cycle"}, {"optimizer": Adam(OneCycle(0.001))}),
         ({"learning_rate": "plateau"}, {"optimizer": Adam(ReduceOnPlateau(0.001, patience=4))}),
+        (
+            {  # 1e-7 is too little for the loss to fall, and rounds no parameter away
+                "learning_rate": "plateau",
+                "learning_rate_init": 1e-7,
+                "n_iter_no_change": 6,
+                "max_iter": 6,
+            },
+            {"optimizer": Adam(ReduceOnPlateau(1e-7, patience=2)), "max_iter": 6},
+        ),
         ({"learning_rate": StepDecay(0.01, 2)}, {"optimizer": Adam(StepDecay(0.01, 2))}),
         ({"batch_size": 7}, {"optimizer": Adam(), "batch_size": 7}),
         ({"max_iter": 5}, {"optimizer": Adam(), "max_iter": 5}),
