@@ -2,6 +2,7 @@
 
 import warnings
 from math import prod
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,21 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnet.estimators.choosing import make_layers, wants_table
-from nnet.estimators.hints import HINTS, check_names
+from nnet.estimators.hints import HINTS, check_names, in_own_words
 from nnet.estimators.inputs import caution, find_inputs
-from nnet.estimators.options import as_optimizer, layer_decay
-from nnet.estimators.threads import use_threads
-from nnet.layers.arguments import as_bool
+from nnet.estimators.options import (
+    as_optimizer,
+    as_patience,
+    as_verbose,
+    is_constant,
+    layer_decay,
+)
+from nnet.estimators.threads import is_no_worker, use_threads
+from nnet.layers.arguments import as_bool, as_float, as_int
 from nnet.training.callbacks import EarlyStopping
 from nnet.training.network import NeuralNetwork
+from nnet.training.progress import shown_value
+from nnet.training.weights import as_weights
 
 LARGEST_SEED = 2**31 - 1
 
@@ -33,9 +42,11 @@ class CNN(BaseEstimator):
     """
 
     _inputs: Any  # since fit
+    _views: Any = {}  # see Inputs.views; none where names of features are to be compared
     _SCORE: str  # of history_, what early stopping monitors: more is better
     _METRICS: tuple = ()
     _NUMERIC_TARGETS = False
+    _SCALING = "scale X to values around 1"
     HINTS = HINTS  # see with_hints
 
     def fit(self, X, y, sample_weight=None):
@@ -46,8 +57,8 @@ class CNN(BaseEstimator):
         X : array (n_imgs, n_features), (n_imgs, img_h, img_w) or of 4 axes
             See the class; bools, integers and half floats become float32 batch by batch.
         y : array (n_imgs,) or (n_imgs, n_outputs)
-        sample_weight : None or array (n_imgs,)
-            At least 0; an image of weight 2 counts as two.
+        sample_weight : None, number or array (n_imgs,)
+            At least 0; an image of weight 2 counts as two. A number is for all the same.
 
         Returns
         -------
@@ -82,6 +93,10 @@ class CNN(BaseEstimator):
         """
         return self._predicted("predict", X)
 
+    def _caution_of_targets(self, y):
+        """What y will hardly be learned for, and what to do about it; "" for most."""
+        return ""
+
     # --- training -----------------------------------------------------------------------
 
     def _trained(self, train, X, y, sample_weight, goes_on, **options):
@@ -89,11 +104,13 @@ class CNN(BaseEstimator):
 
         If that fails before the first step, all is as it was; an interrupted training stays.
         """
-        before, network = dict(vars(self)), None
+        before, network, n_before = dict(vars(self)), None, 0
         try:
             X, y = self._validated(X, y=y, reset=not goes_on)
             if sample_weight is not None:
-                sample_weight = np.asarray(sample_weight)
+                if isinstance(sample_weight, Real):
+                    sample_weight = np.full(len(X), sample_weight)
+                sample_weight = as_weights(sample_weight, len(X))
             y = self._read_targets(y, sample_weight, **options)
             if goes_on:
                 network = self.network_
@@ -102,25 +119,26 @@ class CNN(BaseEstimator):
                 is_table = X.ndim == 2 and wants_table(self.layers, X.shape[1])
                 self._inputs = find_inputs(X.shape, self.input_shape, is_table)
                 images = self._inputs(X)
-                self._tell(X.shape)
+                self._tell(X.shape, y)
                 network = self._new_network(y, **options)
-            with use_threads(self.n_threads):
+            n_before = len(network.loss_history_) if goes_on and train == self._fit else 0
+            with use_threads(self.n_threads), in_own_words(self, self._inputs.image_shape):
                 train(network, images, y, sample_weight, **options)
         except BaseException:
             if network is None or network.input_shape_ is None:
                 self.__dict__ = before
             else:
-                self._show(network)
+                self._show(network, n_before)
             raise
-        self._show(network)
+        self._show(network, n_before)
         return self
 
-    def _tell(self, shape):
+    def _tell(self, shape, y):
         """Say how X of a shape is read: what is looked for where nothing is learned."""
         doubt = caution(shape, self._inputs, self.input_shape, self.layers)
-        if doubt:
-            warnings.warn(doubt, UserWarning, stacklevel=4)
-        if self.verbose:
+        for text in filter(None, (doubt, self._caution_of_targets(y))):
+            warnings.warn(text, UserWarning, stacklevel=4)
+        if as_verbose(self.verbose):
             print(f"X of shape {shape} is read as {self._inputs}", flush=True)
 
     def _new_network(self, y, **options):
@@ -131,14 +149,18 @@ class CNN(BaseEstimator):
         seed = self.random_state
         if seed is None or isinstance(seed, np.random.RandomState):
             seed = check_random_state(seed).randint(LARGEST_SEED)
+        elif not isinstance(seed, np.random.Generator):
+            seed = as_int(seed, "random_state", 0)
         return NeuralNetwork(layers, rng=seed)
 
     def _fit(self, network, X, y, sample_weight):
         stops_early = as_bool(self.early_stopping, "early_stopping")
+        if stops_early:
+            self._check_validation(len(X))
         stopping = EarlyStopping(
             self._SCORE if stops_early else "loss",
-            patience=self.n_iter_no_change,
-            min_delta=self.tol,
+            patience=as_patience(self.n_iter_no_change),
+            min_delta=as_float(self.tol, "tol"),
             mode="max" if stops_early else "min",
             restore_best=stops_early,
         )
@@ -147,7 +169,7 @@ class CNN(BaseEstimator):
             y,
             max_iter=self.max_iter,
             optimizer=as_optimizer(self),
-            verbose=self.verbose,
+            verbose=as_verbose(self.verbose),
             sample_weight=sample_weight,
             validation_fraction=self.validation_fraction if stops_early else None,
             metrics=self._METRICS if stops_early else (),
@@ -156,10 +178,19 @@ class CNN(BaseEstimator):
             **self._batch_options(),
         )
 
+    def _check_validation(self, n_imgs):
+        """Refuse to hold back what no score can be of."""
+        if self.validation_fraction is None:
+            raise ValueError(
+                "validation_fraction is None, expected a number between 0 and 1 beside "
+                "early_stopping=True"
+            )
+
     def _fit_part(self, network, X, y, sample_weight, **options):
-        if self.early_stopping:
+        verbose = as_verbose(self.verbose)
+        if as_bool(self.early_stopping, "early_stopping"):
             raise ValueError("early_stopping is True, expected False for partial_fit")
-        if self.learning_rate != "constant":
+        if not is_constant(self.learning_rate):
             raise ValueError(
                 f"learning_rate is {self.learning_rate!r}, expected 'constant' for partial_fit, "
                 "which does not know how many epochs there will be"
@@ -172,21 +203,30 @@ class CNN(BaseEstimator):
             **options,
             **self._batch_options(),
         )
+        if verbose:
+            values = {name: values[-1] for name, values in network.history_.items()}
+            shown = ", ".join(shown_value(*item) for item in values.items())
+            print(f"epoch {len(network.loss_history_)}: {shown}", flush=True)
 
     def _batch_options(self):
         is_auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
         return {"batch_size": None if is_auto else self.batch_size, "augment": self.augment}
 
-    def _show(self, network):
-        """The attributes that say how the training went."""
+    def _show(self, network, n_before):
+        """The attributes that say how the training went, after so many epochs of others."""
         history = network.history_
-        scores = history.get(self._SCORE) or None
-        self.network_ = network
+        scores = np.array(history.get(self._SCORE, [])[n_before:])
         self.loss_curve_ = history.get("loss", [])
+        losses = np.array(self.loss_curve_[n_before:])
+        is_scored = not np.isnan(scores).all()
+        self.network_ = network
+        self._views = {} if hasattr(self, "feature_names_in_") else self._inputs.views()
         self.n_iter_ = len(self.loss_curve_)
-        self.validation_scores_ = scores
-        self.best_validation_score_ = None if scores is None else float(np.nanmax(scores))
-        self.best_loss_ = min(self.loss_curve_, default=None) if scores is None else None
+        self.validation_scores_ = history[self._SCORE] if is_scored else None
+        self.best_validation_score_ = float(np.nanmax(scores)) if is_scored else None
+        self.best_loss_ = None
+        if not is_scored and not np.isnan(losses).all():
+            self.best_loss_ = float(np.nanmin(losses))
 
     # --- arrays -------------------------------------------------------------------------
 
@@ -211,20 +251,20 @@ class CNN(BaseEstimator):
         return found
 
     def _predicted(self, method, X):
-        """What a method of the network returns for X."""
-        if not self._is_plain(X):
+        """What a method of the network returns for X.
+
+        A plain array needs no check but the network's: others take as long as one image.
+        """
+        view = self._views.get(X.shape[1:]) if type(X) is np.ndarray else None
+        if view is not None and X.dtype.kind in "biuf" and len(X):
+            images = X.reshape(view) if view else X
+        else:
             check_is_fitted(self)
-            X = self._validated(X)
-        images = self._inputs(X)
+            images = self._inputs(self._validated(X))
+        if self.n_threads is None and is_no_worker():
+            return getattr(self.network_, method)(images)
         with use_threads(self.n_threads):
             return getattr(self.network_, method)(images)
-
-    def _is_plain(self, X):
-        """Whether X needs no check but the network's: those here take as long as one image."""
-        if not hasattr(self, "network_") or hasattr(self, "feature_names_in_"):
-            return False
-        is_array = type(X) is np.ndarray and X.dtype.kind in "biuf" and len(X) > 0
-        return is_array and X.shape[1:] in self._inputs.shapes
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

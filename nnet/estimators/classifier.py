@@ -42,10 +42,11 @@ class CNNClassifier(ClassifierMixin, CNN):
         See `nnet.Adam` and so on.
     learning_rate_init : None or float
         None: 0.001 for 'adam' and 'adamw', 0.01 for 'rmsprop', 0.1 * (1 - momentum) for 'sgd'.
-    learning_rate : str, Schedule or callable
+    learning_rate : str, float, Schedule or callable
         How it goes on: 'constant'; 'cosine', down to 0; 'step', a tenth after each third of the
         epochs; 'exponential', down to a hundredth; 'one_cycle'; 'plateau', a tenth where the
-        loss no longer falls. A Schedule, or function of the epoch, has its rates itself.
+        loss no longer falls. A Schedule, a function of the epoch, or a number, which is the rate
+        of all epochs, stand in place of `learning_rate_init`.
     momentum : float
         For 'sgd' alone.
     alpha : float
@@ -62,7 +63,8 @@ class CNNClassifier(ClassifierMixin, CNN):
         falls.
     validation_fraction : float
     n_iter_no_change, tol : int, float
-        Training stops after so many epochs in a row without an improvement by more than tol.
+        Training stops after so many epochs in a row without an improvement by more than tol;
+        with infinitely many, never before max_iter.
     class_weight : None, 'balanced' or dict of float by label
         Times `sample_weight`, by which 'balanced' counts the images; not for several labels.
     warm_start : bool
@@ -90,9 +92,11 @@ class CNNClassifier(ClassifierMixin, CNN):
         How many epochs there were, those before a warm start included.
     validation_scores_ : None or list of float
         Accuracy after each epoch, with early stopping; of each label apart, if there are several.
+        NaN for epochs without it, before a warm start.
     best_validation_score_ : None or float
+        Of the last `fit`, with early stopping.
     best_loss_ : None or float
-        Of the epochs; None with early stopping.
+        Likewise, without early stopping.
     network_ : NeuralNetwork
         To save, export, or look into.
     """
@@ -217,8 +221,8 @@ class CNNClassifier(ClassifierMixin, CNN):
     def _batch_options(self):
         return {**super()._batch_options(), "class_weight": self.class_weight}
 
-    def _show(self, network):
-        super()._show(network)
+    def _show(self, network, n_before):
+        super()._show(network, n_before)
         classes = network.classes_
         n_labels = network.target_shape_
         self.classes_ = np.arange(*n_labels) if classes is None else np.array(classes)

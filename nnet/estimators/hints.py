@@ -1,6 +1,11 @@
 """Hints: what users of other libraries type, and what these estimators have for it."""
 
+import re
+from contextlib import contextmanager
+
 from nnet.layers.hints import expected_for
+from nnet.training.layouts import ADVICE
+from nnet.training.progress import DivergedError
 
 OF_FIT = "nnet.NeuralNetwork.fit, which has it"
 OF_OPTIMIZERS = "none: nnet.NeuralNetwork.fit has it, as optimizer=Adam(...)"
@@ -37,3 +42,24 @@ def check_names(estimator, names):
                 f"Invalid parameter {name!r} for estimator {type(estimator).__name__}, expected "
                 f"{expected}"
             )
+
+
+@contextmanager
+def in_own_words(estimator, image_shape):
+    """A context whose errors name the estimator's parameters, where those of the network differ."""
+    try:
+        yield
+    except (ValueError, DivergedError) as error:
+        text = str(error)
+        if len(image_shape) == 2:
+            text = text.replace(ADVICE, f"input_shape={(1, *image_shape)} for grey images")
+        if isinstance(estimator.learning_rate, str):
+            text = text.replace("smaller learning_rate", "smaller learning_rate_init")
+        text = re.sub(r"(learning_rate\w* than) ([\d.e+-]*\d)", _rounded, text)
+        text = re.sub("scale X( and y)? to values around 1", estimator._SCALING, text)
+        error.args = (text,)
+        raise
+
+
+def _rounded(match):
+    return f"{match[1]} {float(match[2]):.3g}"

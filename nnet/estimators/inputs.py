@@ -52,6 +52,13 @@ class Inputs:
             return np.moveaxis(X, -1, 1)
         return X.reshape(len(X), *self.image_shape)
 
+    def views(self):
+        """{shape: what to reshape X to} of those that need no more; () for the network's own."""
+        reshaped = self.shapes if self.image_shape[0] == 1 else [(prod(self.shape),)]
+        if self.image_shape[0] > 1 and self.shape != self.image_shape:
+            reshaped = []  # the channels are to be moved
+        return dict.fromkeys(reshaped, (-1, *self.image_shape)) | {self.image_shape: ()}
+
     def __str__(self):
         """What the images are, in words."""
         n_channels, *sides = self.image_shape

@@ -1,6 +1,12 @@
 """Optimizers and schedules, by the names of the estimators' parameters."""
 
-from nnet.layers.arguments import as_count, as_float, as_word
+import math
+import sys
+from numbers import Real
+
+import numpy as np
+
+from nnet.layers.arguments import as_bool, as_count, as_float, as_int, as_word
 from nnet.training.optimizers import OPTIMIZERS, Optimizer
 from nnet.training.schedules import (
     CosineDecay,
@@ -8,6 +14,7 @@ from nnet.training.schedules import (
     OneCycle,
     ReduceOnPlateau,
     StepDecay,
+    as_rate,
 )
 
 SCHEDULES = ("constant", "cosine", "step", "exponential", "one_cycle", "plateau")
@@ -41,14 +48,36 @@ def layer_decay(estimator):
     return 0.0 if estimator.solver == "adamw" else alpha
 
 
+def as_patience(n_iter_no_change):
+    """A number of epochs; infinity, as in MLPClassifier, is more than any training has."""
+    if isinstance(n_iter_no_change, Real) and n_iter_no_change == math.inf:
+        return sys.maxsize
+    return as_count(n_iter_no_change, "n_iter_no_change")
+
+
+def is_constant(learning_rate):
+    """Whether it is the same in all epochs: by name, or a number."""
+    if isinstance(learning_rate, str):
+        return learning_rate == "constant"
+    return not callable(learning_rate)
+
+
+def as_verbose(verbose):
+    """A bool; any count says yes, as in MLPClassifier."""
+    if isinstance(verbose, (int, np.integer)):
+        return as_int(verbose, "verbose", 0) > 0
+    return as_bool(verbose, "verbose")
+
+
 def _rate(estimator, optimizer):
     """A number or a Schedule."""
     rate, schedule = estimator.learning_rate_init, estimator.learning_rate
     if not isinstance(schedule, str):
+        schedule = as_rate(schedule, "learning_rate")
         if rate is not None:
             raise ValueError(
                 f"learning_rate_init is {rate!r} and learning_rate is {schedule!r}, expected None "
-                "beside a schedule that has its rates"
+                "for learning_rate_init beside a learning_rate that is no name"
             )
         return schedule
     if rate is None:
@@ -65,6 +94,6 @@ def _rate(estimator, optimizer):
     if schedule == "one_cycle":
         return OneCycle(rate)
     if schedule == "plateau":
-        patience = as_count(estimator.n_iter_no_change, "n_iter_no_change")
+        patience = as_patience(estimator.n_iter_no_change)
         return ReduceOnPlateau(rate, patience=max(patience // 2 - 1, 0))
     return rate

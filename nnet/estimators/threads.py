@@ -3,7 +3,8 @@
 import os
 import sys
 from contextlib import nullcontext
-from multiprocessing import current_process
+from multiprocessing import current_process, parent_process
+from threading import get_ident, main_thread
 
 from joblib.parallel import get_active_backend
 
@@ -30,6 +31,14 @@ def use_threads(n_threads):
             return nullcontext()
         n_threads = min(share, kernels.get_num_threads())
     return kernels.num_threads(n_threads)
+
+
+def is_no_worker():
+    """Whether the calling thread plainly is none: the first one of a process of its own.
+
+    Workers are other threads, or children. Asking joblib takes as long as a small network.
+    """
+    return parent_process() is None and get_ident() == main_thread().ident
 
 
 def share_of_worker():

@@ -32,7 +32,8 @@ def as_count(value, name):
 
 
 def as_bool(value, name):
-    if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, int) and value in (0, 1)):
+    is_integer = isinstance(value, (int, np.integer))
+    if not isinstance(value, (bool, np.bool_)) and not (is_integer and value in (0, 1)):
         raise TypeError(f"{name} is {value!r}, expected True or False")
     return bool(value)
 

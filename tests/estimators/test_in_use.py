@@ -23,6 +23,7 @@ from sklearn.ensemble import (
     VotingRegressor,
 )
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.feature_selection import RFE
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.model_selection import (
@@ -33,7 +34,7 @@ from sklearn.model_selection import (
     cross_val_score,
     learning_curve,
 )
-from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.multioutput import ClassifierChain
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -272,6 +273,38 @@ def test_what_refuses_images_takes_rows():
     several = np.stack([Y % 2, Y < 5], axis=1)
     chain = ClassifierChain(classifier(None))  # which adds a feature to the 64: a table, no image
     assert chain.fit(X, several).predict(X).shape == (300, 2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        BaggingClassifier,
+        OneVsOneClassifier,
+        lambda model: RFE(model, importance_getter=lambda fitted: np.ones(64)),
+        SelfTrainingClassifier,
+        ClassifierChain,
+    ],
+    ids=["bagging", "one vs one", "RFE", "self-training", "chain"],
+)
+def test_who_refuses_images(make):
+    """These do themselves: rows, and `input_shape` if need be, are for them."""
+    images = X.reshape(-1, 1, 8, 8)
+    y = Y if make is not ClassifierChain else np.stack([Y % 2, Y < 5], axis=1)
+    with pytest.raises(ValueError, match="Found array with dim 4|expected <= 2"):
+        make(classifier(max_iter=1)).fit(images, y)
+
+
+def test_one_against_one_takes_rows():
+    part = Y < 3
+    model = OneVsOneClassifier(classifier(max_iter=10)).fit(X[part], Y[part])
+    assert model.score(X[part], Y[part]) > 0.75
+    ranked = RFE(
+        classifier("linear8,relu", max_iter=1),
+        n_features_to_select=40,
+        step=12,
+        importance_getter=lambda fitted: np.arange(fitted.n_features_in_),
+    ).fit(X, Y)
+    assert ranked.predict(X).shape == (300,)
 
 
 def test_threshold():

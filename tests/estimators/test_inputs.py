@@ -99,6 +99,31 @@ def test_data_frames():
     assert np.array_equal(classifier.predict_proba(frame), fitted(X).predict_proba(X))
     with pytest.raises(ValueError, match="feature names"):
         classifier.predict(frame[frame.columns[::-1]])
+    for method in ("predict", "predict_proba"):
+        with pytest.warns(UserWarning, match="X does not have valid feature names, but CNNClass"):
+            getattr(classifier, method)(X)
+
+
+@pytest.mark.parametrize(
+    "shape, input_shape", [((64,), None), ((8, 7, 3), None), ((8, 7), None), ((30,), None)]
+)
+def test_plain_arrays_are_checked_by_the_network_alone(shape, input_shape, monkeypatch):
+    """scikit-learn's checks take as long as a prediction."""
+    X = images(*shape)
+    classifier = fitted(X)
+    expected = classifier.predict_proba(X.tolist())
+    item = classifier.network_.input_shape_
+    plain = [classifier._inputs(X)]
+    if item[0] == 1 or len(shape) == 1:
+        plain += [X, X.reshape(N, -1)]
+    monkeypatch.setattr(CNNClassifier, "_validated", None)
+    for each in plain:
+        assert np.allclose(classifier.predict_proba(each), expected, rtol=1e-5)
+    monkeypatch.undo()
+    for each in (X, X.reshape(N, -1)):
+        assert np.allclose(classifier.predict_proba(each), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="0 sample"):
+        classifier.predict(X[:0])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 
 pytest.importorskip("sklearn", "1.6")
 
-from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, r2_score
 
 from nnet import (
@@ -19,7 +18,6 @@ from nnet import (
     CNNRegressor,
     Conv,
     CosineDecay,
-    DivergedError,
     ExponentialDecay,
     Flatten,
     Linear,
@@ -73,11 +71,24 @@ def probabilities(estimator):
         ({"learning_rate": "cosine"}, {"optimizer": Adam(CosineDecay(0.001))}),
         ({"learning_rate": "step"}, {"optimizer": Adam(StepDecay(0.001, 1))}),
         (
+            {"learning_rate": "step", "max_iter": 7},
+            {"optimizer": Adam(StepDecay(0.001, 2)), "max_iter": 7},
+        ),
+        (
             {"learning_rate": "exponential"},
             {"optimizer": Adam(ExponentialDecay(0.001, 0.01 ** (1 / 3)))},
         ),
         ({"learning_rate": "one_cycle"}, {"optimizer": Adam(OneCycle(0.001))}),
         ({"learning_rate": "plateau"}, {"optimizer": Adam(ReduceOnPlateau(0.001, patience=4))}),
+        (
+            {  # 1e-7 is too little for the loss to fall, and rounds no parameter away
+                "learning_rate": "plateau",
+                "learning_rate_init": 1e-7,
+                "n_iter_no_change": 6,
+                "max_iter": 6,
+            },
+            {"optimizer": Adam(ReduceOnPlateau(1e-7, patience=2)), "max_iter": 6},
+        ),
         ({"learning_rate": StepDecay(0.01, 2)}, {"optimizer": Adam(StepDecay(0.01, 2))}),
         ({"batch_size": 7}, {"optimizer": Adam(), "batch_size": 7}),
         ({"max_iter": 5}, {"optimizer": Adam(), "max_iter": 5}),
@@ -166,7 +177,7 @@ def test_early_stopping_holds_back_of_each_class():
     fitted = classifier(early_stopping=True, validation_fraction=0.2).fit(X, y)
     assert len(fitted.validation_scores_) == 3
     y[-3:] = [0, 0, 2]
-    with pytest.raises(ValueError, match="2"):
+    with pytest.raises(ValueError, match="y has 1 image of the class 2, expected at least 2"):
         classifier(early_stopping=True).fit(X, y)
 
 
@@ -238,6 +249,36 @@ def test_early_stopping_may_come_with_a_warm_start():
     warm = classifier(warm_start=True).fit(X, Y).set_params(early_stopping=True).fit(X, Y)
     assert warm.n_iter_ == 6
     assert warm.best_validation_score_ == max(warm.validation_scores_[-3:])
+    assert warm.best_loss_ is None
+
+
+def test_what_was_best_is_of_the_last_fit():
+    """That of a fit before, which had other images, is none that the network has now."""
+    warm = classifier(warm_start=True, early_stopping=True, max_iter=20).fit(X, Y)
+    best = warm.best_validation_score_
+    warm.set_params(max_iter=2, learning_rate_init=10.0).fit(X, np.roll(Y, 7))
+    assert warm.best_validation_score_ == max(warm.validation_scores_[-2:]) < best
+    warm.set_params(early_stopping=False, learning_rate_init=1e-9).fit(X, Y)
+    assert warm.best_validation_score_ is warm.validation_scores_ is None
+    assert warm.best_loss_ == min(warm.loss_curve_[-2:]) > min(warm.loss_curve_)
+
+
+def test_partial_fits_are_one_training():
+    parts = classifier().partial_fit(X, Y, [0, 2, 4])
+    worst = np.argsort(parts.predict_proba(X)[np.arange(N), Y // 2])[:9]
+    parts.set_params(learning_rate_init=1e-9).partial_fit(X[worst], Y[worst])
+    assert parts.best_loss_ == min(parts.loss_curve_) < parts.loss_curve_[-1]
+    parts.partial_fit(X, Y, sample_weight=0)
+    assert np.isnan(parts.loss_curve_[-1]) and parts.best_loss_ == min(parts.loss_curve_[:2])
+
+
+def test_partial_fit_prints_its_epoch(capsys):
+    parts = classifier(verbose=True).partial_fit(X, Y, [0, 2, 4])
+    parts.partial_fit(X, Y)
+    lines = capsys.readouterr().out.splitlines()
+    loss, accuracy = (parts.network_.history_[name][-1] for name in ("loss", "accuracy"))
+    assert len(lines) == 3 and lines[1].startswith("epoch 1: loss ")
+    assert lines[2] == f"epoch 2: loss {loss:.4f}, accuracy {accuracy:.2%}"
 
 
 def test_warm_start():
@@ -277,105 +318,7 @@ def test_none_draws_from_numpys_global_state():
     assert np.array_equal(*found)
 
 
-# --- failures ---------------------------------------------------------------------------
-
-
-def test_a_refused_fit_leaves_the_estimator_as_it_was():
-    fitted = classifier().fit(X, Y)
-    before, first = dict(vars(fitted)), probabilities(fitted)
-    for bad in (X[:, :60], X * np.nan, X[1:]):
-        with pytest.raises(ValueError):
-            fitted.fit(bad, Y)
-    assert vars(fitted) == before and np.array_equal(probabilities(fitted), first)
-    fitted.set_params(learning_rate_init=1e30)
-    with pytest.raises(DivergedError), np.errstate(all="ignore"):
-        fitted.fit(X, Y)
-    assert np.array_equal(probabilities(fitted), first)
-
-
-def test_an_interrupted_fit_keeps_the_last_step():
-    def interrupt(epoch):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return 0.001
-
-    fitted = classifier(learning_rate=interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        fitted.fit(X, Y)
-    assert fitted.n_iter_ == 2
-    assert np.array_equal(probabilities(fitted), probabilities(classifier(max_iter=2).fit(X, Y)))
-
-
-def test_interrupted_in_the_first_epoch():
-    calls = []
-
-    def interrupt(images):
-        calls.append(images)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return images
-
-    fitted = classifier(augment=interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        fitted.fit(X, Y)
-    assert (fitted.n_iter_, fitted.best_loss_, fitted.loss_curve_) == (0, None, [])
-    assert fitted.predict(X).shape == (N,)
-
-
-def test_predict_before_fit():
-    for method in ("predict", "predict_proba", "predict_log_proba"):
-        with pytest.raises(NotFittedError, match="CNNClassifier instance is not fitted"):
-            getattr(classifier(), method)(X)
-
-
-@pytest.mark.parametrize(
-    "options, error, message",
-    [
-        ({"solver": "lbfgs"}, ValueError, "solver is 'lbfgs', expected one of"),
-        ({"learning_rate": "adaptive"}, ValueError, "learning_rate is 'adaptive', expected one of"),
-        ({"learning_rate_init": -1}, ValueError, "learning_rate_init is -1, expected"),
-        (
-            {"learning_rate_init": 1, "learning_rate": StepDecay(1, 2)},
-            ValueError,
-            "learning_rate_init is 1 and learning_rate is StepDecay.*, expected None",
-        ),
-        ({"alpha": -1}, ValueError, "alpha is -1, expected"),
-        ({"alpha": -1, "solver": "adamw"}, ValueError, "is -1, expected"),
-        ({"momentum": 1, "solver": "sgd"}, ValueError, "momentum is 1, expected"),
-        ({"batch_size": 0}, ValueError, "batch_size is 0, expected"),
-        ({"batch_size": "all"}, TypeError, "batch_size is 'all', expected"),
-        ({"max_iter": 0}, ValueError, "max_iter is 0, expected"),
-        ({"max_iter": 0, "learning_rate": "exponential"}, ValueError, "max_iter is 0, expected"),
-        ({"early_stopping": "yes"}, TypeError, "early_stopping is 'yes', expected"),
-        ({"early_stopping": True, "validation_fraction": 2}, ValueError, "validation_fraction is"),
-        ({"n_iter_no_change": 0}, ValueError, "is 0, expected"),
-        ({"tol": -1}, ValueError, "is -1, expected"),
-        ({"class_weight": {9: 1.0}}, ValueError, "9"),
-        ({"warm_start": "yes"}, TypeError, "warm_start is 'yes', expected"),
-        ({"verbose": "yes"}, TypeError, "verbose is 'yes', expected"),
-        ({"random_state": -1}, ValueError, "-1"),
-        ({"n_threads": 0}, ValueError, "n_threads is 0, expected"),
-        ({"input_shape": (3, 3)}, ValueError, "X has shape"),
-    ],
-)
-def test_wrong_parameters(options, error, message):
-    estimator = classifier(**options)
-    with pytest.raises(error, match=message):
-        estimator.fit(X, Y)
-    assert not hasattr(estimator, "n_features_in_")
-
-
-def test_wrong_targets():
-    with pytest.raises(ValueError, match="Unknown label type"):
-        classifier().fit(X, VALUES)
-    with pytest.raises(ValueError, match="multiclass-multioutput|expected one class"):
-        classifier().fit(X, np.stack([Y, Y], axis=1))
-    with pytest.raises(ValueError, match="only one class, 3"):
-        classifier().fit(X, np.full(N, 3))
-    with pytest.raises(ValueError, match="only the class 2 where sample_weight"):
-        classifier().fit(X, Y, sample_weight=Y == 2)
-    with pytest.raises(ValueError, match="weights of all images are zero"):
-        classifier().fit(X, Y, sample_weight=np.zeros(N))
+# --- what is shown ---------------------------------------------------------------------
 
 
 def test_parameters_are_the_same_for_both():

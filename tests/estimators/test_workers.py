@@ -1,14 +1,17 @@
 """Estimators in workers: how many threads they use, and on a Dask cluster."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", "1.6")
 
+import joblib
+
 import nnet
-from nnet import CNNClassifier
+from nnet import CNNClassifier, kernels
 from nnet.estimators import threads
 
 # As scikit-learn's searches run the estimators, with a parent that asks for 8 threads; and how
@@ -98,6 +101,53 @@ def test_share_in_a_process_of_loky(monkeypatch, limit, share):
     for name in threads.LOKY_LIMITS:
         monkeypatch.setenv(name, limit)
     assert threads.share_of_worker() == share
+
+
+@pytest.mark.parametrize("nesting_level, share", [(None, None), (0, None), (1, 3), (2, 1), (3, 1)])
+def test_workers_within_workers_have_one_thread(monkeypatch, nesting_level, share):
+    """On two processors their share was 1 in any case."""
+
+    class Backend:
+        pass
+
+    class Process:
+        name = "LokyProcess-1"
+
+    Backend.nesting_level = nesting_level
+    monkeypatch.setattr(threads, "get_active_backend", lambda: (Backend, None))
+    monkeypatch.setattr(threads, "current_process", lambda: Process)
+    for name in threads.LOKY_LIMITS:
+        monkeypatch.setenv(name, "3")
+    assert threads.share_of_worker() == share
+
+
+def threads_of(estimator, X):
+    """How many threads kernels may use while an estimator predicts."""
+    estimator.network_.predict = lambda images: kernels.get_num_threads()
+    return estimator.predict(X)
+
+
+@pytest.mark.skipif(not nnet._cpu.OPENMP, reason="built without OpenMP")
+def test_threads_of_predictions():
+    X, y = np.arange(60.0).reshape(20, 3), np.arange(20) % 2
+    fitted = CNNClassifier(max_iter=1, n_threads=1).fit(X, y)
+    with kernels.num_threads(4):
+        assert threads_of(fitted, X) == threads_of(fitted, X.tolist()) == 1
+        assert threads_of(fitted.set_params(n_threads=3), X) == 3
+        assert threads_of(fitted.set_params(n_threads=None), X) == 4
+    with joblib.parallel_config("threading"):
+        parallel = joblib.Parallel(n_jobs=2)
+        assert parallel(joblib.delayed(threads_of)(fitted, X) for _ in range(2)) == [1, 1]
+    with pytest.raises(ValueError, match="n_threads is 0, expected"):
+        fitted.set_params(n_threads=0).predict(X)
+
+
+def test_only_the_first_thread_of_the_first_process_is_no_worker(monkeypatch):
+    assert threads.is_no_worker()
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(threads.is_no_worker).result()
+    monkeypatch.setattr(threads, "parent_process", lambda: "the parent")
+    assert not threads.is_no_worker()
 
 
 def test_bits_do_not_depend_on_threads():
