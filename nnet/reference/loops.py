@@ -23,10 +23,11 @@ def border_index(i, size, border_mode):
 
     Positions outside the image are padding. For 4 pixels and i from -3 to 6::
 
-        zeros    -  -  -  0 1 2 3  -  -  -      no pixel, None: it counts as zero
-        nearest  0  0  0  0 1 2 3  3  3  3      the edge, again and again
-        reflect  3  2  1  0 1 2 3  2  1  0      a mirror, the edge itself not repeated
-        wrap     1  2  3  0 1 2 3  0  1  2      round to the other side
+        zeros      -  -  -  0 1 2 3  -  -  -      no pixel, None: it counts as zero
+        nearest    0  0  0  0 1 2 3  3  3  3      the edge, again and again
+        reflect    3  2  1  0 1 2 3  2  1  0      a mirror, the edge itself not repeated
+        symmetric  2  1  0  0 1 2 3  3  2  1      a mirror, the edge itself repeated
+        wrap       1  2  3  0 1 2 3  0  1  2      round to the other side
 
     Returns
     -------
@@ -40,6 +41,8 @@ def border_index(i, size, border_mode):
         return 0 if i < 0 else size - 1
     if border_mode == "reflect":
         return -i if i < 0 else 2 * (size - 1) - i
+    if border_mode == "symmetric":
+        return -1 - i if i < 0 else 2 * size - 1 - i
     return i % size
 
 
