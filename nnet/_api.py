@@ -1,6 +1,7 @@
 """What `nnet` has besides the kernels: layers, networks and what belongs to them."""
 
 from nnet.files.images import to_bc01
+from nnet.filters import correlate, maximum_filter, minimum_filter
 from nnet.layers import (
     Activation,
     BatchNorm,
@@ -103,5 +104,8 @@ __all__ = [
     "StopTraining",
     "Upsample",
     "Zoom",
+    "correlate",
+    "maximum_filter",
+    "minimum_filter",
     "to_bc01",
 ]
