@@ -46,6 +46,8 @@ MODULES = {
     "torch-channels-last": ("torch",),
     "onnxruntime": ("onnxruntime", "onnx"),
     "network": ("sklearn", "mlxtend"),
+    "scipy": ("scipy",),
+    "opencv": ("cv2",),
     "MLPClassifier": ("sklearn", "mlxtend"),
     "skorch": ("skorch", "torch"),
 }
@@ -84,6 +86,7 @@ class Benchmark:
     float32_tolerance: float = 1e-4  # of the largest value in an array
     float64_tolerance: float = 1e-10
     dtypes: tuple = ("float32", "float64")
+    threads: tuple = (1, 2)
 
 
 # --- in the child process -----------------------------------------------------
@@ -300,7 +303,7 @@ def parse(parser):
 
 
 def parse_options(benchmark):
-    parser = make_parser(benchmark.name, benchmark.libraries, dtypes=benchmark.dtypes)
+    parser = make_parser(benchmark.name, benchmark.libraries, benchmark.threads, benchmark.dtypes)
     add_timing(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (matplotlib)")
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)

@@ -23,6 +23,8 @@ LABELS = {
     "torch": "PyTorch",
     "torch-channels-last": "channels_last",
     "onnxruntime": "onnxruntime",
+    "scipy": "SciPy",
+    "opencv": "OpenCV",
     "better": "the better",
 }
 RESULTS = "## Results\n"  # what follows it in README.md is replaced

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Measure everything, and put the results into benchmarks/README.md: about an hour on two quiet
 # cores. Takes the folder for the JSON files, build/benchmarks by default; PYTHON chooses the
-# interpreter, in which nnet, PyTorch 2.13, skorch, onnxruntime, onnx, mlxtend and matplotlib are
-# installed.
+# interpreter, in which nnet, PyTorch 2.13, skorch, onnxruntime, onnx, SciPy, OpenCV, mlxtend and
+# matplotlib are installed.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 results=$(mkdir -p "${1:-$here/../build/benchmarks}" && cd "${1:-$here/../build/benchmarks}" && pwd)
@@ -20,6 +20,7 @@ bench() {
 peers="torch torch-channels-last"
 bench conv conv --compare loops $peers --budget 0.15
 bench pool pool --compare loops copy pairs $peers --budget 0.1
+bench filters filters --compare scipy opencv --budget 0.1
 bench train train --compare $peers --budget 0.1
 bench predict predict --compare $peers onnxruntime
 bench scaling scaling --budget 0.1
@@ -28,7 +29,7 @@ bench optimizers optimizers --rounds 3 --budget 0.1
 bench estimators estimators
 bench conv conv-float64 --dtype float64 --compare $peers --budget 0.05
 bench pool pool-float64 --dtype float64 --compare $peers --budget 0.05
-files=(conv pool train predict scaling memory optimizers estimators conv-float64 pool-float64)
+files=(conv pool filters train predict scaling memory optimizers estimators conv-float64 pool-float64)
 
 for target in baseline avx2; do
     bench conv "conv-$target" --target $target --compare $peers --budget 0.05

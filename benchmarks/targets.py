@@ -110,6 +110,17 @@ def of_pool(data):
     return [*found, Target("2x2 max-pool, copies of its input", "at most", 3.0, copies)]
 
 
+def of_filters(data):
+    found = []
+    for operation, limits in FILTERS.items():
+        rows = [row for row in data["results"] if row["operation"] == operation]
+        rows = [row for row in rows if any(f" {size}x{size}" in row["case"] for size in limits[2])]
+        for library, limit in zip(("scipy", "opencv"), limits):
+            what = f"{operation} of an image, {library}"
+            found.append(Target(what, "at least", limit, versus(rows, library)))
+    return found
+
+
 def of_train(data):
     normed = {name: [] for name in ("VGG with batch norm", "ResNet", "mobile")}
     plain = []
@@ -253,6 +264,7 @@ def of_optimizers(data):
     return [Target("an epoch with Adam, SGD's", "at most", 1.1, found)]
 
 
+FILTERS = {"correlate": (15.0, 1.0, (3, 7, 15)), "maximum": (25.0, 0.4, (3, 7))}
 LONG_SECONDS = 5e-3
 ALLOCATED_KB = 8.0  # Python's own objects; one channel of one MNIST image takes 3
 # Names of tables, which the programs fill
@@ -269,6 +281,7 @@ STEADY = "a step of training in the steady state"
 OF_BENCHMARK = {
     "convolution": of_conv,
     "pooling": of_pool,
+    "filters": of_filters,
     "training": of_train,
     "prediction": of_predict,
     "scaling": of_scaling,

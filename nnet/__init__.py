@@ -6,6 +6,7 @@ cli/                   the `nnet` command
 estimators/            CNNClassifier, CNNRegressor: needs scikit-learn
 training/              NeuralNetwork: fit, predict, check_gradients, save, load
 zoo.py                 well-known small networks
+filters.py             correlate, maximum_filter, minimum_filter: by the words of scipy.ndimage
 files/                 networks as files, data sets, images
 layers/                Conv, Pool, Linear, ...: thin classes over the kernels
 reference/             the kernels as plain Python loops: the specification
@@ -98,10 +99,13 @@ __all__ = [
     "bprop_conv_bc01",
     "bprop_pool_bc01",
     "conv_bc01",
+    "correlate",
     "get_num_threads",
     "image_folder",
     "kernels",
     "load_images",
+    "maximum_filter",
+    "minimum_filter",
     "num_threads",
     "pool_bc01",
     "set_num_threads",

@@ -3,6 +3,7 @@
 from nnet.files.folders import image_folder
 from nnet.files.image_files import load_images
 from nnet.files.images import to_bc01
+from nnet.filters import correlate, maximum_filter, minimum_filter
 from nnet.layers import (
     Activation,
     BatchNorm,
@@ -105,7 +106,10 @@ __all__ = [
     "StopTraining",
     "Upsample",
     "Zoom",
+    "correlate",
     "image_folder",
     "load_images",
+    "maximum_filter",
+    "minimum_filter",
     "to_bc01",
 ]

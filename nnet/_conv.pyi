@@ -9,7 +9,7 @@ _Pair: TypeAlias = int | tuple[int, int]
 _Padding: TypeAlias = (
     Literal["same", "valid", "full"] | _Pair | tuple[tuple[int, int], tuple[int, int]]
 )
-_Border: TypeAlias = Literal["zeros", "nearest", "reflect", "wrap"]
+_Border: TypeAlias = Literal["zeros", "nearest", "reflect", "wrap", "symmetric"]
 _Algorithm: TypeAlias = Literal["direct", "planes", "pixels", "winograd"]
 
 KERNELS: tuple[Callable[..., Any], ...]

@@ -29,6 +29,7 @@ include "_correlation_tile.pxi"
 include "_rows.pxi"
 include "_strips.pxi"
 include "_planes.pxi"
+include "_bands.pxi"
 include "_pixels.pxi"
 include "_winograd.pxi"
 include "_pixels_plan.pxi"
@@ -172,8 +173,8 @@ def conv_bc01(
     strides, dilation : int or (int, int)
         Steps between output pixels and between filter taps: (y, x).
     padding_mode : {'same', 'valid', 'full'}, int, (y, x) or ((top, bottom), (left, right))
-    border_mode : {'zeros', 'nearest', 'reflect', 'wrap'}
-        What the padding holds.
+    border_mode : {'zeros', 'nearest', 'reflect', 'wrap', 'symmetric'}
+        What the padding holds; 'symmetric' repeats the edge pixel, 'reflect' does not.
     groups : int
         Feature group g of K/groups features sees channel group g only.
     bias : ndarray (n_feats,), same dtype, optional

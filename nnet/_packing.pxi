@@ -23,6 +23,7 @@ cdef enum:
     BORDER_NEAREST = 1
     BORDER_REFLECT = 2
     BORDER_WRAP = 3
+    BORDER_SYMMETRIC = 4
 
 cdef struct Packing:
     Py_ssize_t h, w                     # an image plane
@@ -47,6 +48,8 @@ cdef inline Py_ssize_t border_index(Py_ssize_t i, Py_ssize_t size, int border) n
         i = -i if i < 0 else 2 * (size - 1) - i if i >= size else i
     elif border == BORDER_WRAP:
         i = i + size if i < 0 else i - size if i >= size else i
+    elif border == BORDER_SYMMETRIC:
+        i = -1 - i if i < 0 else 2 * size - 1 - i if i >= size else i
     # What still lies outside is 'nearest', or a pixel that no tap reads.
     return 0 if i < 0 else size - 1 if i >= size else i
 

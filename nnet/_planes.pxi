@@ -30,6 +30,7 @@ cdef struct Correlation:
     bint by_rows                        # of single features: see _rows.pxi
     Strips *strips                      # not NULL: and of single channels: see _strips.pxi
     Py_ssize_t every                    # rows between the taps of a phase
+    Py_ssize_t band                     # output rows that are packed at once; 0: all of a plane
     bint direct                         # tiles store to the output; else to a scratch buffer
     Packing *fold                       # not NULL: add up the padding of each output plane
     Py_ssize_t scratch_pitch            # from one feature to the next in the scratch buffer
@@ -157,8 +158,8 @@ cdef void correlate_unit(
         return
     g, q = first // job.blocks_per_group, first % job.blocks_per_group
     for b in range(first, last):
-        if p.in_place:
-            group = imgs + g * per_group * p.channel_pitch
+        if p.in_place or job.band:
+            group = imgs + g * per_group * p.h * p.w
         elif b == first or q == 0:
             pack_stack(buffer, imgs, n_stacked, job.n_channels, g * per_group, per_group, p)
         # block_start of this block and the next, without divisions
@@ -168,7 +169,9 @@ cdef void correlate_unit(
         if q == job.blocks_per_group:
             g, q = g + 1, 0
         dst = padded if job.fold != NULL else out + (n0 * job.n_features + k) * out_size
-        for i in range(job.n_passes):
+        if job.band:
+            correlate_bands(job, dst, group, buffer, k, bias)
+        for i in range(0 if job.band else job.n_passes):
             run = job.passes + i
             to = scratch + (i & 1) * job.odd_at
             if run.columns != NULL:
@@ -261,7 +264,12 @@ cdef void correlate_images(Correlation *job, const real *imgs, real *out, const 
     job.scratch_pitch = 0
     work.job, work.imgs, work.out, work.bias = job, imgs, out, bias
     work.buffer_size = 0
-    if not job.packing.in_place:
+    job.band = band_of(job, lanes)
+    if job.band:
+        work.buffer_size = ceil_div(
+            (job.band + job.packing.rows - job.passes.rows + 1) * job.packing.pitch + 2 * lanes,
+            lanes) * lanes
+    elif not job.packing.in_place:
         work.buffer_size = ceil_div(
             job.n_channels // job.groups * job.packing.channel_pitch + 2 * lanes, lanes) * lanes
     if not job.direct:

@@ -29,6 +29,7 @@ def pool_bc01(
     padding_mode: _Padding = "centered",
     count_include_pad: bool = False,
     ceil_mode: bool = False,
+    need_switches: bool = True,
     n_threads: int | None = None,
 ) -> tuple[NDArray[_Real], _Switches | None]: ...
 def bprop_pool_bc01(

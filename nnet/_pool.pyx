@@ -4,7 +4,7 @@ Read in this order: _reuse.pxi (what calls leave for others), _pool_vectors.pxi 
 vector at a time), _pool_geometry.pxi (what a pooling is), _pool_common.pxi (windows of
 2x2 pixels, and of the whole image), _pool_forward.pxi and _pool_backward.pxi (any
 windows), _pool_switches.pxi (where maxima are, checked), _pool_3x3.pxi,
-_pool_threads.pxi, and this file: the checks and the public functions.
+_pool_values.pxi (maxima without switches), _pool_threads.pxi, and this file: the checks and the public functions.
 """
 
 from nnet import kernels
@@ -19,6 +19,7 @@ include "_pool_forward.pxi"
 include "_pool_switches.pxi"
 include "_pool_backward.pxi"
 include "_pool_3x3.pxi"
+include "_pool_values.pxi"
 include "_pool_threads.pxi"
 
 
@@ -50,6 +51,15 @@ cdef bint check_options(object mode, object count_include_pad, object ceil_mode,
     if mode == "avg" and switches is not None:
         raise TypeError(f"switches is {describe(switches)}, expected None for mode 'avg'")
     return mode == "max"
+
+
+cdef bint check_need(object need_switches, object switches) except -1:
+    """Whether the places of maxima are asked for."""
+    if not isinstance(need_switches, (bool, np.bool_)):
+        raise TypeError(f"need_switches is {need_switches!r}, expected True or False")
+    if not need_switches and switches is not None:
+        raise ValueError("switches is given, expected None when need_switches is false")
+    return bool(need_switches)
 
 
 cdef class PoolPlan:
@@ -196,6 +206,7 @@ def pool_bc01(
     padding_mode="centered",
     count_include_pad=False,
     ceil_mode=False,
+    need_switches=True,
     n_threads=None,
 ):
     """Summarise windows of images by their maximum or their average.
@@ -224,13 +235,16 @@ def pool_bc01(
     ceil_mode : bool
         With explicit padding, whether there is also a last window that hangs over the edge, if
         it starts in the image: of what is beyond the padding, nothing is counted.
+    need_switches : bool
+        False computes the same maxima faster, returns None for switches and does none of their
+        work; giving that array as well is a ValueError.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 
     Returns
     -------
     poolout : ndarray
-    switches : ndarray, or None for averages
+    switches : ndarray, or None for averages and where they are not needed
 
     Raises
     ------
@@ -239,6 +253,7 @@ def pool_bc01(
     """
     cdef cnp.ndarray imgs_ = check_array(imgs, "imgs", IMG_AXES, None, "")
     cdef bint is_max = check_options(mode, count_include_pad, ceil_mode, switches)
+    cdef bint placed = check_need(need_switches, switches) and is_max
     cdef PoolPlan plan = plan_call(
         shape_of(imgs_), (pool_h, pool_w, stride_y, stride_x), padding_mode, ceil_mode
     )
@@ -249,7 +264,7 @@ def pool_bc01(
     cdef cnp.ndarray where = None, where_work = None
     cdef PoolWork call = work_of(imgs_, n_planes, plan.job, is_max)
     call.job.include_pad = count_include_pad
-    if is_max:
+    if placed:
         where_shape, where_dtype = switches_like(switches, shape, pool_h, pool_w)
         where = check_output(switches, "switches", where_shape, where_dtype)
         refuse_overlap(where, "switches", imgs, "imgs")
@@ -264,7 +279,7 @@ def pool_bc01(
     call.source, call.out = cnp.PyArray_DATA(imgs_), cnp.PyArray_DATA(work)
     run_forward(&call, threads)
     deliver(out, work)
-    if is_max:
+    if placed:
         deliver(where, where_work)
     return out, where
 

@@ -44,7 +44,7 @@ cdef inline void max_3x3_strip(
     Py_ssize_t first, Py_ssize_t done,    # output rows
     const real *lefts, const uint8_t *least,    # (lanes,)   IN   see prepare_3x3_columns
     real *poolout, const Switches *switches, Py_ssize_t at, Py_ssize_t room,
-    const Pooling *job, const Plan *plan, Py_ssize_t stride, bint nans, bint edge,
+    const Pooling *job, const Plan *plan, Py_ssize_t stride, bint placed, bint nans, bint edge,
 ) noexcept nogil:
     cdef Py_ssize_t y, start, pitch = plan.cells
     cdef real b0[LANES]           # of three rows of a window
@@ -90,7 +90,8 @@ cdef inline void max_3x3_strip(
         add_places(its_place, least_col)
         max_places(place, its_place)
         put(poolout + at, best, room, edge)
-        put_places(switches, at, place, 3, start, lefts, room, edge)
+        if placed:
+            put_places(switches, at, place, 3, start, lefts, room, edge)
         at, room = at + job.width.out, room - job.width.out
 
 
@@ -138,9 +139,9 @@ cdef inline void pool_3x3_plane(
     const real *img,              # (img_h, img_w)  IN
     const real *end, real *poolout, const Switches *switches, Py_ssize_t at, Py_ssize_t room,
     const Pooling *job, const Plan *plan, real *buffer,
-    Py_ssize_t stride, bint is_max, bint edge,
+    Py_ssize_t stride, bint is_max, bint placed, bint edge,
 ) noexcept nogil:
-    """`stride`, `is_max` and `edge` may be constants."""
+    """`stride`, `is_max`, `placed` (the places of maxima are wanted) and `edge` may be constants."""
     cdef const Axis *height = &job.height
     cdef Py_ssize_t out_w = job.width.out, first = 0, done, x, y, top, bottom
     cdef real padding = <real>(-INFINITY if is_max else 0)
@@ -170,12 +171,12 @@ cdef inline void pool_3x3_plane(
             if is_max and any_nan(nans):
                 max_3x3_strip(
                     buffer + x, first, done, columns + x, least + x, poolout, switches, at + x,
-                    room - x, job, plan, stride, True, edge,
+                    room - x, job, plan, stride, placed, True, edge,
                 )
             elif is_max:
                 max_3x3_strip(
                     buffer + x, first, done, columns + x, least + x, poolout, switches, at + x,
-                    room - x, job, plan, stride, False, edge,
+                    room - x, job, plan, stride, placed, False, edge,
                 )
             else:
                 average_3x3_strip(

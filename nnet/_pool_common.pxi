@@ -37,8 +37,9 @@ cdef inline void mean_2x2(const real *top, const real *bottom, real *total) noex
 cdef inline void pool_2x2_plane(
     const real *img,              # (img_h, img_w)  IN
     const real *end, real *poolout, const Switches *switches, Py_ssize_t at, Py_ssize_t room,
-    const Pooling *job, bint is_max, bint edge,
+    const Pooling *job, bint is_max, bint placed, bint edge,
 ) noexcept nogil:
+    """`placed`: the places of the maxima are wanted."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t img_w = job.width.size, out_w = job.width.out, y, x, i
     cdef real best[LANES]
@@ -49,7 +50,7 @@ cdef inline void pool_2x2_plane(
     cdef real spare_below[2 * LANES]
     cdef const real *top
     cdef const real *bottom
-    for i in range(LANES if is_max else 0):
+    for i in range(LANES if placed else 0):
         set_int(steps + i % lanes, 2 * (i % lanes))
     for y in range(job.height.out):
         x = 0
@@ -61,6 +62,7 @@ cdef inline void pool_2x2_plane(
                 mean_2x2(top, bottom, best)
             else:
                 max_2x2(top, bottom, best, place)
+            if placed:
                 fill_int(lefts, 2 * x)
                 add_int(lefts, steps)
                 put_places(switches, at + x, place, 2, 2 * y, lefts, room - x, edge)
@@ -72,8 +74,8 @@ cdef inline void pool_2x2_plane(
 cdef void pool_2x2_planes(
     const real *imgs,             # (n_planes, img_h, img_w)  IN
     real *poolout,                # (n_planes, out_h, out_w)  OUT
-    const Switches *switches,     # OUT, NULL for averages
-    Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_planes, Pooling job_,
+    const Switches *switches,     # OUT, or NULL
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_planes, Pooling job_, bint is_max,
 ) noexcept nogil:
     cdef const Pooling *job = &job_     # a copy: see pool_planes
     cdef Py_ssize_t img_size = job.height.size * job.width.size, i, at, room
@@ -81,13 +83,18 @@ cdef void pool_2x2_planes(
     cdef const real *end = imgs + n_planes * img_size
     for i in range(first, last):
         at, room = i * out_size, (last - i) * out_size
-        if is_edge(i, last, job):
+        if job.width.out < LANES and is_edge(i, last, job):
             pool_2x2_plane(imgs + i * img_size, end, poolout, switches, at, room, job,
-                           switches != NULL, True)
+                           is_max, switches != NULL, True)
         elif switches != NULL:
-            pool_2x2_plane(imgs + i * img_size, end, poolout, switches, at, room, job, True, False)
+            pool_2x2_plane(imgs + i * img_size, end, poolout, switches, at, room, job,
+                           True, True, False)
+        elif is_max:
+            pool_2x2_plane(imgs + i * img_size, end, poolout, switches, at, room, job,
+                           True, False, False)
         else:
-            pool_2x2_plane(imgs + i * img_size, end, poolout, switches, at, room, job, False, False)
+            pool_2x2_plane(imgs + i * img_size, end, poolout, switches, at, room, job,
+                           False, False, False)
 
 
 cdef inline void unpool_2x2(
@@ -290,8 +297,8 @@ cdef void average_large_planes(
 cdef void pool_whole_planes(
     const real *imgs,             # (n_planes, img_h, img_w)  IN
     real *poolout,                # (n_planes,)               OUT
-    const Switches *switches,     # OUT, NULL for averages
-    Py_ssize_t first, Py_ssize_t last, const Pooling *job,
+    const Switches *switches,     # OUT, or NULL
+    Py_ssize_t first, Py_ssize_t last, const Pooling *job, bint is_max,
 ) noexcept nogil:
     cdef Py_ssize_t img_w = job.width.size, n = job.height.size * img_w
     cdef real count = (
@@ -299,15 +306,21 @@ cdef void pool_whole_planes(
         * <real>divisor(&job.width, 0, job.include_pad)
     )
     cdef Py_ssize_t i, at, row, col
-    if switches == NULL and n * <Py_ssize_t>sizeof(real) > MAX_BYTES:
+    if not is_max and n * <Py_ssize_t>sizeof(real) > MAX_BYTES:
         average_large_planes(imgs, poolout, first, last, n, count)
         return
     for i in range(first, last):
-        if switches == NULL:
+        if not is_max:
             poolout[i] = sum_run(imgs + i * n, n) / count
             continue
+        if switches == NULL:
+            poolout[i] = max_run(imgs + i * n, n)
+            if poolout[i] < 0 or poolout[i] > 0:    # else NaN and zeros of either sign: the first
+                continue
         at = find_max(imgs + i * n, n)
         poolout[i] = imgs[i * n + at]
+        if switches == NULL:
+            continue
         row, col = at // img_w, at % img_w
         if switches.pairs != NULL:
             switches.pairs[2 * i], switches.pairs[2 * i + 1] = row, col

@@ -26,11 +26,24 @@ cdef struct Plan:
     Py_ssize_t total
 
 
+cdef struct Taps:
+    Py_ssize_t skipped, n     # of a window along an axis: those before the first ...
+
+
+cdef inline Taps taps_of(const Axis *axis) noexcept nogil:
+    """... that meets a pixel for any output, and as many as do."""
+    cdef Taps taps
+    taps.skipped = max(0, -(axis.start + (axis.out - 1) * axis.stride))
+    taps.n = min(axis.pool, axis.size - axis.start) - taps.skipped
+    return taps
+
+
 cdef Plan plan_forward(const Pooling *job, bint is_max, Py_ssize_t size) noexcept nogil:
     """`size` is that of a real."""
     cdef const Axis *width = &job.width
     cdef const Axis *height = &job.height
     cdef Py_ssize_t rows
+    cdef Taps taps = taps_of(width)
     cdef Plan plan
     plan.by_windows = width.stride > 2 or width.out <= 2
     if plan.by_windows:
@@ -38,13 +51,13 @@ cdef Plan plan_forward(const Pooling *job, bint is_max, Py_ssize_t size) noexcep
         plan.cells = width.out if is_max else width.size
     else:
         plan.phases = width.stride
-        plan.skipped = max(0, -(width.start + (width.out - 1) * width.stride))
-        plan.taps = min(width.pool, width.size - width.start) - plan.skipped
+        plan.skipped, plan.taps = taps.skipped, taps.n
         plan.lead = -width.start - plan.skipped
         plan.cells = width.out - 1 + (plan.taps + plan.phases - 1) // plan.phases
     if are_threes(job):
         plan.cells = round_up(plan.cells)     # vectors then lie in one line of the cache
-    rows = BLOCK_BYTES // (size * plan.cells * (plan.phases + (2 if is_max else 0)))
+    rows = BLOCK_BYTES // (
+        size * plan.cells * (plan.phases + (2 if is_max and not are_threes(job) else 0)))
     if is_max or are_threes(job):     # not fewer rows than overlap from block to block
         rows = max(rows - height.pool, height.pool) // height.stride
     plan.block = max(1, min(rows, height.out))
@@ -192,7 +205,8 @@ cdef inline void write_maxima(
             take_larger(b, r, c, best + i * cells + x, its_row, cols + i * cells + x)
         move_right(c, shift + x, least + x)
         put(poolout + at + x, b, room - x, edge)
-        put_switches(switches, at + x, r, c, job.width.pool, room - x, edge)
+        if switches != NULL:
+            put_switches(switches, at + x, r, c, job.width.pool, room - x, edge)
         x = next_vector(x, job.width.out, VECTOR_BYTES // sizeof(real))
 
 
@@ -234,7 +248,7 @@ cdef inline void max_plane(
             write_maxima(
                 best + (row - top) * plan.cells, cols + (row - top) * plan.cells,
                 end_pixel(height, y) - row,
-                row if switches.pairs != NULL else row - height.start - y * height.stride,
+                row if switches == NULL or switches.pairs != NULL else row - height.start - y * height.stride,
                 shift, least, poolout, switches, at + y * out_w,
                 room - y * out_w, job, plan.cells, edge,
             )
@@ -341,47 +355,61 @@ cdef inline void average_plane(
 cdef void pool_planes(
     const real *imgs, real *poolout, const Switches *switches,
     Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_planes, Pooling job_, Plan plan_,
-    real *buffer,
+    bint is_max, real *buffer,
 ) noexcept nogil:
-    """Planes first to last; `switches` is NULL for averages."""
+    """Planes first to last; `switches` is NULL for averages and where nobody wants them."""
     cdef const Pooling *job = &job_     # copies: C then knows that no vector overwrites them
     cdef const Plan *plan = &plan_
     cdef Py_ssize_t img_size = job.height.size * job.width.size
     cdef Py_ssize_t out_size = job.height.out * job.width.out
     cdef const real *end = imgs + n_planes * img_size
     cdef real *columns = buffer + (plan.phases + 2) * plan.room
+    cdef bint spills = (plan.phases > 1 or job.width.out < LANES
+                        or min(job.width.size, plan.cells - plan.lead) < LANES)
     cdef Py_ssize_t i
-    fill_run(buffer, <real>(0 if switches == NULL else -INFINITY), plan.total - LANES)
-    if switches != NULL and are_threes(job):
+    fill_run(buffer, <real>(-INFINITY if is_max else 0), plan.total - LANES)
+    if is_max and are_threes(job):
         prepare_3x3_columns(columns, <uint8_t *>(columns + round_up(job.width.out)), &job.width)
-    elif switches != NULL:
+    elif is_max:
         prepare_columns(columns, columns + round_up(job.width.out), job, plan,
-                        switches.pairs != NULL)
+                        switches != NULL and switches.pairs != NULL)
     else:
         for i in range(job.width.out):
             columns[round_up(job.width.out) + i] = <real>divisor(&job.width, i, job.include_pad)
     for i in range(first, last):
         pool_plane(imgs + i * img_size, end, poolout, switches, i * out_size,
-                   (last - i) * out_size, job, plan, buffer, is_edge(i, last, job))
+                   (last - i) * out_size, job, plan, is_max, buffer,
+                   spills and is_edge(i, last, job))
 
 
 cdef inline void pool_plane(
     const real *img, const real *end, real *poolout, const Switches *switches, Py_ssize_t at,
-    Py_ssize_t room, const Pooling *job, const Plan *plan, real *buffer, bint edge,
+    Py_ssize_t room, const Pooling *job, const Plan *plan, bint is_max, real *buffer, bint edge,
 ) noexcept nogil:
-    cdef bint is_max = switches != NULL
     if are_threes(job) and edge:
         pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, plan.phases,
-                       is_max, True)
-    elif are_threes(job) and plan.phases == 1 and is_max:    # constants are worth code of its own
-        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 1, True, False)
-    elif are_threes(job) and plan.phases == 1:
-        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 1, False, False)
-    elif are_threes(job) and is_max:
-        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 2, True, False)
+                       is_max, switches != NULL, True)
+    elif are_threes(job) and plan.phases == 1:    # constants are worth code of its own
+        pool_3x3(img, end, poolout, switches, at, room, job, plan, buffer, 1, is_max)
     elif are_threes(job):
-        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, 2, False, False)
-    elif switches != NULL:
+        pool_3x3(img, end, poolout, switches, at, room, job, plan, buffer, 2, is_max)
+    elif is_max:
         max_plane(img, end, poolout, switches, at, room, job, plan, buffer, edge)
     else:
         average_plane(img, end, poolout + at, room, job, plan, buffer, edge)
+
+
+cdef inline void pool_3x3(
+    const real *img, const real *end, real *poolout, const Switches *switches, Py_ssize_t at,
+    Py_ssize_t room, const Pooling *job, const Plan *plan, real *buffer, Py_ssize_t stride,
+    bint is_max,
+) noexcept nogil:
+    if switches != NULL:
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, stride,
+                       True, True, False)
+    elif is_max:
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, stride,
+                       True, False, False)
+    else:
+        pool_3x3_plane(img, end, poolout, switches, at, room, job, plan, buffer, stride,
+                       False, False, False)

@@ -11,6 +11,7 @@ cdef struct PoolWork:
     uint8_t *places               # room for the places of pairs, or NULL
     Pooling job
     Plan plan                     # of the forward pass
+    Values values                 # of one without switches
     Reach reach                   # of the backward pass
     Py_ssize_t n_planes, n_units
     ThreadMemory buffers
@@ -37,25 +38,38 @@ cdef inline void planes_of(const PoolWork *work, Py_ssize_t unit, Py_ssize_t *fi
 
 cdef void run_forward(PoolWork *work, int n_threads) except *:
     cdef Py_ssize_t size = sizeof(float) if work.is_float else sizeof(double)
-    work.plan = plan_forward(&work.job, work.is_max, size)
-    share(
-        work, forward_float if work.is_float else forward_double,
-        0 if are_twos(&work.job) or is_global(&work.job) else work.plan.total * size, n_threads,
-    )
+    cdef Py_ssize_t buffer_size = 0
+    if not (are_twos(&work.job) or is_global(&work.job)):
+        work.plan = plan_forward(&work.job, work.is_max, size)
+        work.values = plan_values(&work.job, size)
+        buffer_size = size * (
+            2 * work.values.room if are_values(&work.job, work.is_max, switches_of(work))
+            else work.plan.total)
+    share(work, forward_float if work.is_float else forward_double, buffer_size, n_threads)
+
+
+cdef inline const Switches *switches_of(const PoolWork *work) noexcept nogil:
+    """NULL where there are none."""
+    if work.switches.pairs == NULL and work.switches.places == NULL:
+        return NULL
+    return &work.switches
 
 
 cdef void forward_unit(const PoolWork *work, Py_ssize_t unit, const real *imgs, real *poolout,
                        real *buffer) noexcept nogil:
-    cdef const Switches *switches = &work.switches if work.is_max else NULL
+    cdef const Switches *switches = switches_of(work)
     cdef Py_ssize_t first, last
     planes_of(work, unit, &first, &last)
     if are_twos(&work.job):
-        pool_2x2_planes(imgs, poolout, switches, first, last, work.n_planes, work.job)
+        pool_2x2_planes(imgs, poolout, switches, first, last, work.n_planes, work.job,
+                        work.is_max)
     elif is_global(&work.job):
-        pool_whole_planes(imgs, poolout, switches, first, last, &work.job)
+        pool_whole_planes(imgs, poolout, switches, first, last, &work.job, work.is_max)
+    elif are_values(&work.job, work.is_max, switches):
+        max_values_planes(imgs, poolout, first, last, work.job, work.values, buffer)
     else:
         pool_planes(imgs, poolout, switches, first, last, work.n_planes, work.job, work.plan,
-                    buffer)
+                    work.is_max, buffer)
 
 
 cdef void forward_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:

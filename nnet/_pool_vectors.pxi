@@ -8,7 +8,7 @@
 # become the target's instructions with gcc and clang alike, which loops over lanes do not.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 cdef extern from *:
     """
@@ -140,6 +140,11 @@ cdef extern from *:
         SELECT(bits, ps, best, larger, value);                                                   \\
         SELECT(bits, ps, row, larger, its_row);                                                  \\
         SELECT(bits, ps, col, larger, its_col); }                                                \\
+    INLINE void take_value##bits(real *best, const real *value, int nans) {                      \\
+        reals##bits v = REALS(bits, value);                                                      \\
+        MASK(bits) larger = LARGER_OR_NAN(v, REALS(bits, best), ps);                             \\
+        if (nans) { SELECT(bits, ps, best, larger, value); }                                     \\
+        else { MAXIMUM_OF(bits, ps, best, value); } }                                            \\
     INLINE void take_place##bits(real *best, real *place, const real *value, const real *its,    \\
                                  int nans) {                                                     \\
         reals##bits v = REALS(bits, value);                                                      \\
@@ -280,6 +285,7 @@ cdef extern from *:
     #define DEINTERLEAVE(even, odd, pixels) FOR(even, deinterleave)(even, odd, pixels)
     #define INTERLEAVE(pixels, even, odd) FOR(pixels, interleave)(pixels, even, odd)
     #define TAKE_LARGER(best, ...) FOR(best, take_larger)(best, __VA_ARGS__)
+    #define TAKE_VALUE(best, ...) FOR(best, take_value)(best, __VA_ARGS__)
     #define KEEP_IF(out, ...) FOR(out, keep_if)(out, __VA_ARGS__)
     #define ADD_IF(sum, ...) FOR(sum, add_if)(sum, __VA_ARGS__)
     #define MOVE_RIGHT(col, by, least) FOR(col, move_right)(col, by, least)
@@ -320,6 +326,8 @@ cdef extern from *:
     void interleave "INTERLEAVE"(...) noexcept nogil
     # (best, row, col, value, its_row, its_col): take a value that is larger, and every NaN
     void take_larger "TAKE_LARGER"(...) noexcept nogil
+    # (best, value, nans: a bint): as above, but for the places; NaN only counts if there may be any
+    void take_value "TAKE_VALUE"(...) noexcept nogil
     # (out, places, place: a number, a): a where the places are that one, 0 elsewhere; and a sum
     void keep_if "KEEP_IF"(...) noexcept nogil
     void add_if "ADD_IF"(...) noexcept nogil

@@ -13,7 +13,7 @@ from functools import lru_cache
 from operator import index
 from typing import NamedTuple
 
-BORDER_MODES = ("zeros", "nearest", "reflect", "wrap")
+BORDER_MODES = ("zeros", "nearest", "reflect", "wrap", "symmetric")
 PADDING_WORDS = ("same", "valid", "full")
 MAX_SIZE = 2**31 - 1  # one padded axis; the kernels' index arithmetic relies on it
 
@@ -78,14 +78,14 @@ def conv_geometry(
     strides, dilation : int or (int, int)
         Steps between output pixels and between filter taps, in pixels: (y, x).
     padding_mode : {'same', 'valid', 'full'}, int, (y, x) or ((top, bottom), (left, right))
-    border_mode : {'zeros', 'nearest', 'reflect', 'wrap'}
-        What the padding holds.
+    border_mode : {'zeros', 'nearest', 'reflect', 'wrap', 'symmetric'}
+        What the padding holds; 'symmetric' repeats the edge pixel, 'reflect' does not.
 
     Raises
     ------
     ValueError
         For values out of range, a filter larger than the padded image, or more
-        'reflect' or 'wrap' padding than the image can fill.
+        'reflect', 'wrap' or 'symmetric' padding than the image can fill.
     TypeError
         For values of the wrong type.
     """
@@ -251,7 +251,7 @@ def _conv_geometry(img_size, fil_size, strides, padding_mode, border_mode, dilat
         zip(("height", "width"), img_size, fil_size, strides, dilation)
     ):
         before, after = _axis_pads(padding_mode, axis, size, window, stride, step)
-        allowed = {"reflect": size - 1, "wrap": size}.get(border_mode)
+        allowed = {"reflect": size - 1, "wrap": size, "symmetric": size}.get(border_mode)
         if allowed is not None and max(before, after) > allowed:
             raise ValueError(
                 f"border_mode {border_mode!r} can pad an image of {name} {size} by at most "

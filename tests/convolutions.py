@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from nnet import reference
-from nnet.geometry import conv_geometry
+from nnet.geometry import BORDER_MODES, conv_geometry
 
 # n, c, h, w, k, filter h, filter w, options: small enough for plain loops
 CASES = {
@@ -59,6 +59,18 @@ CASES = {
     "reflect all": (1, 2, 4, 3, 2, 3, 3, {"border_mode": "reflect", "padding_mode": (3, 2)}),
     "wrap": (2, 2, 4, 5, 3, 3, 3, {"border_mode": "wrap"}),
     "wrap all": (1, 2, 3, 4, 2, 3, 3, {"border_mode": "wrap", "padding_mode": ((3, 1), (4, 4))}),
+    "symmetric": (2, 2, 5, 4, 3, 5, 5, {"border_mode": "symmetric"}),
+    "symmetric all": (1, 2, 4, 3, 2, 4, 2, {"border_mode": "symmetric", "padding_mode": (4, 3)}),
+    "symmetric dilated": (
+        2,
+        4,
+        5,
+        6,
+        4,
+        3,
+        3,
+        {"border_mode": "symmetric", "dilation": 2, "groups": 2},
+    ),
     "reflect stride 2": (2, 2, 7, 6, 3, 5, 3, {"border_mode": "reflect", "strides": (2, 2)}),
     "wrap dilated": (2, 4, 5, 6, 4, 3, 3, {"border_mode": "wrap", "dilation": 2, "groups": 2}),
 }
@@ -78,6 +90,7 @@ LARGE = {
     "groups": (6, 16, 16, 16, 32, 3, 3, {"groups": 4, "strides": (1, 2)}),
     "dilation": (6, 16, 16, 16, 16, 3, 3, {"dilation": (2, 2)}),
     "reflect": (6, 8, 16, 16, 16, 5, 5, {"border_mode": "reflect"}),
+    "symmetric stride 2": (6, 8, 16, 16, 16, 5, 5, {"border_mode": "symmetric", "strides": (2, 2)}),
     "wrap stride 2": (6, 8, 16, 16, 16, 5, 5, {"border_mode": "wrap", "strides": (2, 2)}),
     "many small images": (33, 16, 4, 4, 24, 3, 3, {}),
 }
@@ -155,7 +168,7 @@ def any_case(draw, max_feats=9, max_filter=6):
         "padding_mode": draw(
             st.one_of(words, pad, st.tuples(pad, pad), st.tuples(*[st.tuples(pad, pad)] * 2))
         ),
-        "border_mode": draw(st.sampled_from(["zeros", "nearest", "reflect", "wrap"])),
+        "border_mode": draw(st.sampled_from(BORDER_MODES)),
     }
     for repair in ({}, {"border_mode": "zeros"}, {"padding_mode": "same"}):
         options.update(repair)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-NAMES = ["bench_conv", "bench_pool", "bench_train", "bench_predict"]
+NAMES = ["bench_conv", "bench_pool", "bench_filters", "bench_train", "bench_predict"]
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="not in this source distribution")
 
 
@@ -111,7 +111,9 @@ def test_results_agree(name, load, dtype):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("library", ["torch", "torch-channels-last", "onnxruntime"])
+@pytest.mark.parametrize(
+    "library", ["torch", "torch-channels-last", "onnxruntime", "scipy", "opencv"]
+)
 def test_peers_compute_the_same(name, library, load):
     bench, common = load(name), load("common")
     benchmark = bench.BENCHMARK

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nnet.geometry import MAX_SIZE, as_pair, conv_geometry, pool_geometry, receptive_field
 
-BORDERS = ["zeros", "nearest", "reflect", "wrap"]
+BORDERS = ["zeros", "nearest", "reflect", "wrap", "symmetric"]
 
 
 def starts(size, before, after, window, stride=1, dilation=1):
@@ -122,8 +122,8 @@ def test_forms_of_one_geometry():
 
 @pytest.mark.parametrize("border_mode", BORDERS)
 def test_borders_hold_as_much_as_the_image_can_fill(border_mode):
-    """'reflect' does not repeat the edge, so it has one pixel less to offer than 'wrap'."""
-    limit = {"reflect": 3, "wrap": 4}.get(border_mode)
+    """'reflect' does not repeat the edge, so it has one pixel less to offer than 'symmetric'."""
+    limit = {"reflect": 3, "wrap": 4, "symmetric": 4}.get(border_mode)
     for axis, name in enumerate(("height 4", "width 4")):
         for side in range(2):
             for pad in range(8):

@@ -17,7 +17,7 @@ ROOMS = (
     ("__main__",),
     ("cli", "estimators", "look"),
     ("nnet", "_api"),
-    ("training", "files", "zoo"),
+    ("training", "files", "filters", "zoo"),
     ("layers",),
     ("reference", "_conv", "_pool", "_dense", "_atomic", "_augment"),
     ("kernels", "geometry"),

@@ -136,7 +136,7 @@ class Conv(ConvLayer):
     weight_decay : float
         Shrinks the weights, not the biases: adds weight_decay * W to the step.
     padding_mode : {'same', 'valid', 'full'}, int, (y, x) or ((top, bottom), (left, right))
-    border_mode : {'zeros', 'nearest', 'reflect', 'wrap'}
+    border_mode : {'zeros', 'nearest', 'reflect', 'wrap', 'symmetric'}
     groups : int
         Features of a group see only the channels of that group.
     use_bias : bool

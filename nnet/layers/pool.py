@@ -86,10 +86,11 @@ class Pool(WindowMixin, Layer):
 
     def fprop(self, input):
         output, switches = self._output(input), None
-        if self.mode == "max":
+        need = bool(self.training)
+        if self.mode == "max" and need:
             switches = self._switches(output.shape)
         sizes, options = self._found_geometry or self._geometry()
-        pool_bc01(input, output, switches, *sizes, **options)
+        pool_bc01(input, output, switches, *sizes, need_switches=need, **options)
         if self.training:
             self._kept = input.shape, output, switches
         return output
@@ -141,10 +142,11 @@ class GlobalPool(Layer):
 
     def fprop(self, input):
         output, size = self._output(input), input.shape[2:]
-        switches = None
-        if self._WHOLE["mode"] == "max":
+        switches, need = None, bool(self.training)
+        if self._WHOLE["mode"] == "max" and need:
             switches = self._array("switches", (*output.shape, 1, 1, 2), INTP)
-        pool_bc01(input, output[:, :, None, None], switches, *size, *size, **self._WHOLE)
+        pooled = output[:, :, None, None]
+        pool_bc01(input, pooled, switches, *size, *size, need_switches=need, **self._WHOLE)
         if self.training:
             self._kept = input.shape, input.dtype, switches
         return output

@@ -41,8 +41,9 @@ class Pad(Layer):
     ----------
     pads : int, (y, x) or ((top, bottom), (left, right))
         Pixels. For signals, which have no height, an int is meant for their length.
-    border_mode : {'zeros', 'nearest', 'reflect', 'wrap'}
-        As for `Conv`: PyTorch calls them 'constant', 'replicate', 'reflect' and 'circular'.
+    border_mode : {'zeros', 'nearest', 'reflect', 'wrap', 'symmetric'}
+        As for `Conv`: PyTorch calls them 'constant', 'replicate', 'reflect' and 'circular', and
+        has no 'symmetric', which is NumPy's.
     value : float
         What 'zeros' puts there; only there may it be another than 0.
     """
@@ -135,14 +136,21 @@ def borders(padded, axis, n, before, border_mode):
     """
     end, length = before + n, padded.shape[axis]
     after = length - end
+    firsts_before = {
+        "nearest": before,
+        "reflect": 2 * before,
+        "symmetric": 2 * before - 1,
+        "wrap": n,
+    }
+    firsts_after = {"nearest": end - 1, "reflect": end - 2, "symmetric": end - 1, "wrap": before}
     for border, first, step in (
-        (slice(0, before), {"nearest": before, "reflect": 2 * before, "wrap": n}, before),
-        (slice(end, length), {"nearest": end - 1, "reflect": end - 2, "wrap": before}, after),
+        (slice(0, before), firsts_before, before),
+        (slice(end, length), firsts_after, after),
     ):
         if step == 0:
             continue
         view, start = padded.swapaxes(axis, -1), first.get(border_mode, 0)
-        if border_mode == "reflect":
+        if border_mode in ("reflect", "symmetric"):
             source = view[..., start - step + 1 : start + 1][..., ::-1]
         else:
             source = view[..., start : start + (1 if border_mode == "nearest" else step)]

@@ -43,7 +43,8 @@ SYNTAX = f"""\
   avgpool2     average of 2x2 pixels, otherwise like pool2
   gap gmp      average or maximum of each whole channel
   bn           batch normalisation, best between conv or linear and relu
-  pad1         a border of 1 pixel: zeros, or -nearest, -reflect or -wrap
+  pad1         a border of 1 pixel: zeros, or -nearest, -reflect, -wrap or
+               -symmetric
   up2          twice the size: pixels repeated, or -bilinear
   dropout0.5   leave out half of the values in training; -channels: of the channels
   linear64     64 outputs, each of which sees every input

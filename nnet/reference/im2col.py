@@ -12,11 +12,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from nnet.geometry import conv_geometry
 
 # What np.pad calls the borders.
-NUMPY_PAD_MODES: dict[str, Literal["constant", "edge", "reflect", "wrap"]] = {
+NUMPY_PAD_MODES: dict[str, Literal["constant", "edge", "reflect", "wrap", "symmetric"]] = {
     "zeros": "constant",
     "nearest": "edge",
     "reflect": "reflect",
     "wrap": "wrap",
+    "symmetric": "symmetric",
 }
 
 

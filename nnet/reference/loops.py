@@ -23,10 +23,11 @@ def border_index(i, size, border_mode):
 
     Positions outside the image are padding. For 4 pixels and i from -3 to 6::
 
-        zeros    -  -  -  0 1 2 3  -  -  -      no pixel, None: it counts as zero
-        nearest  0  0  0  0 1 2 3  3  3  3      the edge, again and again
-        reflect  3  2  1  0 1 2 3  2  1  0      a mirror, the edge itself not repeated
-        wrap     1  2  3  0 1 2 3  0  1  2      round to the other side
+        zeros      -  -  -  0 1 2 3  -  -  -      no pixel, None: it counts as zero
+        nearest    0  0  0  0 1 2 3  3  3  3      the edge, again and again
+        reflect    3  2  1  0 1 2 3  2  1  0      a mirror, the edge itself not repeated
+        symmetric  2  1  0  0 1 2 3  3  2  1      a mirror, the edge itself repeated
+        wrap       1  2  3  0 1 2 3  0  1  2      round to the other side
 
     Returns
     -------
@@ -40,6 +41,8 @@ def border_index(i, size, border_mode):
         return 0 if i < 0 else size - 1
     if border_mode == "reflect":
         return -i if i < 0 else 2 * (size - 1) - i
+    if border_mode == "symmetric":
+        return -1 - i if i < 0 else 2 * size - 1 - i
     return i % size
 
 
@@ -213,6 +216,7 @@ def pool_bc01(
     padding_mode="centered",
     count_include_pad=False,
     ceil_mode=False,
+    need_switches=True,
 ):
     """Pooling of a batch of images: the maximum or the average of each window.
 
@@ -227,11 +231,13 @@ def pool_bc01(
     count_include_pad : bool
         Divide averages by the number of all pixels, not of the real ones: padding
         counts, but what hangs over the edge in ceil_mode does not.
+    need_switches : bool
+        False returns None for switches.
 
     Returns
     -------
     poolout : ndarray
-    switches : ndarray, or None for averages
+    switches : ndarray, or None for averages and where they are not needed
         Row and column, in the image, of each maximum; in an array of uint8 its place
         in the window, row * pool_w + column.
 
@@ -245,6 +251,8 @@ def pool_bc01(
     n_imgs, n_channels, img_h, img_w = imgs.shape
     shape = (n_imgs, n_channels, geometry.out_h, geometry.out_w)
     poolout = output_array(poolout, "poolout", shape, imgs.dtype)
+    if not need_switches and switches is not None:
+        raise ValueError("switches is given, expected None when need_switches is false")
     if mode == "max":
         if _are_places(switches):
             check_shape(switches, "switches", shape)
@@ -268,7 +276,7 @@ def pool_bc01(
                     else:
                         count = n_padded if count_include_pad else len(taps)
                         poolout[n, c, y, x] = _sum(imgs[n, c], taps) / count
-    return poolout, switches
+    return poolout, switches if need_switches else None
 
 
 def _count_padded(y, x, geometry, img_shape, pool_shape):

@@ -242,6 +242,8 @@ GEOMETRY_ERRORS = [
     ({"border_mode": "wrap", "padding_mode": ((7, 0), (0, 0))}, ValueError,
      "height 6 by at most 6, got"),
     ({"border_mode": "wrap", "padding_mode": (0, 8)}, ValueError, "width 7 by at most 7, got"),
+    ({"border_mode": "symmetric", "padding_mode": (7, 0)}, ValueError,
+     "height 6 by at most 6, got"),
     ({"padding_mode": "valid", "dilation": (3, 1)}, ValueError,
      "filter of height 3 spans 7 pixels, larger than the padded image of height 6"),
     ({"padding_mode": "valid", "dilation": (1, 4)}, ValueError,

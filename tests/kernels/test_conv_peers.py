@@ -106,7 +106,13 @@ def test_agrees_with_scipy_signal(kernels, rng, padding_mode, window):
 
 @pytest.mark.parametrize(
     "border_mode, scipy_mode",
-    [("zeros", "constant"), ("nearest", "nearest"), ("reflect", "mirror"), ("wrap", "grid-wrap")],
+    [
+        ("zeros", "constant"),
+        ("nearest", "nearest"),
+        ("reflect", "mirror"),
+        ("wrap", "grid-wrap"),
+        ("symmetric", "reflect"),
+    ],
 )
 def test_agrees_with_scipy_ndimage(kernels, rng, border_mode, scipy_mode):
     ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy is not installed")

@@ -180,3 +180,24 @@ def test_signals(rng):
     network = as_network(layers).fit(X, np.arange(12) % 3, 0.01, 1)
     assert layers[0].output_shape((5, 2, 1, 15)) == (5, 2, 1, 6)
     assert network.predict(X).shape == (12,)
+
+
+@pytest.mark.parametrize("layer", [Pool(2, 2), Pool(3, 1), Pool(20, 1), GlobalMaxPool()])
+def test_prediction_computes_no_switches(layer, rng, monkeypatch):
+    needs = []
+
+    def pool_bc01(imgs, poolout, switches, *sizes, need_switches, **options):
+        needs.append(need_switches)
+        assert (switches is not None) == need_switches
+        return nnet.pool_bc01(
+            imgs, poolout, switches, *sizes, need_switches=need_switches, **options
+        )
+
+    monkeypatch.setattr("nnet.layers.pool.pool_bc01", pool_bc01)
+    x = rng.normal(size=(3, 2, 8, 9)).astype(np.float32)
+    results = []
+    for layer.training in (True, False):
+        results.append(layer.fprop(x).copy())
+    layer.training = True
+    assert needs == [True, False]
+    assert results[0].tobytes() == results[1].tobytes()

@@ -67,6 +67,7 @@ from nnet.layers.spec import complete, parse_layers
         ("gmp", GlobalMaxPool()),
         ("pad1", Pad(1)),
         ("pad1x0-reflect", Pad((1, 0), "reflect")),
+        ("pad2-symmetric", Pad(2, "symmetric")),
         ("up2", Upsample(2)),
         ("up2x1-bilinear", Upsample((2, 1), "bilinear")),
         ("dropout0.5", Dropout(0.5)),

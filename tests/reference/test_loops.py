@@ -13,7 +13,7 @@ import nnet
 from nnet import reference
 from nnet.geometry import conv_geometry, pool_geometry
 
-BORDERS = ["zeros", "nearest", "reflect", "wrap"]
+BORDERS = ["zeros", "nearest", "reflect", "wrap", "symmetric"]
 
 # name: n, c, h, w, k, filter h, filter w, options
 CASES = {
@@ -31,6 +31,7 @@ CASES = {
     "nearest": (1, 1, 4, 3, 2, 3, 5, {"border_mode": "nearest"}),
     "reflect": (1, 2, 4, 5, 1, 5, 3, {"border_mode": "reflect"}),
     "wrap": (1, 1, 4, 3, 2, 4, 5, {"border_mode": "wrap"}),
+    "symmetric": (1, 2, 4, 3, 1, 4, 5, {"border_mode": "symmetric", "padding_mode": (4, 3)}),
     "wrap strided": (1, 2, 5, 6, 2, 3, 3, {"border_mode": "wrap", "strides": (2, 2)}),
 }
 
@@ -75,6 +76,7 @@ def assert_slopes(grad, loss, array):
         ("nearest", [0, 0, 0, 0, 1, 2, 3, 3, 3, 3]),
         ("reflect", [3, 2, 1, 0, 1, 2, 3, 2, 1, 0]),
         ("wrap", [1, 2, 3, 0, 1, 2, 3, 0, 1, 2]),
+        ("symmetric", [2, 1, 0, 0, 1, 2, 3, 3, 2, 1]),
     ],
 )
 def test_border_index(border_mode, expected):

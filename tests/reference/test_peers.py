@@ -21,7 +21,12 @@ def torch_conv(torch, imgs, filters, case):
     g = conv_geometry(*case[2:4], *case[5:7], **options)
     modes = {"zeros": "constant", "nearest": "replicate", "reflect": "reflect", "wrap": "circular"}
     pads = (g.left, g.right, g.top, g.bottom)
-    padded = torch.nn.functional.pad(imgs, pads, mode=modes[options["border_mode"]])
+    if options["border_mode"] == "symmetric":  # PyTorch has none
+        rows = np.pad(np.arange(case[2]), (g.top, g.bottom), mode="symmetric")
+        cols = np.pad(np.arange(case[3]), (g.left, g.right), mode="symmetric")
+        padded = imgs[:, :, rows][:, :, :, cols]
+    else:
+        padded = torch.nn.functional.pad(imgs, pads, mode=modes[options["border_mode"]])
     return torch.nn.functional.conv2d(
         padded,
         filters.transpose(0, 1),

@@ -1,0 +1,224 @@
+"""Filters of images in NumPy arrays: the kernels, by the words of scipy.ndimage."""
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from nnet._conv import conv_bc01
+from nnet._pool import pool_bc01
+from nnet.geometry import as_pair
+from nnet.training.data import as_array
+
+# What scipy.ndimage calls a border, by what the kernels and np.pad call it.
+MODES: dict[str, tuple[str, Any]] = {
+    "reflect": ("symmetric", "symmetric"),
+    "mirror": ("reflect", "reflect"),
+    "nearest": ("nearest", "edge"),
+    "wrap": ("wrap", "wrap"),
+    "constant": ("zeros", "constant"),
+}
+GRID_MODES = {"grid-mirror": "reflect", "grid-wrap": "wrap", "grid-constant": "constant"}
+COLOURS = (1, 2, 3, 4)  # grey, grey with alpha, RGB, RGBA: what a last axis of channels may count
+
+
+def correlate(image, kernel, *, mode="reflect", cval=0.0, axes=None):
+    """Weighted sums of the neighbours of each pixel, as `scipy.ndimage.correlate` has them.
+
+    Parameters
+    ----------
+    image : array (h, w), (h, w, channels) or with any other axes: see `axes`
+        float32 and float64 are computed in their own precision. Bools, half floats and integers
+        of up to 16 bits become float32, longer integers float64.
+    kernel : array (kernel_h, kernel_w)
+        The weights, not flipped. Pixel (kernel_h // 2, kernel_w // 2) of it lies on the pixel that
+        is computed. It may be wider than the image.
+    mode : {'reflect', 'mirror', 'nearest', 'wrap', 'constant'}
+        What is beyond the image, for pixels a b c d: its mirror image d c b a | a b c d | d c b a
+        or without the edge d c b | a b c d | c b a, the edge, the other side, or `cval`.
+    cval : float
+        For mode 'constant' alone.
+    axes : (int, int), optional
+        The axes of height and width; all the other axes are of images or channels, which do not
+        see each other. None means (0, 1) for an image (h, w), and for (h, w, channels) of 1 to 4
+        channels. Everything else has to say: (0, 1) for images of more channels, (1, 2) for a
+        batch (n, h, w) or (n, h, w, channels), (2, 3) for (n, channels, h, w).
+
+    Returns
+    -------
+    array of the image's shape, float32 or float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        Before any work, for shapes and values, and for types, that do not fit.
+
+    Notes
+    -----
+    A pixel that is infinite or NaN reaches those results whose kernel lies on it, and no other.
+    """
+    image, axes = as_image(image, axes)
+    kernel = as_kernel(kernel, image.dtype)
+    mode, cval = as_border(mode, cval)
+    return filtered(image, axes, lambda rows: correlated(rows, kernel, mode, cval))
+
+
+def maximum_filter(image, size, *, mode="reflect", cval=0.0, axes=None):
+    """The maximum of the neighbours of each pixel, as `scipy.ndimage.maximum_filter` has it.
+
+    Parameters
+    ----------
+    image : array (h, w), (h, w, channels) or with any other axes
+        As for `correlate`, and so are `mode`, `cval` and `axes`.
+    size : int or (int, int)
+        Of the windows: (y, x). They may be wider than the image. Pixel (y // 2, x // 2) of a
+        window lies on the pixel that is computed.
+
+    Returns
+    -------
+    array of the image's shape, float32 or float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        Before any work, for shapes and values, and for types, that do not fit.
+
+    Notes
+    -----
+    NaN is larger than any number, in those windows that have one, and in no other.
+    """
+    image, axes = as_image(image, axes)
+    size = as_pair(size, "size")
+    mode, cval = as_border(mode, cval)
+    return filtered(image, axes, lambda rows: maxima(rows, size, mode, cval))
+
+
+def minimum_filter(image, size, *, mode="reflect", cval=0.0, axes=None):
+    """The minimum of the neighbours of each pixel, as `scipy.ndimage.minimum_filter` has it.
+
+    Parameters, results and errors are those of `maximum_filter`. NaN is smaller than any number.
+    """
+    image, axes = as_image(image, axes)
+    size = as_pair(size, "size")
+    mode, cval = as_border(mode, cval)
+    out = filtered(np.negative(image), axes, lambda rows: maxima(rows, size, mode, -cval))
+    return np.negative(out, out=out)
+
+
+# --- images (n, h, w, n_channels) ---------------------------------------------------
+
+
+def filtered(image, axes, function):
+    """What a function makes of an image whose height and width are these axes.
+
+    The function gets, and returns, an array (n, h, w, n_channels).
+    """
+    y, x = axes
+    if x != y + 1:
+        moved = np.moveaxis(image, axes, (-2, -1))
+        out = filtered(moved, (image.ndim - 2, image.ndim - 1), function)
+        return np.ascontiguousarray(np.moveaxis(out, (-2, -1), axes))
+    shape = image.shape
+    if image.size == 0:
+        return np.empty_like(image)
+    rows = image.reshape(math.prod(shape[:y]), shape[y], shape[x], math.prod(shape[x + 1 :]))
+    return function(rows).reshape(shape)
+
+
+def correlated(rows, kernel, mode, cval):
+    n, h, w, n_channels = rows.shape
+    pads = centred(kernel.shape)
+    options: dict[str, Any] = {"padding_mode": pads, "border_mode": MODES[mode][0]}
+    if n_channels > 1 or not kernels_pad((h, w), pads, mode, cval):
+        rows = padded(rows, pads, mode, cval)
+        options = {"padding_mode": "valid", "dilation": (1, n_channels)}
+    # Channels stay where they are: a neighbour in the same row is n_channels values away.
+    rows = rows.reshape(n, 1, rows.shape[1], rows.shape[2] * n_channels)
+    out = conv_bc01(rows, kernel[np.newaxis, np.newaxis], algorithm="direct", **options)
+    return out.reshape(n, h, w, n_channels)
+
+
+def maxima(rows, size, mode, cval):
+    pads: Any = centred(size)
+    if mode not in ("reflect", "nearest"):  # these show what windows have in the image anyway
+        rows, pads = padded(rows, pads, mode, cval), 0
+    imgs = rows.transpose(0, 3, 1, 2)
+    pool_h, pool_w = size
+    out, _ = pool_bc01(
+        imgs, None, None, pool_h, pool_w, 1, 1, padding_mode=pads, need_switches=False
+    )
+    return np.ascontiguousarray(out.transpose(0, 2, 3, 1))
+
+
+def centred(size):
+    """Pixels before and after each pixel along both axes."""
+    return tuple((n // 2, (n - 1) // 2) for n in size)
+
+
+def kernels_pad(img_size, pads, mode, cval):
+    """Whether `conv_bc01` has this border."""
+    if mode == "constant":
+        return cval == 0
+    room = math.inf if mode == "nearest" else -1 if mode == "mirror" else 0
+    return all(before <= n + room for n, (before, _) in zip(img_size, pads))
+
+
+def padded(rows, pads, mode, cval):
+    pads = (0, 0), *pads, (0, 0)
+    if mode == "constant":
+        return np.pad(rows, pads, constant_values=cval)
+    return np.pad(rows, pads, MODES[mode][1])
+
+
+# --- arguments -----------------------------------------------------------------------
+
+
+def as_image(image, axes):
+    """An array of float32 or float64, and its axes of height and width."""
+    image = as_real(image, "image")
+    shape, n_axes = image.shape, image.ndim
+    if n_axes < 2:
+        raise ValueError(f"image has shape {shape}, expected at least 2 axes")
+    if axes is None:
+        colours = n_axes == 3 and shape[2] in COLOURS and shape[0] not in COLOURS
+        if n_axes > 2 and not colours:
+            raise ValueError(
+                f"image has shape {shape}, expected (h, w) or (h, w, channels) of 1 to 4 channels, "
+                "or the axes of height and width: axes=(0, 1) if channels are last, axes=(1, 2) "
+                "for (n, h, w), axes=(2, 3) for (n, channels, h, w)"
+            )
+        axes = 0, 1
+    y, x = as_pair(axes, "axes", -n_axes)
+    if max(y, x) >= n_axes or y % n_axes == x % n_axes:
+        raise ValueError(f"axes is {axes!r}, expected two of the {n_axes} axes of image")
+    y, x = y % n_axes, x % n_axes
+    if 0 in (shape[y], shape[x]):
+        raise ValueError(f"image has shape {shape}, expected a height and a width of at least 1")
+    return image.astype(np.result_type(image.dtype, np.float32), copy=False), (y, x)
+
+
+def as_kernel(kernel, dtype):
+    kernel = as_real(kernel, "kernel")
+    if kernel.ndim != 2 or kernel.size == 0:
+        raise ValueError(f"kernel has shape {kernel.shape}, expected (kernel_h, kernel_w)")
+    return kernel.astype(dtype, copy=False)
+
+
+def as_real(values, name):
+    array = values if type(values) is np.ndarray else as_array(values, name)
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected integers or floats")
+    return array
+
+
+def as_border(mode, cval):
+    """One of `MODES`, and a number."""
+    if not isinstance(mode, str):
+        raise TypeError(f"mode is {mode!r}, expected one of {tuple(MODES)}")
+    mode = GRID_MODES.get(mode, mode)
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}, expected one of {tuple(MODES)}")
+    if not isinstance(cval, Real):
+        raise TypeError(f"cval is {cval!r}, expected a number")
+    return mode, float(cval)
