@@ -11,9 +11,11 @@ import numpy as np
 import nnet
 from nnet.cli.errors import ERROR, INTERRUPTED, CliError
 from nnet.cli.watch import Watch
-from nnet.training.optimizers import OPTIMIZERS
 
-SGD_RATE, MOMENTUM = 0.05, 0.9
+RATES = {"adam": 0.002, "adamw": 0.002, "sgd": 0.05, "rmsprop": 0.001}
+MOMENTUM = 0.9
+WARM_UP = 0.1  # of a training
+N_EPOCHS, N_STEPS = 20, 600  # at least, of each: few images need more epochs
 OPTIONS = {  # what fit calls them, in what it says of a checkpoint
     "batch_size": "--batch-size",
     "learning_rate": "--learning-rate or --epochs",
@@ -24,17 +26,20 @@ OPTIONS = {  # what fit calls them, in what it says of a checkpoint
 }
 
 
-class LinearDecay:
-    """A learning rate that falls in a straight line to 0 at the end."""
+def n_epochs_for(n_imgs, batch_size):
+    """How many epochs train well, for so many images."""
+    n_batches = -(-n_imgs // batch_size)
+    return max(N_EPOCHS, -(-N_STEPS // n_batches))
+
+
+class Decay(nnet.CosineDecay):
+    """A learning rate that rises for a tenth of the training, and falls to 0 along a cosine."""
 
     def __init__(self, rate, n_epochs):
-        self.rate, self.n_epochs = rate, n_epochs
-
-    def __call__(self, epoch):
-        return self.rate * (1 - epoch / self.n_epochs)
+        super().__init__(rate, warmup_epochs=WARM_UP * n_epochs, n_epochs=n_epochs)
 
     def __repr__(self):  # checkpoints know it by this
-        return f"{self.rate:g} for {self.n_epochs} epochs"
+        return f"{self.learning_rate:g} for {self.n_epochs} epochs"
 
 
 def check_optimizer(args):
@@ -44,8 +49,7 @@ def check_optimizer(args):
     if args.momentum is None and args.optimizer == "sgd":
         args.momentum = MOMENTUM
     if args.learning_rate is None:
-        is_sgd = args.optimizer == "sgd"
-        args.learning_rate = SGD_RATE if is_sgd else OPTIMIZERS[args.optimizer].DEFAULT_RATE
+        args.learning_rate = RATES[args.optimizer]
 
 
 def layer_decay(args):
@@ -87,7 +91,7 @@ def fit(network, args, data, test=None, validation=None):
             network.fit(
                 **data.given(args.batch_size),
                 **_optimizer(args),
-                learning_rate=LinearDecay(args.learning_rate, args.epochs),
+                learning_rate=Decay(args.learning_rate, args.epochs),
                 max_iter=args.epochs,
                 validation_data=None if shown is None else shown.to_validate(),
                 augment=args.augment,

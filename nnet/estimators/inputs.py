@@ -4,8 +4,8 @@ from math import isqrt, prod
 
 import numpy as np
 
-from nnet.estimators.choosing import LEAST_SIDE
 from nnet.files.images import CHANNELS, infer_layout
+from nnet.layers.spec import LEAST_SIDE
 from nnet.training.remedies import image_remedy
 from nnet.training.setup import as_shape
 from nnet.training.targets import batch_of

@@ -73,7 +73,7 @@ def test_without_a_terminal_an_epoch_is_a_line(digits):
     assert lines[0] == "1437 images to train on, 360 to test on: 8x8 grey, 10 classes"
     assert re.fullmatch(r"\d+ parameters, 1 thread", lines[1])
     epoch = r"epoch [ \d]+/20: loss [\d.]+, accuracy [\d.]+%, test_loss [\d.]+, "
-    epoch += r"test_accuracy [\d.]+%, learning_rate [\d.]+, [\d,]+ images/s"
+    epoch += r"test_accuracy [\d.]+%, learning_rate [\d.e-]+, [\d,]+ images/s"
     assert len(lines) == 22
     for line in lines[2:]:
         assert re.fullmatch(epoch, line)
@@ -261,12 +261,14 @@ def test_options_reach_the_network(run_nnet, save_npz, tmp_path, monkeypatch):
     monkeypatch.setattr(nnet.NeuralNetwork, "fit", spy)
     before = nnet.get_num_threads()
     args = "--epochs 4 --batch-size 5 --learning-rate 0.2 --momentum 0.5 --weight-decay 0.25"
+    args += " --optimizer sgd"
     args += " --threads 1 --test-fraction 0.5 --seed 3 --quiet --layers conv2-3x3,linear3"
     code, out, err = run_nnet("train", save_npz(), "-o", tmp_path / "m", *args.split())
     assert code == 0 and err == "" and out.startswith("test accuracy")
     assert seen["max_iter"] == 4 and seen["batch_size"] == 5 and seen["momentum"] == 0.5
-    rates = [seen["learning_rate"](epoch) for epoch in range(4)]
-    np.testing.assert_allclose(rates, [0.2, 0.15, 0.1, 0.05])
+    rates = [seen["learning_rate"](10 * epoch, epoch, 10, 4) for epoch in range(4)]
+    falling = 0.1 * (1 + np.cos(np.deg2rad([30, 80, 130])))  # 36 steps, after 4 of warm-up
+    np.testing.assert_allclose(rates, [0.04, *falling])
     assert seen["n"] == 15 and len(seen["validation_data"][1]) == 15
     assert seen["threads"] == 1 and nnet.get_num_threads() == before
     assert seen["network"].rng == 3
@@ -283,10 +285,10 @@ def test_default_layers_depend_on_the_size(run_nnet, save_npz, bright_rows, tmp_
         assert run_nnet("train", data, "-o", tmp_path / "m", "--epochs", "1")[0] == 0
         layers = nnet.NeuralNetwork.load(tmp_path / "m").layers
         kinds[size] = [type(layer).__name__ for layer in layers if not hasattr(layer, "type")]
-    ends = ["Linear", "LogRegression"]
+    norm, ends = ["Conv", "BatchNorm"], ["Linear", "LogRegression"]
     assert kinds == {
-        15: ["Standardize", "Conv", "Conv", "Pool", "Conv", "GlobalAveragePool", *ends],
-        16: ["Standardize", "Conv", "Pool", "Conv", "Pool", "Flatten", "Linear", *ends],
+        15: ["Standardize", *norm, *norm, "Pool", *norm, "GlobalAveragePool", *ends],
+        16: ["Standardize", *[*norm, "Pool"] * 2, "Flatten", "Linear", *ends],
     }
 
 

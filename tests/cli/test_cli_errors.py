@@ -211,6 +211,7 @@ def test_an_existing_model_survives_a_failed_training(save_npz, refused, tmp_pat
     (tmp_path / "m").write_text("precious")
     refused("train", save_npz(y=np.ones(30)), "-o", tmp_path / "m", *SMALL)
     diverging = ["--layers", "conv4-3x3,linear4", "--learning-rate", "1e9"]
+    diverging += ["--optimizer", "sgd"]
     line = refused("train", save_npz(), "-o", tmp_path / "m", *diverging)
     assert re.fullmatch(r".* in epoch \d+: try a smaller --learning-rate", line)
     assert (tmp_path / "m").read_text() == "precious"

@@ -271,7 +271,7 @@ def test_usual_spellings_are_understood(run_nnet, save_npz, tmp_path, monkeypatc
     monkeypatch.setattr(nnet.NeuralNetwork, "fit", spy)
     options = ["-o", tmp_path / "m", *SMALL, *args.split(), "--optimizer", "SGD"]
     assert run_nnet("train", save_npz(), *options)[0] == 0
-    assert seen["learning_rate"](0) == 0.2 and seen["batch_size"] == 5
+    assert seen["learning_rate"].learning_rate == 0.2 and seen["batch_size"] == 5
 
 
 def test_every_spelling_is_of_an_option(capsys):
