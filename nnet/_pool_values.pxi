@@ -4,7 +4,7 @@
 # of either sign) the first in row-major order is taken, as where there are places.
 
 cdef enum:
-    VALUES_BYTES = 96 * 1024  # of a thread's buffer, where that is possible: a part of L2
+    VALUES_BYTES = 192 * 1024  # of a thread's buffer, where that is possible: a part of L2
 
 cdef struct Values:
     Taps height, width
