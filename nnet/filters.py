@@ -8,6 +8,7 @@ import numpy as np
 
 from nnet._conv import conv_bc01
 from nnet._pool import pool_bc01
+from nnet.files.images import CHANNELS
 from nnet.geometry import as_pair
 from nnet.training.data import as_array
 
@@ -20,7 +21,6 @@ MODES: dict[str, tuple[str, Any]] = {
     "constant": ("zeros", "constant"),
 }
 GRID_MODES = {"grid-mirror": "reflect", "grid-wrap": "wrap", "grid-constant": "constant"}
-COLOURS = (1, 2, 3, 4)  # grey, grey with alpha, RGB, RGBA: what a last axis of channels may count
 
 
 def correlate(image, kernel, *, mode="reflect", cval=0.0, axes=None):
@@ -181,7 +181,7 @@ def as_image(image, axes):
     if n_axes < 2:
         raise ValueError(f"image has shape {shape}, expected at least 2 axes")
     if axes is None:
-        colours = n_axes == 3 and shape[2] in COLOURS and shape[0] not in COLOURS
+        colours = n_axes == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS
         if n_axes > 2 and not colours:
             raise ValueError(
                 f"image has shape {shape}, expected (h, w) or (h, w, channels) of 1 to 4 channels, "
