@@ -1,4 +1,4 @@
-"""Prediction: probabilities of the MNIST net's classes, against PyTorch and onnxruntime."""
+"""Prediction: probabilities of classes, against PyTorch, onnxruntime and OpenVINO."""
 
 from functools import partial
 
@@ -7,7 +7,15 @@ import numpy as np
 import nnet
 from bench_train import NETS, Case, TorchNet, fit, kernels_of, small
 from common import Benchmark, Operation, main, median_time
-from nnet.layers import Activation, Conv, Flatten, Linear, LogRegression, Pool
+from nnet.layers import (
+    Activation,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    LogRegression,
+    Pool,
+)
 
 
 def operations(library, case, dtype):
@@ -18,6 +26,7 @@ def operations(library, case, dtype):
         "torch": torch_run,
         "torch-channels-last": torch_run,
         "onnxruntime": onnx_run,
+        "openvino": openvino_run,
     }
     run = runs.get(library, nnet_run)(library, case, network, X)
     return {
@@ -60,7 +69,7 @@ def torch_run(library, case, network, X):
     return run
 
 
-# --- onnxruntime --------------------------------------------------------------
+# --- onnxruntime and OpenVINO -------------------------------------------------
 
 
 def onnx_run(library, case, network, X):
@@ -72,6 +81,22 @@ def onnx_run(library, case, network, X):
         onnx_model(network, X.shape[1:]), options, providers=["CPUExecutionProvider"]
     )
     return lambda: session.run(None, {"X": X})[0]
+
+
+def openvino_run(library, case, network, X):
+    """In float32, as the others, and compiled for a batch of this length."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(onnx_model(network, X.shape[1:]))
+    model.reshape(list(X.shape))
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": nnet.get_num_threads(),
+    }
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+    return lambda: request.infer([X], share_inputs=True)[0].copy()
 
 
 def onnx_model(network, shape):
@@ -93,6 +118,9 @@ def onnx_model(network, shape):
             options = {"kernel_shape": layer.pool_shape, "strides": layer.strides}
         last = f"Y{i}"
         nodes.append(helper.make_node(ONNX_NAMES[type(layer)], inputs, [last], **options))
+        if isinstance(layer, GlobalAveragePool):  # leaves two axes of length 1
+            nodes.append(helper.make_node("Flatten", [last], [f"{last}_flat"]))
+            last = f"{last}_flat"
     graph = helper.make_graph(
         nodes,
         "net",
@@ -110,14 +138,16 @@ ONNX_NAMES = {
     Pool: "MaxPool",
     Activation: "Relu",
     Flatten: "Flatten",
+    GlobalAveragePool: "GlobalAveragePool",
     LogRegression: "Softmax",
 }
 
 BENCHMARK = Benchmark(
     name="prediction",
-    libraries=("loops", "numpy", "torch", "torch-channels-last", "onnxruntime"),
+    libraries=("loops", "numpy", "torch", "torch-channels-last", "onnxruntime", "openvino"),
     cases={
-        f"MNIST net, {n} image{'s' * (n > 1)}": Case((n, 1, 28, 28), NETS["MNIST"][1], 64)
+        f"{name} net, {n} image{'s' * (n > 1)}": Case((n, *imgs[1:]), layers, 64)
+        for name, (imgs, layers) in NETS.items()
         for n in (1, 256)
     },
     loops_case=(

@@ -49,8 +49,10 @@ MODULES = {
     "scipy": ("scipy",),
     "opencv": ("cv2",),
     "MLPClassifier": ("sklearn", "mlxtend"),
+    "openvino": ("openvino", "onnx"),
     "skorch": ("skorch", "torch"),
 }
+BEFORE = "before"  # another nnet, which the interpreter of --before has
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ def check(benchmark, library, name, case, dtype):
 
 def measure(benchmark, options):
     """Check a library, or time it: {case: {operation: {seconds, rates}}}."""
-    library, dtype = options.child, np.dtype(options.dtype)
+    library = "nnet" if options.child == BEFORE else options.child
+    dtype = np.dtype(options.dtype)
     limit_threads(library, options.threads[0])
     cases, loops_case = selected(benchmark, options)
     if library == "loops":
@@ -191,11 +194,11 @@ def limit_threads(library, n_threads):
 # --- in the parent ------------------------------------------------------------
 
 
-def run_child(library, n_threads, *more):
+def run_child(library, n_threads, *more, python=sys.executable):
     """What the program's `measure` returns in a process of its own."""
     what = f"{library}, {n_threads} thread{'s' * (n_threads > 1)}"
     print(what, *more, file=sys.stderr, flush=True)
-    command = [sys.executable, *sys.argv, "--child", library, "--threads", str(n_threads), *more]
+    command = [python, *sys.argv, "--child", library, "--threads", str(n_threads), *more]
     env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(n_threads))}
     child = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
     if child.returncode:
@@ -209,16 +212,19 @@ def collect(benchmark, options):
     The checks have processes of their own too: they load other libraries. The
     loops are timed only once, because they take so long.
     """
-    libraries = [*options.compare, "nnet"]
+    libraries = [*options.compare, *[BEFORE] * bool(options.before), "nnet"]
+    pythons = {BEFORE: options.before}
     for n_threads, library in itertools.product(options.threads, libraries):
         if library != "loops":
-            run_child(library, n_threads, "--check")
+            python = pythons.get(library, sys.executable)
+            run_child(library, n_threads, "--check", python=python)
     rows = {}
     for turn in itertools.product(range(options.rounds), options.threads, libraries):
         _, n_threads, library = turn
         if library == "loops" and turn[:2] != (0, options.threads[0]):
             continue
-        add(rows, library, n_threads, run_child(library, n_threads))
+        python = pythons.get(library, sys.executable)
+        add(rows, library, n_threads, run_child(library, n_threads, python=python))
     return {"results": medians(rows)}
 
 
@@ -305,6 +311,9 @@ def parse(parser):
 def parse_options(benchmark):
     parser = make_parser(benchmark.name, benchmark.libraries, benchmark.threads, benchmark.dtypes)
     add_timing(parser)
+    parser.add_argument(
+        "--before", metavar="PYTHON", help="measure the nnet of another interpreter too"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (matplotlib)")
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     options = parse(parser)

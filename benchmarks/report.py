@@ -1,12 +1,13 @@
-"""Tables of what the benchmarks measured, on a terminal and in README.md.
+"""Tables of what the benchmarks measured, on a terminal and in benchmarks/results/.
 
 All ratios say: nnet is so many times as fast as ...
 
-    python benchmarks/report.py conv.json pool.json ... --readme benchmarks/README.md
+    python benchmarks/report.py conv.json pool.json ... --results benchmarks/results
 """
 
 import argparse
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -25,9 +26,12 @@ LABELS = {
     "onnxruntime": "onnxruntime",
     "scipy": "SciPy",
     "opencv": "OpenCV",
+    "openvino": "OpenVINO",
+    "before": "before",
     "better": "the better",
 }
 RESULTS = "## Results\n"  # what follows it in README.md is replaced
+OF_AREA = ("better", "onnxruntime", "openvino", "scipy", "opencv", "before")
 
 
 def show(data, markdown):
@@ -166,16 +170,15 @@ def text_of(lines, markdown):
     return "\n".join(rows)
 
 
-# --- README.md ----------------------------------------------------------------
+# --- files --------------------------------------------------------------------
 
 
-def results_section(all_data, picture):
+def full_tables(all_data):
     """Machine, targets, and every table folded under what it comes to, in Markdown."""
     first = all_data[0]
-    parts = [first["date"], "\n".join(f"- {k}: {v}" for k, v in first["machine"].items())]
-    parts += [text_of(targets.table(targets.of(all_data)), markdown=True)]
-    if picture:
-        parts.append(f"![ratios by shape]({picture})")
+    parts = [f"# Results of {first['date']}"]
+    parts.append("\n".join(f"- {name}: {value}" for name, value in first["machine"].items()))
+    parts.append(text_of(targets.table(targets.of(all_data)), markdown=True))
     for data in all_data:
         for heading, lines, notes in sections(data):
             changed = [
@@ -193,21 +196,70 @@ def results_section(all_data, picture):
     return "\n\n".join(parts) + "\n"
 
 
+def by_area(all_data):
+    """What the ratios to each library come to, in each benchmark: a list of lines of texts."""
+    lines = [["area", "dtype", "against", "threads", "geometric mean", "lowest", "cases"]]
+    for data in all_data:
+        rows = without_loops(data.get("results", []))
+        for library in OF_AREA if not data["limited to"] else ():
+            for threads in sorted({row["threads"] for row in rows}):
+                found = [
+                    ratios(row)[library]
+                    for row in rows
+                    if row["threads"] == threads and library in ratios(row)
+                ]
+                if found:
+                    mean = f"{statistics.geometric_mean(found):.2f}"
+                    name = "PyTorch" if library == "better" else LABELS[library]
+                    texts = name, str(threads), mean, f"{min(found):.2f}", str(len(found))
+                    lines.append([data["benchmark"], data["dtype"], *texts])
+    return lines
+
+
+def name_of(data):
+    """Of the files of a run: its date and its processor."""
+    words = re.findall(r"[a-z0-9]+", data["machine"].get("CPU", "").lower())
+    return "-".join([data["date"], *words])
+
+
+def write_results(all_data, folder, readme):
+    """The numbers, the tables and the picture, and what README.md says of them."""
+    folder.mkdir(exist_ok=True)
+    stem = folder / name_of(all_data[0])
+    stem.with_suffix(".json").write_text(json.dumps(all_data) + "\n")
+    stem.with_suffix(".md").write_text(full_tables(all_data))
+    plot.plot(all_data[0], stem.with_suffix(".svg"))
+    place = f"{folder.name}/{stem.name}"
+    before = readme.read_text().split(RESULTS)[0]
+    machine = all_data[0]["machine"]
+    readme.write_text(
+        f"{before}{RESULTS}\n{all_data[0]['date']}, {machine.get('CPU', 'CPU unknown')}, "
+        f"nnet {machine.get('nnet', '')}: [all tables]({place}.md), [numbers]({place}.json).\n\n"
+        f"{text_of(by_area(all_data), markdown=True)}\n\n![ratios by shape]({place}.svg)\n"
+    )
+
+
+def read(path):
+    """The results of a program, or those of a whole run: a list."""
+    data = json.loads(path.read_text())
+    return data if isinstance(data, list) else [data]
+
+
 def main():
     parser = argparse.ArgumentParser(description="Results of the benchmarks' --json files.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.json")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="replace its results")
+    parser.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="write them there, and the README above it"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the first file's ratios")
     options = parser.parse_args()
-    all_data = [json.loads(path.read_text()) for path in options.files]
+    all_data = [data for path in options.files for data in read(path)]
     if options.plot:
         plot.plot(all_data[0], options.plot)
-    text = results_section(all_data, options.plot and options.plot.name)
-    if options.readme:
-        before = options.readme.read_text().split(RESULTS)[0]
-        options.readme.write_text(f"{before}{RESULTS}\n{text}")
+    if options.results:
+        write_results(all_data, options.results, options.results.parent / "README.md")
     else:
-        print(text, end="")
+        print(full_tables(all_data), end="")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 #!/bin/bash
-# Measure everything, and put the results into benchmarks/README.md: about an hour on two quiet
-# cores. Takes the folder for the JSON files, build/benchmarks by default; PYTHON chooses the
-# interpreter, in which nnet, PyTorch 2.13, skorch, onnxruntime, onnx, SciPy, OpenCV, mlxtend and
-# matplotlib are installed.
+# Measure everything, and put the results into benchmarks/results: about an hour on two quiet
+# cores. Takes the folder for the JSON files of the programs, build/benchmarks by default. PYTHON
+# chooses the interpreter, in which nnet, PyTorch 2.13, skorch, onnxruntime, OpenVINO, onnx, SciPy,
+# OpenCV, mlxtend and matplotlib are installed. BEFORE, if set, is an interpreter with another
+# version of nnet, which takes its turns too.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 results=$(mkdir -p "${1:-$here/../build/benchmarks}" && cd "${1:-$here/../build/benchmarks}" && pwd)
@@ -18,11 +19,12 @@ bench() {
 }
 
 peers="torch torch-channels-last"
-bench conv conv --compare loops $peers --budget 0.15
-bench pool pool --compare loops copy pairs $peers --budget 0.1
-bench filters filters --compare scipy opencv --budget 0.1
-bench train train --compare $peers --budget 0.1
-bench predict predict --compare $peers onnxruntime
+before=${BEFORE:+--before "$BEFORE"}
+bench conv conv --compare loops $peers --budget 0.15 $before
+bench pool pool --compare loops copy pairs $peers --budget 0.1 $before
+bench filters filters --compare scipy opencv --budget 0.1 $before
+bench train train --compare $peers --budget 0.1 $before
+bench predict predict --compare $peers onnxruntime openvino --budget 0.1 $before
 bench scaling scaling --budget 0.1
 bench memory memory
 bench optimizers optimizers --rounds 3 --budget 0.1
@@ -49,5 +51,5 @@ if command -v clang > /dev/null; then  # nnet alone, built by clang, against the
     files+=(conv-clang pool-clang)
 fi
 
-"$python" "$here/report.py" "${files[@]/%/.json}" --readme "$here/README.md" --plot "$here/conv.svg"
+"$python" "$here/report.py" "${files[@]/%/.json}" --results "$here/results"
 echo "== done (${SECONDS}s)"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_results_agree(name, load, dtype):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "library", ["torch", "torch-channels-last", "onnxruntime", "scipy", "opencv"]
+    "library", ["torch", "torch-channels-last", "onnxruntime", "openvino", "scipy", "opencv"]
 )
 def test_peers_compute_the_same(name, library, load):
     bench, common = load(name), load("common")
@@ -245,17 +246,29 @@ def test_targets_between_files(load):
     assert measured["convolution, both limited to avx2, 1 thread"] == "1.50"
 
 
-def test_readme_results_are_replaced(load, tmp_path, monkeypatch):
-    readme, results = tmp_path / "README.md", tmp_path / "conv.json"
+def test_results_are_written(load, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    readme, results, folder = (tmp_path / name for name in ("README.md", "conv.json", "results"))
     readme.write_text("prose\n\n## Results\n\nold\n")
-    results.write_text(json.dumps(data_of()))
-    monkeypatch.setattr("sys.argv", ["report.py", str(results), "--readme", str(readme)])
-    load("report").main()
+    results.write_text(json.dumps(data_of(machine={"CPU": "AMD EPYC (4)", "PyTorch": "2"})))
+    monkeypatch.setattr("sys.argv", ["report.py", str(results), "--results", str(folder)])
+    report = load("report")
+    report.main()
+    stem = folder / "today-amd-epyc-4"
+    assert sorted(folder.iterdir()) == [stem.with_suffix(s) for s in (".json", ".md", ".svg")]
     text = readme.read_text()
-    assert text.startswith("prose\n\n## Results\n\ntoday\n")
-    assert "| convolution, every case | at least 1 |" in text
-    assert "geometric mean 2.00 vs the better</summary>" in text
-    assert "old" not in text
+    assert text.startswith("prose\n\n## Results\n\ntoday, AMD EPYC (4), nnet ")
+    assert "| convolution | float32 | PyTorch | 1 | 2.00 | 0.50 | 2 |" in text
+    assert "(results/today-amd-epyc-4.svg)" in text and "old" not in text
+    tables = stem.with_suffix(".md").read_text()
+    assert "| convolution, every case | at least 1 |" in tables
+    assert "geometric mean 2.00 vs the better</summary>" in tables
+    assert report.read(stem.with_suffix(".json")) == report.read(results)  # and can be read again
+
+
+def test_another_version_takes_its_turns(quick_run):
+    _, data = quick_run("bench_pool", "--compare", "--before", sys.executable)
+    assert all(set(row["seconds"]) == {"before", "nnet"} for row in data["results"])
 
 
 def test_plot(load, tmp_path):
