@@ -6,6 +6,7 @@
 import csv
 import gzip
 import os
+import reprlib
 import warnings
 import zlib
 from contextlib import contextmanager
@@ -96,7 +97,7 @@ def _read_array(path, kind):
     if kind != "npy":
         raise ValueError(f"{path} is not an .npy or IDX file, expected one array")
     with open(path, "rb") as file, damage_named(path):
-        return np.load(file, allow_pickle=False)
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _labels_of(path, kind, y):
@@ -238,7 +239,11 @@ def _first_line(path):
     if not line.strip():
         raise ValueError(f"{path} has no first line, expected numbers, or the names of columns")
     delimiter = max(",;\t", key=line.count)
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))], delimiter
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter))
+    except csv.Error as error:
+        raise ValueError(f"{path} is not a CSV file: {error}") from error
+    return [cell.strip() for cell in cells], delimiter
 
 
 def _label_column(path, first, has_header, y, is_needed):
@@ -266,7 +271,7 @@ def _label_column(path, first, has_header, y, is_needed):
 
 
 def _few(names):
-    return ", ".join(map(repr, names[:4])) + (", ..." if len(names) > 4 else "")
+    return ", ".join(map(reprlib.repr, names[:4])) + (", ..." if len(names) > 4 else "")
 
 
 def _is_number(text):

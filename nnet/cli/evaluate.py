@@ -117,9 +117,14 @@ class Scores(NamedTuple):
         if form == "csv":
             numbers = [[name, "", getattr(self, name), ""] for name in self._fields[1:4]]
             return csv_text([["what", *names], *numbers, *(["mistake", *row] for row in rows)])
+        rows = [[row, *map(_shown_values, values)] for row, *values in rows]
         text = f"R^2 {self.r_squared:.4f}, {self.n_images} images\n"
         text += f"root mean squared error {self.rms_error:.4g}, mean error {self.mean_error:.4g}\n"
         return text + ("\nthe worst mistakes\n" + table_text([names, *rows]) if rows else "")
+
+
+def _shown_values(values):
+    return " ".join(f"{value:.5g}" for value in np.ravel(values))
 
 
 def value_scores(y, predicted, n_worst=0):

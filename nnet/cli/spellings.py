@@ -1,6 +1,6 @@
 """What options are called elsewhere: understood where it is sure what is meant, else suggested."""
 
-from difflib import get_close_matches
+from nnet.layers.hints import near_word
 
 OTHERS = {
     "--learning-rate": ("--lr", "-lr", "--learning-rate-init", "--lr-init"),
@@ -39,6 +39,6 @@ def near(arguments, options):
     for argument in arguments:
         if argument.startswith("--"):
             names = [option[2:] for option in options if option.startswith("--")]
-            found = get_close_matches(argument[2:].partition("=")[0], names, 1, 0.65)
-            return f": did you mean --{found[0]}?" if found else ""
+            meant = near_word(argument[2:].partition("=")[0], names)
+            return f": did you mean --{meant}?" if meant else ""
     return ""

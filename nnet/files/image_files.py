@@ -5,6 +5,7 @@ put on white where it is transparent, made grey or RGB, brought to one size, and
 """
 
 import os
+from collections.abc import Iterable
 from operator import index
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from nnet._lazy import IMPORTS
 from nnet.files.regular import check_regular
 from nnet.layers.arguments import as_bool, as_path, as_word
+from nnet.layers.hints import with_hints
 
 FILTER = "bilinear"  # Pillow's: see Preparation
 MODES = "L", "RGB"
@@ -29,6 +31,12 @@ TURNS = {
 }
 SIDEWAYS = 5, 6, 7, 8  # exchange height and width
 HIDDEN = "desktop.ini", "thumbs.db"  # what Windows hides
+OTHER_ARGUMENTS = {  # of those who read folders with Keras
+    **dict.fromkeys(("target_size", "image_size"), "size"),
+    "color_mode": "mode",
+    **dict.fromkeys(("keep_aspect_ratio", "crop_to_aspect_ratio"), "crop"),
+    **dict.fromkeys(("classes", "class_names", "labels"), "none: the folders have their names"),
+}
 AN_IMAGE = "an image file"  # what is expected of a path
 
 
@@ -116,14 +124,15 @@ class Preparation:
         return left, top, width - left, height - top
 
 
+@with_hints(**OTHER_ARGUMENTS)
 def load_images(path, size=None, mode=None, *, crop=False):
     """Image files as an array, as `fit` and `predict` take it.
 
     Parameters
     ----------
-    path : str or path, or list of these
+    path : str or path, or iterable of these
         An image file; a folder, whose files are sorted by name, hidden ones left out; or a list
-        of files.
+        of files, or whatever else gives some.
     size : None, int or (int, int)
         Height and width, or one number for both. None: that of the images, which must be one.
     mode : None, 'L' or 'RGB'
@@ -154,7 +163,7 @@ def load_images(path, size=None, mode=None, *, crop=False):
 
 def list_images(path):
     """The files that `load_images` reads for a path, as a list of str."""
-    if isinstance(path, (list, tuple)):
+    if isinstance(path, Iterable) and not isinstance(path, (str, bytes)):
         paths = [as_path(each, f"path[{i}]") for i, each in enumerate(path)]
     else:
         path = as_path(path, "path")

@@ -204,11 +204,18 @@ def test_files_that_are_damaged(refused, tmp_path):
         ),
         (gzip.compress(b"text"), "is of no known kind, expected a folder of images, or .npz"),
         (b"", "is of no known kind"),
+        (b"text", "is of no known kind"),
     ]:
         path = tmp_path / "x"
         path.write_bytes(data)
         line = refused("train", path, "--y", labels, "-o", tmp_path / "m")
         assert line.startswith(f"{path} {message}")
+
+
+def test_an_npy_in_name_alone(refused, tmp_path):
+    (tmp_path / "x.npy").write_bytes(bytes(100))
+    line = refused("train", tmp_path / "x.npy", "--y", tmp_path / "x.npy")
+    assert line.startswith(f"{tmp_path}/x.npy is damaged: the magic string is not correct")
 
 
 def test_labels_that_are_missing(refused, tmp_path):
@@ -243,6 +250,8 @@ def test_labels_that_are_missing(refused, tmp_path):
         ("y,a,b\n1,2,3\n", "", "has 2 columns of pixels, expected those of square images"),
         ("y,a\n1,\xff\n", "", "could not convert"),
         ("y,a\n0,1\n1,nan\n", "", "X[1] has NaN"),
+        (f"y,{'a' * 200000}\n0,1\n", "", "is not a CSV file: field larger than field limit"),
+        (f"{'a' * 20000}\n0\n", "", "has columns 'aaaaaaaaaaaa...aaaaaaaaaaaaa', expected one"),
     ],
 )
 def test_csv_that_makes_no_sense(refused, tmp_path, text, args, message):

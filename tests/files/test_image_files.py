@@ -242,8 +242,10 @@ def test_files_of_a_folder_come_by_name(save, tmp_path):
     (tmp_path / "Desktop.ini").write_text("no image")
     X = nnet.load_images(tmp_path)
     assert (X[:, 0, 0, 0] * 255).round().tolist() == [10, 2, 9]  # as strings are sorted
-    X = nnet.load_images([tmp_path / "9.png", str(tmp_path / "2.png")])
-    assert (X[:, 0, 0, 0] * 255).round().tolist() == [9, 2]
+    some = [tmp_path / "9.png", str(tmp_path / "2.png")]
+    for paths in some, iter(some), np.array(list(map(str, some))):
+        X = nnet.load_images(paths)
+        assert (X[:, 0, 0, 0] * 255).round().tolist() == [9, 2]
 
 
 def broken_files(whole):
