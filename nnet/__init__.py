@@ -21,9 +21,15 @@ _lazy.py               imports that wait, and forks that wait for these
 """
 
 # ruff: noqa: F405  # of the star import that type checkers see
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+if sys.argv[:1] == ["-m"]:  # `python -m nnet`, which comes here before nnet/__main__.py
+    import nnet_command
+
+    nnet_command.begin()
 
 from nnet import kernels  # isort: skip  # first: it says what to do where nothing is compiled
 from nnet._conv import bprop_conv_bc01, conv_bc01

@@ -2,7 +2,7 @@
 
 import sys
 
-from nnet.cli import main
+from nnet_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,10 +18,11 @@ Whatever the user can get wrong ends in one line on stderr and exit code 2.
 
 import os
 import sys
+import warnings
 from contextlib import suppress
 
 from nnet import __version__
-from nnet.cli.errors import BROKEN_PIPE, ERROR, INTERRUPTED, CliError
+from nnet.cli.errors import BROKEN_PIPE, ERROR, INTERRUPTED, CliError, reason, tell
 from nnet.cli.evaluate import add_evaluate
 from nnet.cli.info import add_info
 from nnet.cli.options import Parser
@@ -34,23 +35,25 @@ def main(argv=None):
     """Run the command, and return the exit code."""
     try:
         args = _parser().parse_args(map(usual, sys.argv[1:] if argv is None else argv))
-        code = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _tell_of
+            warnings.filterwarnings("ignore", module="PIL")  # of files that it reads all the same
+            code = args.run(args)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
     except BrokenPipeError:
-        _discard_stdout()
+        _flush_or_discard()
         return BROKEN_PIPE
     except KeyboardInterrupt as error:
-        return _complain(f"interrupted {error}", INTERRUPTED)
+        tell(f"nnet: interrupted {error}")
+        return INTERRUPTED
     except MemoryError as error:
-        return _complain(f"error: out of memory: {error}")
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        _discard_stdout()
-        return _complain(f"error: {where}{error.strerror or error}")
-    except CliError as error:
-        return _complain(f"error: {error}")
+        tell(f"nnet: error: out of memory: {error}")
+    except (CliError, OSError) as error:
+        tell(f"nnet: error: {reason(error)}")
+    _flush_or_discard()
+    return ERROR
 
 
 def _parser():
@@ -67,14 +70,14 @@ def _parser():
     return parser
 
 
-def _complain(message, code=ERROR):
-    if sys.stderr is not None:  # else print would take standard output
-        print("nnet:", " ".join(message.split()), file=sys.stderr)
-    return code
+def _tell_of(message, *_):
+    tell(f"nnet: warning: {message}")
 
 
-def _discard_stdout():
-    """Let Python's last flush succeed, if stdout cannot be written to."""
-    # Nothing to do where there is no stdout, or not one of the system's.
-    with suppress(AttributeError, OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flush_or_discard():
+    """Let Python's last flush succeed, also if stdout cannot be written to."""
+    with suppress(AttributeError, ValueError):  # there is none, or not one of the system's
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

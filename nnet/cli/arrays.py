@@ -6,12 +6,16 @@
 import csv
 import gzip
 import os
+import reprlib
+import warnings
 import zlib
+from contextlib import contextmanager
 from math import isqrt, prod
 
 import numpy as np
 
-from nnet.files.datasets import load_arrays
+from nnet.files.datasets import damage_named, load_arrays
+from nnet.files.regular import check_regular
 
 KNOWN = "a folder of images, or .npz, .npy, IDX (plain or .gz), .csv, .tsv, CIFAR's .bin"
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -29,14 +33,12 @@ def kind_of(path):
     OSError, ValueError
         For a file that cannot be opened, and for devices and pipes, which may have no end.
     """
-    os.stat(path)
-    if not os.path.isfile(path):
-        raise ValueError(f"{path} is not a regular file, expected one")
+    check_regular(path, "one of images or arrays")
     suffix = os.path.splitext(path)[1].lower()
     with open(path, "rb") as file:
         magic = file.read(6)
-    if magic[:2] == GZIP:
-        return "idx" if _is_idx(_unpacked(path)) else None
+        if magic[:2] == GZIP:
+            return "idx" if _is_idx(_unpacked(file)) else None
     if suffix == ".npz" or magic[:4] == b"PK\x03\x04":
         return "npz"
     if magic == b"\x93NUMPY":
@@ -81,28 +83,21 @@ def read(path, x=None, y=None, with_labels=True, layout=None):
         return read_cifar(path, y)
     if kind is None:
         raise ValueError(f"{path} is of no known kind, expected {KNOWN}")
-    return read_array(path), read_array(_labels_of(path, kind, y)) if with_labels else None
+    X = _read_array(path, kind)
+    if not with_labels:
+        return X, None
+    labels = _labels_of(path, kind, y)
+    return X, _read_array(labels, kind_of(labels))
 
 
-def read_array(path):
+def _read_array(path, kind):
     """The one array of an .npy or IDX file."""
-    kind = kind_of(path)
     if kind == "idx":
         return read_idx(path)
     if kind != "npy":
         raise ValueError(f"{path} is not an .npy or IDX file, expected one array")
-    try:
-        with open(path, "rb") as file:
-            return np.load(file, allow_pickle=False)
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise ValueError(
-                f"{path} holds Python objects, expected numbers or strings: loading objects can "
-                "run code of the file"
-            ) from error
-        raise ValueError(f"{path} is damaged: {error}") from error
-    except EOFError as error:
-        raise ValueError(f"{path} is damaged: it is cut off") from error
+    with open(path, "rb") as file, damage_named(path):
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _labels_of(path, kind, y):
@@ -128,19 +123,21 @@ def _is_idx(magic):
     return magic[:2] == b"\0\0" and len(magic) > 2 and magic[2] in IDX_TYPES
 
 
-def _unpacked(path):
+def _unpacked(file):
     """The first bytes of what a gzip file holds; if it is damaged, such as an IDX file has."""
+    file.seek(0)
     try:
-        with _opened(path) as file:
-            return file.read(6)
+        return gzip.GzipFile(fileobj=file).read(6)
     except (OSError, EOFError, zlib.error):
         return bytes([0, 0, 8, 1, 0, 0])  # reading it will say what is wrong
 
 
+@contextmanager
 def _opened(path):
     with open(path, "rb") as file:
         is_packed = file.read(2) == GZIP
-    return gzip.open(path, "rb") if is_packed else open(path, "rb")
+        file.seek(0)
+        yield gzip.GzipFile(fileobj=file) if is_packed else file
 
 
 def read_idx(path):
@@ -197,9 +194,10 @@ def read_cifar(path, y=None):
 def read_csv(path, x=None, y=None, with_labels=True, layout=None):
     """(X, y) of a CSV file with a column for each pixel, and one for the label."""
     first, delimiter = _first_line(path)
-    has_header = not all(map(_is_number, first))
+    numbers = [str(i) for i in range(len(first))]  # as pandas names columns that have no names
+    has_header = first == numbers or not all(map(_is_number, first))
     label = _label_column(path, first, has_header, y, with_labels)
-    columns = [i for i in range(len(first)) if i != label]
+    columns = [i for i, name in enumerate(first) if name and i != label]  # its index has no name
     if x is not None:
         columns = [i for i in columns if has_header and first[i].startswith(x)]
     if not columns:
@@ -211,15 +209,24 @@ def read_csv(path, x=None, y=None, with_labels=True, layout=None):
         "quotechar": '"',
         "encoding": "utf-8-sig",
     }
-    try:
+    labels = None
+    with _csv_errors(path):
         X = np.loadtxt(path, np.float32, usecols=columns, ndmin=2, **options)
-        if not with_labels:
-            return _unflattened(path, X, layout), None
-        labels = np.loadtxt(path, str, usecols=label, ndmin=1, **options)
-    except (ValueError, UnicodeDecodeError) as error:
-        text = str(error).partition(";")[0]  # the rest advises to use arguments of NumPy
+        if with_labels:
+            labels = _as_numbers(np.loadtxt(path, str, usecols=label, ndmin=1, **options))
+    return _unflattened(path, X, layout), labels
+
+
+@contextmanager
+def _csv_errors(path):
+    """A context in which NumPy reads a text: what it says is for users of NumPy."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of lines without data
+            yield
+    except ValueError as error:
+        text = str(error).partition(";")[0].rstrip(".")  # the rest advises to use its arguments
         raise ValueError(f"{path}: {text}, expected numbers in every column of pixels") from error
-    return _unflattened(path, X, layout), _as_numbers(labels)
 
 
 def _first_line(path):
@@ -230,9 +237,13 @@ def _first_line(path):
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text in UTF-8: {error.reason}") from error
     if not line.strip():
-        raise ValueError(f"{path} is empty, expected a CSV file")
+        raise ValueError(f"{path} has no first line, expected numbers, or the names of columns")
     delimiter = max(",;\t", key=line.count)
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))], delimiter
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter))
+    except csv.Error as error:
+        raise ValueError(f"{path} is not a CSV file: {error}") from error
+    return [cell.strip() for cell in cells], delimiter
 
 
 def _label_column(path, first, has_header, y, is_needed):
@@ -260,7 +271,7 @@ def _label_column(path, first, has_header, y, is_needed):
 
 
 def _few(names):
-    return ", ".join(map(repr, names[:4])) + (", ..." if len(names) > 4 else "")
+    return ", ".join(map(reprlib.repr, names[:4])) + (", ..." if len(names) > 4 else "")
 
 
 def _is_number(text):
@@ -297,7 +308,8 @@ def _unflattened(path, X, layout):
             )
         return X.reshape(-1, *((3, side, side) if layout == "NCHW" else (side, side, 3)))
     raise ValueError(
-        f"{path} has {n_pixels} columns of pixels, expected those of square images, such as 784"
+        f"{path} has {n_pixels} columns of pixels, expected those of square images, such as 784: "
+        "--y NUMBER names one of labels, --x PREFIX the pixels"
     )
 
 

@@ -7,6 +7,7 @@ import os
 from nnet._lazy import IMPORTS
 from nnet.cli.errors import CliError
 from nnet.files import replacing
+from nnet.files.regular import is_other
 
 
 def require(package):
@@ -14,7 +15,7 @@ def require(package):
         with IMPORTS:
             importlib.import_module(package)
     except ModuleNotFoundError as error:
-        raise CliError(f'this needs the package {package}: pip install "nnet[train]"') from error
+        raise CliError(f"this needs the package {package}: pip install {package}") from error
 
 
 def memory():
@@ -35,17 +36,15 @@ def check_distinct(output, *inputs):
 
 def check_output(path):
     """Find out before any work whether a text can be written; devices and pipes can."""
-    if os.path.isdir(path) or not os.path.exists(path) or os.path.isfile(path):
+    if os.path.isdir(path) or not is_other(path):
         check_writable(path)
 
 
 def check_writable(path):
     """Find out before any work whether a file can be written, or replaced."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise CliError(f"cannot write {path}: it is not a regular file")
-    if not os.path.basename(path):
-        raise CliError(f"cannot write {path}: it is the name of a folder")
     try:
         replacing.check_writable(path)
     except OSError as error:
         raise CliError(f"cannot write {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CliError(f"cannot write: {error}") from error

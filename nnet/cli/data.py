@@ -8,7 +8,7 @@ import numpy as np
 import nnet
 from nnet._lazy import IMPORTS
 from nnet.cli import arrays
-from nnet.cli.errors import CliError, refusals
+from nnet.cli.errors import CliError, refusals, tell
 from nnet.cli.images import as_bc01, as_model_images
 from nnet.files import datasets
 from nnet.files.folders import ONCE, ImageFolder, image_folder
@@ -63,7 +63,10 @@ class Arrays:
         return self.X, self.y
 
     def standardize(self):
-        return nnet.Standardize(self.X.mean(dtype=float), self.X.std(dtype=float) or 1.0)
+        mean = self.X.mean(dtype=float)
+        # X.std(dtype=float) would take twice the memory of X.
+        squares = [np.square(image - mean).mean() for image in self.X]
+        return nnet.Standardize(mean, float(np.sqrt(np.mean(squares))) or 1.0)
 
     def batches(self):
         yield self.X
@@ -116,7 +119,11 @@ class Files:
 
     def ready(self, quiet):
         """The same in memory, if that is not too much; a terminal sees how far the reading is."""
-        if 4 * len(self) * prod(self.shape) > IN_MEMORY:
+        n_bytes = 4 * len(self) * prod(self.shape)
+        if n_bytes > IN_MEMORY:
+            if not quiet:
+                size = f"{n_bytes / 2**30:.1f} GiB"
+                tell(f"{len(self)} images take {size}: all are checked now, and read in each epoch")
             return self
         with IMPORTS:
             from tqdm.auto import tqdm

@@ -1,6 +1,5 @@
 """`nnet evaluate`: how right a network is on images whose labels are known."""
 
-import argparse
 import json
 from collections import namedtuple
 from typing import NamedTuple
@@ -10,13 +9,21 @@ import numpy as np
 from nnet.cli.checks import check_distinct, check_output
 from nnet.cli.data import load_for_model
 from nnet.cli.errors import refusals
-from nnet.cli.options import FILES_HELP, add_common, integer, limit_threads, path
-from nnet.cli.output import csv_text, label_text, table_text, write_text
+from nnet.cli.options import (
+    FILES_HELP,
+    add_command,
+    add_common,
+    add_model,
+    integer,
+    limit_threads,
+    path,
+)
+from nnet.cli.output import WIDTH, csv_text, label_text, table_text, write_text
 from nnet.cli.predict import load_model, predictions
 from nnet.training.data import Values, as_labels, as_values, encode
 from nnet.training.metrics import RSquared
 
-MANY = 20  # classes: a table of more is too wide to read
+MANY = 20  # pairs of classes that are confused
 FORMATS = "table", "csv", "json"
 Mistake = namedtuple("Mistake", "place label predicted probability")
 
@@ -32,19 +39,24 @@ were taken for the second, then the mistakes.
 
 
 def add_evaluate(commands):
-    evaluate = commands.add_parser(
+    evaluate = add_command(
+        commands,
         "evaluate",
+        run_evaluate,
         help="compare what a trained network says with labels",
         description="Show accuracy, confusion matrix and worst mistakes of a trained network.",
         epilog=EVALUATE_HELP.format(files=FILES_HELP),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
+    add_model(evaluate)
     add = evaluate.add_argument
-    add("model", type=path, help="what nnet train wrote")
     add("data", type=path, metavar="DATA", help="see below")
-    add("-o", "--output", type=path, metavar="FILE", help="default: standard output")
-    add("--format", choices=FORMATS, default="table", help="default: %(default)s")
+    add(
+        "--format",
+        type=str.lower,
+        choices=FORMATS,
+        default="table",
+        help="default: %(default)s",
+    )
     add(
         "--worst",
         type=integer(0),
@@ -53,7 +65,6 @@ def add_evaluate(commands):
         help="how many mistakes to show; default: %(default)s",
     )
     add_common(evaluate)
-    evaluate.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(args):
@@ -106,9 +117,14 @@ class Scores(NamedTuple):
         if form == "csv":
             numbers = [[name, "", getattr(self, name), ""] for name in self._fields[1:4]]
             return csv_text([["what", *names], *numbers, *(["mistake", *row] for row in rows)])
+        rows = [[row, *map(_shown_values, values)] for row, *values in rows]
         text = f"R^2 {self.r_squared:.4f}, {self.n_images} images\n"
         text += f"root mean squared error {self.rms_error:.4g}, mean error {self.mean_error:.4g}\n"
         return text + ("\nthe worst mistakes\n" + table_text([names, *rows]) if rows else "")
+
+
+def _shown_values(values):
+    return " ".join(f"{value:.5g}" for value in np.ravel(values))
 
 
 def value_scores(y, predicted, n_worst=0):
@@ -177,19 +193,29 @@ def as_table(found):
 
 
 def _confusion_table(found):
-    if len(found.labels) > MANY:
-        confused = found.confusion * (1 - np.eye(len(found.labels), dtype=int))
-        pairs = np.argsort(-confused, axis=None, kind="stable")[:MANY]
-        places = zip(*np.unravel_index(pairs, confused.shape))
-        rows = [
-            [found.labels[i], found.labels[j], confused[i, j]] for i, j in places if confused[i, j]
-        ]
-        return table_text([["label", "predicted", "images"], *rows], left=2)
-    rows = [["label", *found.labels, "accuracy"]]
-    for i, (label, counts) in enumerate(zip(found.labels, found.confusion)):
-        share = f"{counts[i] / counts.sum():.2%}" if counts.sum() else "-"
-        rows.append([label, *counts, share])
-    return "images of each label (rows) by what is predicted (columns)\n" + table_text(rows)
+    labels, totals = found.labels, found.confusion.sum(axis=1)
+    n_right = np.diag(found.confusion)
+    shares = [f"{n / total:.2%}" if total else "-" for n, total in zip(n_right, totals)]
+    counts = zip(labels, found.confusion, shares)
+    rows = [[label, *of_label, share] for label, of_label, share in counts]
+    table = table_text([["label", *labels, "accuracy"], *rows])
+    if table.index("\n") <= WIDTH:
+        return "images of each label (rows) by what is predicted (columns)\n" + table
+    rows = [list(row) for row in zip(labels, totals, shares)]
+    table = table_text([["label", "images", "accuracy"], *rows])
+    return "images of each label\n" + table + _most_confused(found)
+
+
+def _most_confused(found):
+    counts = found.confusion - np.diag(np.diag(found.confusion))
+    places = np.argsort(-counts, axis=None, kind="stable")[: min(MANY, np.count_nonzero(counts))]
+    rows = [
+        [found.labels[i], found.labels[j], counts[i, j]]
+        for i, j in zip(*np.unravel_index(places, counts.shape))
+    ]
+    heading = "\nlabels that were taken for others most often\n"
+    table = table_text([["label", "predicted", "images"], *rows], left=2)
+    return heading + table if rows else ""
 
 
 def as_csv(found):

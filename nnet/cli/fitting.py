@@ -3,13 +3,12 @@
 import os
 import re
 import signal
-import sys
 from contextlib import contextmanager
 
 import numpy as np
 
 import nnet
-from nnet.cli.errors import ERROR, INTERRUPTED, CliError
+from nnet.cli.errors import ERROR, INTERRUPTED, CliError, reason, tell
 from nnet.cli.watch import Watch
 
 RATES = {"adam": 0.002, "adamw": 0.002, "sgd": 0.05, "rmsprop": 0.001}
@@ -73,7 +72,8 @@ def fit(network, args, data, test=None, validation=None):
 
     Returns
     -------
-    exit code : not 0 if Ctrl-C ended the training, or a file that could not be read or written
+    exit code : not 0 if Ctrl-C ended the training, or a file that could not be read or written,
+        such as an image that is no longer whole
     """
     watch = Watch(args.quiet, "loss" if validation is None else "val_loss")
     callbacks, resume = [], None
@@ -105,12 +105,12 @@ def fit(network, args, data, test=None, validation=None):
         # A second Ctrl-C must not stop the writing.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         code, what = INTERRUPTED, "interrupted"
-    except OSError as error:
+    except (OSError, ValueError) as error:
         if watch.best is None:
             raise
-        code, what = ERROR, f"error: {error.filename}: {error.strerror or error}"
+        code, what = ERROR, f"error: {reason(error)}"
     if code:
-        print(f"nnet: {what}: keeping epoch {watch.best.epoch}", file=sys.stderr)
+        tell(f"nnet: {what}: keeping epoch {watch.best.epoch}")
     network.load_state_dict(watch.best_state)
     return code
 

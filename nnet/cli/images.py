@@ -1,10 +1,11 @@
 """Arrays of images, and how they become BC01."""
 
-import sys
-
 import numpy as np
 
 from nnet import Standardize, to_bc01
+from nnet.cli.errors import tell
+
+LOOKED_AT = 1000  # images, for their scale
 
 
 def as_bc01(X, layout=None):
@@ -39,11 +40,17 @@ def as_model_images(X, shape, layout):
 
 def warn_of_scale(X, layer):
     """Say so if the images are hardly of the kind that the network was trained on."""
-    if isinstance(layer, Standardize) and X.size:
-        ratio = X.std(dtype=float) / layer.scale
-        if not 0.1 < ratio < 10:
-            print(
-                f"nnet: warning: the values of X vary {ratio:.2g} times as much as in training: "
-                "are they in other units?",
-                file=sys.stderr,
-            )
+    if not (isinstance(layer, Standardize) and X.size):
+        return
+    axes, scale = None, layer.scale
+    if layer.adapts():
+        axes, scale = (0, *range(2, X.ndim)), layer.scale_  # of each channel
+    if scale is None:
+        return
+    some = X[:: -(-len(X) // LOOKED_AT)]
+    ratio = float(np.sqrt(np.mean((some.std(axis=axes, dtype=float) / scale) ** 2)))
+    if not 0.1 < ratio < 10:
+        tell(
+            f"nnet: warning: the values of X vary {ratio:.2g} times as much as in training: "
+            "are they in other units?"
+        )

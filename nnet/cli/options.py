@@ -42,6 +42,26 @@ files of arrays:
 """
 
 
+def add_command(commands, name, run, **texts):
+    """The parser of one command."""
+    command = commands.add_parser(
+        name,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **texts,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def add_model(command):
+    """What commands have that use a model."""
+    command.add_argument("model", type=path, help="what nnet train wrote")
+    command.add_argument(
+        "-o", "--output", type=path, metavar="FILE", help="default: standard output"
+    )
+
+
 def add_common(command):
     add = command.add_argument_group("files of arrays").add_argument
     add("--x", metavar="KEY", help="name of the images in an .npz (default: X), or see below")

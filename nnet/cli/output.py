@@ -2,11 +2,14 @@
 
 import csv
 import io
-import os
 import sys
+from unicodedata import combining, east_asian_width
 
-from nnet.cli.errors import CliError
+from nnet.cli.errors import CliError, one_line
+from nnet.files.regular import is_other
 from nnet.files.replacing import replace
+
+WIDTH = 80  # of a terminal
 
 
 def write_text(path, text):
@@ -21,12 +24,12 @@ def write_text(path, text):
             sys.stdout.writelines(text.splitlines(keepends=True))  # a closed pipe ends it early
         except UnicodeEncodeError as error:
             raise CliError(
-                f"cannot write the labels in {error.encoding}: use --output FILE"
+                f"cannot write labels or names of files in {error.encoding}: use --output FILE"
             ) from error
         return
     data = text.encode("utf-8", "surrogateescape")  # as names of files have been read
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
+        if is_other(path):
             with open(path, "wb", buffering=0) as file:
                 file.write(data)
         else:
@@ -45,16 +48,22 @@ def csv_text(rows):
 
 def table_text(rows, left=1):
     """Rows as aligned text: so many columns at the left are aligned there, all others right."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "".join(
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        + "\n"
-        for row in rows
-    )
+    rows = [[one_line(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(_n_columns, column)) for column in zip(*rows)]
+    lines = []
+    for row in rows:
+        spaces = [" " * (width - _n_columns(cell)) for cell, width in zip(row, widths)]
+        cells = [
+            cell + space if i < left else space + cell
+            for i, (cell, space) in enumerate(zip(row, spaces))
+        ]
+        lines.append("  ".join(cells).rstrip() + "\n")
+    return "".join(lines)
+
+
+def _n_columns(text):
+    """How wide a terminal shows it."""
+    return sum((1 + (east_asian_width(char) in "WF")) * (not combining(char)) for char in text)
 
 
 def label_text(label):

@@ -1,8 +1,5 @@
 """`nnet predict`: images in, labels and probabilities out."""
 
-import argparse
-import os
-
 import numpy as np
 
 from nnet import NeuralNetwork
@@ -10,8 +7,9 @@ from nnet.cli.checks import check_distinct, check_output
 from nnet.cli.data import load_for_model
 from nnet.cli.errors import CliError, refusals
 from nnet.cli.images import warn_of_scale
-from nnet.cli.options import FILES_HELP, add_common, limit_threads, path
+from nnet.cli.options import FILES_HELP, add_command, add_common, add_model, limit_threads, path
 from nnet.cli.output import csv_text, label_text, write_text
+from nnet.files.regular import check_regular
 from nnet.files.tensors import OwnLayerError
 
 PREDICT_HELP = """\
@@ -31,21 +29,17 @@ was trained with --regression, its values.
 
 
 def add_predict(commands):
-    predict = commands.add_parser(
+    predict = add_command(
+        commands,
         "predict",
+        run_predict,
         help="label images with a trained network",
         description="Write labels and probabilities of images as CSV.",
         epilog=PREDICT_HELP.format(files=FILES_HELP),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    predict.add_argument("model", type=path, help="what nnet train wrote")
+    add_model(predict)
     predict.add_argument("data", nargs="+", type=path, metavar="IMAGES", help="see below")
-    predict.add_argument(
-        "-o", "--output", type=path, metavar="FILE", help="default: standard output"
-    )
     add_common(predict)
-    predict.set_defaults(run=run_predict)
 
 
 def run_predict(args):
@@ -63,9 +57,8 @@ def run_predict(args):
 
 def load_model(model):
     """A network that predicts one label, or a few values, for each image."""
-    if os.path.exists(model) and not os.path.isfile(model) and not os.path.isdir(model):
-        raise CliError(f"{model} is not a regular file, expected a model")  # a pipe would wait
     with refusals():
+        check_regular(model, "a model")
         try:
             network = NeuralNetwork.load(model)
         except OwnLayerError as error:

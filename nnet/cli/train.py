@@ -1,9 +1,8 @@
 """`nnet train`: images and labels in, a network out."""
 
-import argparse
 import os
-import sys
 import tempfile
+import textwrap
 
 import numpy as np
 
@@ -11,7 +10,7 @@ import nnet
 from nnet.cli.augmenting import AUGMENT_SYNTAX, parse_augment
 from nnet.cli.checks import check_distinct, check_writable, memory, require
 from nnet.cli.data import load_training_data
-from nnet.cli.errors import CliError, refusals
+from nnet.cli.errors import CliError, refusals, tell
 from nnet.cli.evaluate import value_scores
 from nnet.cli.fitting import (
     N_EPOCHS,
@@ -24,6 +23,7 @@ from nnet.cli.fitting import (
 )
 from nnet.cli.options import (
     FILES_HELP,
+    add_command,
     add_common,
     add_preparation,
     integer,
@@ -51,9 +51,9 @@ Pixel values are standardised before the first layer; behind the last one comes
 a linear layer with one output for each class, with softmax, or for --regression
 with one for each value of y. The default follows from the size of the images;
 for those of 28x28 it is
-  {large}
+{large}
 and for those of fewer than 16 pixels in height or width
-  {small}
+{small}
 
 {augment}
 
@@ -64,19 +64,19 @@ Ctrl-C too. The test images have no influence on it.
 
 
 def add_train(commands):
-    train = commands.add_parser(
+    train = add_command(
+        commands,
         "train",
+        run_train,
         help="train a network, write it to a file",
         description="Train a network on images, and write it to a safetensors file.",
         epilog=TRAIN_HELP.format(
             syntax=SYNTAX,
             files=FILES_HELP,
             augment=AUGMENT_SYNTAX,
-            large=default_spec((1, 28, 28)),
-            small=default_spec((1, 8, 8)),
+            large=_wrapped(default_spec((1, 28, 28))),
+            small=_wrapped(default_spec((1, 8, 8))),
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = train.add_argument
     add(
@@ -102,7 +102,10 @@ def add_train(commands):
     add_common(train)
     _add_training(train.add_argument_group("training").add_argument)
     _add_held_out(train.add_argument_group("images that are held out").add_argument)
-    train.set_defaults(run=run_train)
+
+
+def _wrapped(spec):
+    return textwrap.fill(spec.replace(",", ", "), 78, initial_indent="  ", subsequent_indent="  ")
 
 
 def _add_training(add):
@@ -181,8 +184,8 @@ def run_train(args):
     args.epochs = args.epochs or n_epochs_for(len(data), args.batch_size)
     with refusals(), limit_threads(args):
         if not args.quiet:
-            what = "values" if args.regression else "classes"
-            _introduce(data, validation, test, f"{n_outputs} {what}\n{n_params} parameters")
+            what = "classes" if not args.regression else "values" if n_outputs > 1 else "value"
+            _introduce(data, validation, test, f"{n_outputs} {what}", n_params)
         scale = Scale(data.y) if args.regression else None
         parts = [part and part.scaled(scale) for part in (data, test, validation)]
         code = fit(network, args, *parts)
@@ -190,9 +193,11 @@ def run_train(args):
             scale.into(network)
         network.preparation = data.preparation
         _save(network, args.output)
-        if test:
-            print(_test_result(network, test))
-    print(f"wrote {args.output}")
+        try:
+            if test:
+                print(_test_result(network, test))
+        finally:  # also where the images to test on have gone
+            print(f"wrote {args.output}")
     if args.resume is not None and code == 0 and os.path.exists(args.resume):
         os.remove(args.resume)
     return code
@@ -243,9 +248,11 @@ def _hold_out(data, fraction, option, is_regression):
 def _build_network(args, data, n_outputs):
     """The network to train on the data, and its number of parameters."""
     spec, decay = args.layers, layer_decay(args)
+    size = "x".join(map(str, data.shape[1:]))
+    where = f"images of {size}" if spec is None else "--layers"
     if spec is None:
         spec = default_spec(data.shape)
-    with refusals("--layers: "):
+    with refusals(f"{where}: "):
         named_layers = parse_layers(spec, decay)
         layers, n_params = complete(
             named_layers,
@@ -260,16 +267,16 @@ def _build_network(args, data, n_outputs):
     return nnet.NeuralNetwork([data.standardize(), *layers], rng=args.seed), n_params
 
 
-def _introduce(data, validation, test, numbers):
+def _introduce(data, validation, test, outputs, n_params):
     n_channels, height, width = data.shape
     kind = "grey" if n_channels == 1 else f"{n_channels}-channel"
     n_threads = nnet.get_num_threads()
     validated = f", {len(validation)} to validate" if validation else ""
-    print(
+    tell(
         f"{len(data)} images to train on{validated}, {len(test) if test else 0} to test on: "
-        f"{height}x{width} {kind}, {numbers}, {n_threads} thread{'s' * (n_threads > 1)}",
-        file=sys.stderr,
+        f"{height}x{width} {kind}, {outputs}"
     )
+    tell(f"{n_params} parameters, {n_threads} thread{'s' * (n_threads > 1)}")
 
 
 def _test_result(network, test):

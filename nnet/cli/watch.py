@@ -1,11 +1,13 @@
 """What `nnet train` shows and remembers while it trains."""
 
+import sys
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnet.training.callbacks import ProgressBar
-from nnet.training.progress import line_of
+from nnet.training.progress import shown_value
 
 
 class Best(NamedTuple):
@@ -30,7 +32,8 @@ class Watch(ProgressBar):
     def __init__(self, quiet, monitor="loss"):
         super().__init__(leave=False)
         self.best_state = {}
-        self.quiet, self.monitor = quiet, monitor
+        self.quiet, self.monitor = quiet or sys.stderr is None, monitor
+        self._has_heading = False
 
     def __repr__(self):  # checkpoints know it by this
         return f"Watch({self.monitor!r})"
@@ -44,8 +47,18 @@ class Watch(ProgressBar):
         if self.best is None or loss < self.best.loss:
             self.best, self.best_state = Best(progress.epoch, loss), progress.network.state_dict()
         if not self.quiet:
-            line = line_of(progress, with_rate=True)
-            self.write(line.replace("val_", "test_") if self.monitor == "loss" else line)
+            self._show(progress)
+
+    def _show(self, progress):
+        """A row of a table; a heading comes before the first."""
+        cells = cells_of(progress, "test_" if self.monitor == "loss" else "val_")
+        widths = [max(len(name), 7) for name in cells]
+        widths[0] = max(len("epoch"), 2 * len(str(progress.n_epochs)) + 1)
+        rows = [cells.values()] if self._has_heading else [cells, cells.values()]
+        self._has_heading = True
+        with suppress(OSError):  # of a full disk, say: the training goes on
+            for row in rows:
+                self.write("  ".join(cell.rjust(width) for cell, width in zip(row, widths)))
 
     def state(self):
         epoch, loss = self.best
@@ -60,3 +73,17 @@ class Watch(ProgressBar):
             for name, array in state.items()
             if name.startswith("arrays.")
         }
+
+
+def cells_of(progress, prefix):
+    """What is shown of an epoch, as texts by their names; those of held out images begin so."""
+    values = {
+        name.replace("val_", prefix): shown_value(name, value).rpartition(" ")[2]
+        for name, value in progress.metrics.items()
+    }
+    return {
+        "epoch": f"{progress.epoch}/{progress.n_epochs}",
+        **values,
+        "learning_rate": f"{progress.learning_rate:.3g}",
+        "images/s": f"{progress.n_imgs / progress.seconds:,.0f}",
+    }

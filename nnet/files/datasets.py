@@ -3,6 +3,7 @@
 import importlib
 import warnings
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -41,25 +42,32 @@ def load_arrays(path, *names):
         if not zipfile.is_zipfile(file):
             raise ValueError(f"{path} is not a complete .npz file, expected one from numpy.savez")
         file.seek(0)
-        try:
+        with damage_named(path):
             npz = np.load(file, allow_pickle=False)
             found = npz.files
             arrays = [npz[name] for name in names if name in found]
-        except MemoryError:
-            raise
-        except Exception as error:  # damaged zips and headers fail in more ways than are documented
-            if isinstance(error, ValueError) and "allow_pickle" in str(error):
-                raise ValueError(
-                    f"{path} holds Python objects, expected numbers or strings: loading objects "
-                    "can run code of the file"
-                ) from error
-            raise ValueError(f"{path} is damaged: {error or type(error).__name__}") from error
     if len(arrays) < len(names):
         raise ValueError(f"{path} holds {_enumerate(found)}, expected {_enumerate(names)}")
     for name, array in zip(names, arrays):
         if not isinstance(array, np.ndarray):
             raise ValueError(f"{path} is damaged: {name} is not an array")
     return arrays
+
+
+@contextmanager
+def damage_named(path):
+    """A context in which NumPy reads a file: what is wrong is a ValueError that names it."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(f"{path}: {error}") from error
+    except Exception as error:  # damaged zips and headers fail in more ways than are documented
+        if isinstance(error, ValueError) and "allow_pickle" in str(error):
+            raise ValueError(
+                f"{path} holds Python objects, expected numbers or strings: loading objects can "
+                "run code of the file"
+            ) from error
+        raise ValueError(f"{path} is damaged: {str(error) or type(error).__name__}") from error
 
 
 def split(X, y, test_fraction):
@@ -101,7 +109,7 @@ def _import_sklearn(module):
             return importlib.import_module(f"sklearn.{module}")
     except ModuleNotFoundError as error:
         raise ImportError(
-            'the digits and the test split need scikit-learn: pip install "nnet[train]"'
+            "the digits and the test split need scikit-learn: pip install scikit-learn"
         ) from error
 
 

@@ -4,8 +4,15 @@ import os
 
 import numpy as np
 
-from nnet.files.image_files import files_in, list_images, prepare_for, visible
+from nnet.files.image_files import (
+    OTHER_ARGUMENTS,
+    files_in,
+    list_images,
+    prepare_for,
+    visible,
+)
 from nnet.layers.arguments import as_count, as_int, as_path
+from nnet.layers.hints import with_hints
 
 ONCE = "once"
 
@@ -62,13 +69,15 @@ class ImageFolder:
         return self.preparation.read(self.paths), self.labels.copy()
 
     def part(self, rows):
-        """An ImageFolder of some of the images, in that order: by their places in `paths`."""
-        paths, labels = [self.paths[row] for row in rows], self.labels[rows]
+        """An ImageFolder of some of the images, in that order: by places in `paths`, or a mask."""
+        rows = np.arange(len(self.paths))[rows]
+        paths = [self.paths[row] for row in rows]
         return ImageFolder(
-            paths, labels, self.preparation, self.batch_size, self.shuffle, self.seed
+            paths, self.labels[rows], self.preparation, self.batch_size, self.shuffle, self.seed
         )
 
 
+@with_hints(**OTHER_ARGUMENTS)
 def image_folder(path, size=None, mode=None, *, crop=False, batch_size=32, shuffle=True, seed=0):
     """The images of a folder that has one folder for each class.
 

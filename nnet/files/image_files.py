@@ -5,19 +5,39 @@ put on white where it is transparent, made grey or RGB, brought to one size, and
 """
 
 import os
+from collections.abc import Iterable
 from operator import index
 
 import numpy as np
 
 from nnet._lazy import IMPORTS
+from nnet.files.regular import check_regular
 from nnet.layers.arguments import as_bool, as_path, as_word
+from nnet.layers.hints import with_hints
 
 FILTER = "bilinear"  # Pillow's: see Preparation
 MODES = "L", "RGB"
 OTHER_MODES = {"grey": "L", "gray": "L", "grayscale": "L", "greyscale": "L", "rgb": "RGB"}
 DEEP = 65535 // 255  # from 16 bits of grey to the 0 to 255 of 8: both ends stay ends
-ORIENTATION = 0x0112  # the EXIF tag; from SIDEWAYS on it exchanges height and width
-SIDEWAYS = 5
+ORIENTATION = 0x0112  # the EXIF tag, and what turns an image that has it, in Pillow's words
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+SIDEWAYS = 5, 6, 7, 8  # exchange height and width
+HIDDEN = "desktop.ini", "thumbs.db"  # what Windows hides
+OTHER_ARGUMENTS = {  # of those who read folders with Keras
+    **dict.fromkeys(("target_size", "image_size"), "size"),
+    "color_mode": "mode",
+    **dict.fromkeys(("keep_aspect_ratio", "crop_to_aspect_ratio"), "crop"),
+    **dict.fromkeys(("classes", "class_names", "labels"), "none: the folders have their names"),
+}
+AN_IMAGE = "an image file"  # what is expected of a path
 
 
 class Preparation:
@@ -85,12 +105,12 @@ class Preparation:
 
     def _prepared(self, path):
         with _opened(path) as (image, pillow):
-            pillow.ImageOps.exif_transpose(image, in_place=True)  # else it would be copied
-            image = _as_mode(image, self.mode, pillow)
+            image.load()  # what is broken raises here
+            image = _as_mode(_turned(image, pillow), self.mode, pillow)
             height, width = self.size
             if image.size != (width, height):
                 box = self._box(*image.size)
-                image = image.resize((width, height), pillow.Image.Resampling.BILINEAR, box)
+                image = image.resize((width, height), pillow.Resampling.BILINEAR, box)
             pixels = np.asarray(image, np.float32) / np.float32(255)
         return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
 
@@ -104,14 +124,15 @@ class Preparation:
         return left, top, width - left, height - top
 
 
+@with_hints(**OTHER_ARGUMENTS)
 def load_images(path, size=None, mode=None, *, crop=False):
     """Image files as an array, as `fit` and `predict` take it.
 
     Parameters
     ----------
-    path : str or path, or list of these
+    path : str or path, or iterable of these
         An image file; a folder, whose files are sorted by name, hidden ones left out; or a list
-        of files.
+        of files, or whatever else gives some.
     size : None, int or (int, int)
         Height and width, or one number for both. None: that of the images, which must be one.
     mode : None, 'L' or 'RGB'
@@ -142,7 +163,7 @@ def load_images(path, size=None, mode=None, *, crop=False):
 
 def list_images(path):
     """The files that `load_images` reads for a path, as a list of str."""
-    if isinstance(path, (list, tuple)):
+    if isinstance(path, Iterable) and not isinstance(path, (str, bytes)):
         paths = [as_path(each, f"path[{i}]") for i, each in enumerate(path)]
     else:
         path = as_path(path, "path")
@@ -150,7 +171,7 @@ def list_images(path):
         if not paths:
             raise ValueError(f"{path} has no images, expected some")
     for each in paths:
-        _check_regular(each)
+        check_regular(each, AN_IMAGE)
     return paths
 
 
@@ -167,9 +188,10 @@ def files_in(folder):
 
 def visible(folder):
     """The sorted names in a folder that are not hidden, in the order of Python's strings."""
-    hidden = "desktop.ini", "Thumbs.db"  # what Windows hides
     return sorted(
-        name for name in os.listdir(folder) if not name.startswith(".") and name not in hidden
+        name
+        for name in os.listdir(folder)
+        if not name.startswith(".") and name.lower() not in HIDDEN
     )
 
 
@@ -191,7 +213,7 @@ def prepare_for(paths, size=None, mode=None, crop=False):
             (h, w), (other_h, other_w) = found, size
             raise ValueError(
                 f"{path} has {h}x{w} pixels and {first} {other_h}x{other_w} (height x width), "
-                "expected images of one size, or a size for all"
+                "expected images of one size, or a size for all: size=64 in Python, --size 64 else"
             )
     if size is None:
         raise ValueError("there are no images and no size, expected one of both")
@@ -218,31 +240,28 @@ def as_mode(mode):
 # --- one image ----------------------------------------------------------------------------
 
 
-class _Pillow:
-    """Its two modules that are needed."""
-
-    def __init__(self):
-        try:
-            with IMPORTS:
-                from PIL import Image, ImageOps
-        except ImportError as error:
-            raise ImportError(
-                "reading image files needs the package Pillow: pip install pillow"
-            ) from error
-        self.Image, self.ImageOps = Image, ImageOps
+def _import_pillow():
+    try:
+        with IMPORTS:
+            from PIL import Image
+    except ImportError as error:
+        raise ImportError(
+            "reading image files needs the package Pillow: pip install pillow"
+        ) from error
+    return Image
 
 
 class _opened:
     """A context with (image, pillow): whatever a broken file raises in it is a ValueError."""
 
     def __init__(self, path):
-        self.path, self.pillow = path, _Pillow()
+        self.path, self.pillow = path, _import_pillow()
 
     def __enter__(self):
-        _check_regular(self.path)
+        check_regular(self.path, AN_IMAGE)
         self.file = open(self.path, "rb")
         try:
-            return self.pillow.Image.open(self.file), self.pillow
+            return self.pillow.open(self.file), self.pillow
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -251,29 +270,39 @@ class _opened:
         self.file.close()
         is_broken = isinstance(error, Exception) and not isinstance(error, MemoryError)
         if is_broken and getattr(error, "errno", None) is None:
+            if isinstance(error, self.pillow.DecompressionBombError):
+                most = 2 * self.pillow.MAX_IMAGE_PIXELS
+                raise ValueError(f"{self.path} is too large, Pillow reads {most:,} pixels at most")
             # Damaged files fail in more ways than are documented.
-            is_unknown = isinstance(error, self.pillow.Image.UnidentifiedImageError)
+            is_unknown = isinstance(error, self.pillow.UnidentifiedImageError)
             what = "its kind is unknown" if is_unknown else str(error) or kind.__name__
             raise ValueError(
                 f"{self.path} is not a whole image that Pillow reads: {what}"
             ) from error
 
 
-def _check_regular(path):
-    """Refuse devices and pipes, which may have no end; a missing file is an OSError."""
-    os.stat(path)
-    if not os.path.isfile(path):
-        kind = "a folder" if os.path.isdir(path) else "not a regular file"
-        raise ValueError(f"{path} is {kind}, expected an image file")
-
-
 def _look_at(path):
     """((height, width), whether it is grey) of an image file, as it is when it is turned."""
     with _opened(path) as (image, _):
-        width, height = image.size
-        if image.getexif().get(ORIENTATION, 1) >= SIDEWAYS:
-            width, height = height, width
-        return (height, width), image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+        is_square = image.width == image.height
+        turn = None if is_square else _orientation(image)  # some are read as a whole for it
+        size = image.size if turn in SIDEWAYS else image.size[::-1]
+        return size, image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+
+
+def _orientation(image):
+    """Its EXIF tag; None without it, and where it is damaged."""
+    if image.format == "TIFF":
+        image.load()  # Pillow itself turns it
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # in more ways than are documented: the image itself may be whole
+        return None
+
+
+def _turned(image, pillow):
+    turn = TURNS.get(_orientation(image))
+    return image.transpose(pillow.Transpose[turn]) if turn else image
 
 
 def _as_mode(image, mode, pillow):
@@ -284,7 +313,7 @@ def _as_mode(image, mode, pillow):
         raise ValueError("it holds floats, expected integers")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = pillow.Image.new("RGBA", image.size, "white")
+        white = pillow.new("RGBA", image.size, "white")
         white.alpha_composite(image)
         image = white
     for each in ["RGB"] * (image.mode not in ("1", "L")) + [mode]:
@@ -302,4 +331,4 @@ def _deep_grey(image, mode, pillow):
     key = image.info.get("transparency")
     if isinstance(key, int):
         values[values == np.float32(key) / DEEP] = 255
-    return pillow.Image.fromarray(values)
+    return pillow.fromarray(values)

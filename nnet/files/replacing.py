@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from glob import escape, glob
 
+from nnet.files.regular import is_other
+
 if sys.platform != "win32":
     import fcntl
 
@@ -18,16 +20,17 @@ def check_place(path):
     folder = os.path.dirname(os.path.realpath(path))
     if not os.path.isdir(folder):
         raise FileNotFoundError(errno.ENOENT, "There is no such folder", folder)
-    if os.path.exists(path) and not os.path.isfile(path):
+    if is_other(path) or not os.path.basename(path):
         raise ValueError(f"{path} is not a regular file, expected one to replace, or a new name")
 
 
 def check_writable(path):
-    """Find out before any work whether `replace` could write a regular file: OSError if not.
+    """Find out before any work whether `replace` could write a file: as `check_place`, or OSError.
 
     What writers that were killed have left of it goes: a large part of a disk, maybe.
     """
-    path = os.path.realpath(path)
+    check_place(path)
+    given, path = os.fspath(path), os.path.realpath(path)
     remove_left_over(path)
     partial = _partial_of(path)
     try:
@@ -36,14 +39,14 @@ def check_writable(path):
         with suppress(FileNotFoundError):  # another writer has taken it for left over
             os.remove(partial)
     except OSError as error:
-        error.filename = path
+        error.filename = given
         raise
 
 
 def replace(path, data):
     """Write a file; what writers that were killed have left of it goes. It keeps its mode."""
-    path = os.path.realpath(path)
     check_place(path)
+    given, path = os.fspath(path), os.path.realpath(path)
     partial = _partial_of(path)
     try:
         with open(partial, "xb") as file:
@@ -67,7 +70,7 @@ def replace(path, data):
         if os.path.exists(partial):
             os.remove(partial)
         if isinstance(error, OSError) and error.errno and error.filename in (partial, None):
-            error.filename = path  # a full disk's error has no name
+            error.filename = given  # a full disk's error has no name
         raise
 
 

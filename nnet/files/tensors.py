@@ -111,7 +111,7 @@ def import_safetensors():
             import safetensors.numpy
     except ImportError as error:
         raise ImportError(
-            "saving and loading networks needs the package safetensors: pip install 'nnet[train]'"
+            "saving and loading networks needs the package safetensors: pip install safetensors"
         ) from error
     return safetensors
 

@@ -41,14 +41,16 @@ SYNTAX = f"""\
   convt16-3x3  transposed: -s2 doubles the size; otherwise like conv16-3x3, and
                -o1 (output padding) after -p1
   pool2        maximum of 2x2 pixels, stride 2; pool3-s2: of 3x3, stride 2;
-               may be followed by -same, -valid, -full or -p1, and -ceil after -p1
+               may be followed by -same, -valid, -full or -p1, and -ceil
+               after -p1
   avgpool2     average of 2x2 pixels, otherwise like pool2
   gap gmp      average or maximum of each whole channel
   bn           batch normalisation, best between conv or linear and relu
   pad1         a border of 1 pixel: zeros, or -nearest, -reflect, -wrap or
                -symmetric
   up2          twice the size: pixels repeated, or -bilinear
-  dropout0.5   leave out half of the values in training; -channels: of the channels
+  dropout0.5   leave out half of the values in training; -channels: of the
+               channels
   linear64     64 outputs, each of which sees every input
 {textwrap.fill(" ".join(FUNCTIONS), 78, initial_indent="  ", subsequent_indent="  ")}
 Sizes are HEIGHTxWIDTH, or one number for both: conv16-3, pool1x2, -s2x1."""

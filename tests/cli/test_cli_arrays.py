@@ -6,6 +6,7 @@ import io
 import struct
 
 import numpy as np
+import pandas
 import pytest
 
 import nnet
@@ -26,16 +27,6 @@ def write_csv(path, rows, delimiter=","):
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter=delimiter).writerows(rows)
     return path
-
-
-@pytest.fixture
-def refused(run_nnet):
-    def refused(*args):
-        code, out, err = run_nnet(*args)
-        assert code == 2 and out == "" and err.count("\n") == 1, err
-        return err.removeprefix("nnet: error: ").rstrip("\n")
-
-    return refused
 
 
 def labels_of(out):
@@ -98,6 +89,44 @@ def test_csv(run_nnet, bright_rows, tmp_path, monkeypatch, delimiter):
     write_csv("pixels.csv", [names[1:], *(row[1:] for row in rows)], delimiter)
     tables = {run_nnet("predict", "m", *run) for run in [*runs, ["pixels.csv"]]}
     assert len(tables) == 1
+
+
+@pytest.mark.parametrize("names", ["numbers", "texts", "index"])
+def test_csv_as_pandas_writes_it(run_nnet, tmp_path, monkeypatch, names):
+    """Numbers as names of columns are no image, and the index is no pixel."""
+    monkeypatch.chdir(tmp_path)
+    frame = pandas.DataFrame(np.arange(30 * 5).reshape(30, 5) % 3)
+    if names != "numbers":
+        frame.columns = ["label", *"abcd"]
+    frame.to_csv("a.csv", index=names == "index")
+    y = ["--y", "0"] if names == "numbers" else []
+    X, labels = read_csv("a.csv", y="0" if y else None)
+    assert X.shape == (30, 2, 2) and labels.tolist() == frame.iloc[:, 0].tolist()
+    assert run_nnet("train", "a.csv", *y, "-o", "m", "--layers", "gap", "--epochs", "1")[0] == 0
+    frame.iloc[:, 1:].set_axis(frame.columns[:-1] if y else [*"abcd"], axis=1).to_csv(
+        "b.csv", index=names == "index"
+    )
+    assert run_nnet("predict", "m", "b.csv") == run_nnet("predict", "m", "a.csv", *y)
+
+
+def test_csv_with_lines_that_are_blank(run_nnet, tmp_path, refused):
+    """They are left out without a word."""
+    lines = ["label,a", *(f"{i % 2},{i}" for i in range(30))]
+    (tmp_path / "a.csv").write_text("\n".join([*lines, "", "", ""]))
+    assert read_csv(tmp_path / "a.csv")[0].shape == (30, 1, 1)
+    (tmp_path / "a.csv").write_text(lines[0])
+    assert "expected at least 2 different labels" in refused("train", tmp_path / "a.csv")
+
+
+def test_columns_of_labels_among_those_of_pixels(run_nnet, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "a.csv", [[i % 2, i, 2, 3, 4] for i in range(30)])
+    options = ["--y", "0", "-o", "m", "--layers", "gap", "--epochs", "1"]
+    assert run_nnet("train", "a.csv", *options)[0] == 0
+    assert refused("predict", "m", "a.csv") == (
+        "a.csv has 5 columns of pixels, expected those of square images, such as 784: "
+        "--y NUMBER names one of labels, --x PREFIX the pixels"
+    )
 
 
 def test_labels_of_csv_may_be_texts(tmp_path):
@@ -169,13 +198,24 @@ def test_files_that_are_damaged(refused, tmp_path):
         (packed[:-20], "is damaged: "),
         (packed[:30] + bytes(20) + packed[50:], "is damaged: "),
         (b"\x93NUMPY\1\0", "is damaged: "),
+        (
+            b"\x93NUMPY\1\0v\0{'descr': '<f8', 'fortran_order': False, 'shape': (3,)}",
+            "is damaged: ",
+        ),
         (gzip.compress(b"text"), "is of no known kind, expected a folder of images, or .npz"),
         (b"", "is of no known kind"),
+        (b"text", "is of no known kind"),
     ]:
         path = tmp_path / "x"
         path.write_bytes(data)
         line = refused("train", path, "--y", labels, "-o", tmp_path / "m")
         assert line.startswith(f"{path} {message}")
+
+
+def test_an_npy_in_name_alone(refused, tmp_path):
+    (tmp_path / "x.npy").write_bytes(bytes(100))
+    line = refused("train", tmp_path / "x.npy", "--y", tmp_path / "x.npy")
+    assert line.startswith(f"{tmp_path}/x.npy is damaged: the magic string is not correct")
 
 
 def test_labels_that_are_missing(refused, tmp_path):
@@ -199,7 +239,7 @@ def test_labels_that_are_missing(refused, tmp_path):
 @pytest.mark.parametrize(
     "text, args, message",
     [
-        ("", "", "is empty, expected a CSV file"),
+        ("", "", "has no first line, expected numbers, or the names"),
         ("1,2,3,4,5\n", "", "has no line of names, expected --y with the number of the column"),
         ("a,b,c,d,e\n1,2,3,4,5\n", "", "has columns 'a', 'b', 'c', 'd', ..., expected one of ("),
         ("a,b\n1,2\n", "--y z", "has no column 'z', expected one of 'a', 'b'"),
@@ -210,6 +250,8 @@ def test_labels_that_are_missing(refused, tmp_path):
         ("y,a,b\n1,2,3\n", "", "has 2 columns of pixels, expected those of square images"),
         ("y,a\n1,\xff\n", "", "could not convert"),
         ("y,a\n0,1\n1,nan\n", "", "X[1] has NaN"),
+        (f"y,{'a' * 200000}\n0,1\n", "", "is not a CSV file: field larger than field limit"),
+        (f"{'a' * 20000}\n0\n", "", "has columns 'aaaaaaaaaaaa...aaaaaaaaaaaaa', expected one"),
     ],
 )
 def test_csv_that_makes_no_sense(refused, tmp_path, text, args, message):
@@ -254,4 +296,4 @@ def test_endless_devices_are_refused_at_once(
     if command != "train":
         assert run_nnet("train", save_npz(), "-o", tmp_path / "m", *SMALL)[0] == 0
         args.insert(1, tmp_path / "m")
-    assert refused(*args) == f"{device} is not a regular file, expected one"
+    assert refused(*args) == f"{device} is not a regular file, expected one of images or arrays"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import nnet
+from nnet.cli.output import table_text
 
 pytest.importorskip("PIL")
 from pictures import colour_folder
@@ -79,12 +80,30 @@ def test_table(run_nnet, model, data, tmp_path):
     assert "worst" not in run_nnet("evaluate", model, data, "--worst", "0")[1]
 
 
+def test_tables_are_aligned_whatever_the_names_are():
+    """Characters of other widths, and names of files that would move the cursor."""
+    rows = [["a", "日本", "e\u0301"], ["bb", "\x1b[2J", "\n"], ["c", "x", "y"]]
+    expected = "a   日本     e\u0301\nbb  \\x1b[2J  \nc   x        y\n".replace("  \n", "\n")
+    assert table_text(rows, left=3) == expected
+
+
 def test_many_classes_are_a_list_of_confusions(run_nnet, save_npz, tmp_path):
     X, y = np.random.default_rng(0).normal(size=(60, 6, 6)), np.arange(60) % 30
     options = ["--layers", "gap", "--epochs", "1", "--test-fraction", "0"]
     assert run_nnet("train", save_npz(X=X, y=y), "-o", tmp_path / "m", *options)[0] == 0
     _, out, _ = run_nnet("evaluate", tmp_path / "m", save_npz(X=X, y=y))
-    assert out.splitlines()[2].split() == ["label", "predicted", "images"]
+    lines = out.splitlines()
+    assert lines[2] == "images of each label" and lines[3].split() == [
+        "label",
+        "images",
+        "accuracy",
+    ]
+    assert [line.split()[:2] for line in lines[4:34]] == [[str(i), "2"] for i in range(30)]
+    assert max(map(len, lines)) <= 80
+    assert lines[35:37] == [
+        "labels that were taken for others most often",
+        "label  predicted  images",
+    ]
 
 
 def test_folders(run_nnet, tmp_path):

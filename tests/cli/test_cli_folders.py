@@ -77,8 +77,10 @@ def test_predict_prepares_images_as_training_did(run_nnet, folder, tmp_path):
 
 def test_what_does_not_fit_in_memory_is_read_again(run_nnet, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "IN_MEMORY", 100)
-    code, out, _ = run_nnet("train", folder, "-o", tmp_path / "m", *SMALL)
+    code, out, err = run_nnet("train", folder, "-o", tmp_path / "m", *SMALL)
     assert code == 0 and out.startswith("test accuracy 100.00% (5 of 5 images)\n")
+    line = "19 images take 0.0 GiB: all are checked now, and read in each epoch"
+    assert err.startswith(f"{line}\n")
     network = nnet.NeuralNetwork.load(tmp_path / "m")
     assert network.classes_.tolist() == sorted(COLOURS) and network.preparation is not None
 
@@ -103,74 +105,78 @@ def test_names_that_are_no_text(run_nnet, folder, model, tmp_path):
 # --- what is refused ----------------------------------------------------------------------
 
 
-def refused(run_nnet, *args):
-    code, out, err = run_nnet(*args)
-    assert code == 2 and out == "" and err.count("\n") == 1
-    return err.removeprefix("nnet: error: ").rstrip("\n")
-
-
-def test_a_broken_file_is_named_before_training(run_nnet, folder, tmp_path):
+def test_a_broken_file_is_named_before_training(run_nnet, refused, folder, tmp_path):
     (folder / "red" / "3.png").write_bytes(b"no image")
-    line = refused(run_nnet, "train", folder, "-o", tmp_path / "m", "-q")
+    line = refused("train", folder, "-o", tmp_path / "m", "-q")
     assert line.startswith(f"{folder}/red/3.png is not a whole image that Pillow reads")
     assert not (tmp_path / "m").exists()
 
 
-def test_folders_that_cannot_be_trained_on(run_nnet, folder, tmp_path):
+def test_huge_images_pass_without_a_word(run_nnet, refused, folder, tmp_path, monkeypatch):
+    """Pillow warns of many pixels, and refuses twice as many."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert run_nnet("train", folder, "-o", tmp_path / "m", *SMALL, "-q")[2] == ""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    line = refused("train", folder, "-o", tmp_path / "m", *SMALL, "-q")
+    assert line == f"{folder}/blue/0.png is too large, Pillow reads 20 pixels at most"
+
+
+def test_folders_that_cannot_be_trained_on(run_nnet, refused, folder, tmp_path):
     (folder / "yellow").mkdir()
-    line = refused(run_nnet, "train", folder)
+    line = refused("train", folder)
     assert line == f"{folder}/yellow has no images, expected some for each class"
-    line = refused(run_nnet, "train", folder / "red")
+    line = refused("train", folder / "red")
     assert line == f"{folder}/red has no folders in it, expected one for each class of images"
     shutil.rmtree(folder / "yellow")
     shutil.rmtree(folder / "red")
     shutil.rmtree(folder / "blue")
-    line = refused(run_nnet, "train", folder)
+    line = refused("train", folder)
     assert line == f"{folder} has one folder, green, expected one for each class"
 
 
-def test_images_of_several_sizes_need_one(run_nnet, folder, tmp_path):
+def test_images_of_several_sizes_need_one(run_nnet, refused, folder, tmp_path):
     Image.new("RGB", (5, 4)).save(folder / "red" / "8.png")
-    line = refused(run_nnet, "train", folder)
+    line = refused("train", folder)
     assert line.startswith(f"{folder}/red/8.png has 4x5 pixels and {folder}/blue/0.png 12x12")
+    assert line.endswith("or a size for all: size=64 in Python, --size 64 else")
     assert run_nnet("train", folder, "-o", tmp_path / "m", *SMALL, "--size", "10")[0] == 0
 
 
-def test_models_of_arrays_take_no_files(run_nnet, folder, save_npz, tmp_path):
+def test_models_of_arrays_take_no_files(run_nnet, refused, folder, save_npz, tmp_path):
     few = ["--layers", "gap", "--epochs", "1"]
     assert run_nnet("train", save_npz(), "-o", tmp_path / "m", *few)[0] == 0
-    line = refused(run_nnet, "predict", tmp_path / "m", folder / "red")
+    line = refused("predict", tmp_path / "m", folder / "red")
     assert line.startswith(f"{tmp_path / 'm'} was trained on arrays, expected a file such as")
-    line = refused(run_nnet, "predict", tmp_path / "m", tmp_path / "missing.png")
+    line = refused("predict", tmp_path / "m", tmp_path / "missing.png")
     assert line == f"{tmp_path}/missing.png: No such file or directory"
 
 
-def test_predict_names_what_is_no_image(run_nnet, folder, model, tmp_path):
+def test_predict_names_what_is_no_image(run_nnet, refused, folder, model, tmp_path):
     (tmp_path / "text.png").write_text("no image")
-    line = refused(run_nnet, "predict", model, folder / "red" / "0.png", tmp_path / "text.png")
+    line = refused("predict", model, folder / "red" / "0.png", tmp_path / "text.png")
     assert line.startswith(f"{tmp_path}/text.png is not a whole image")
-    line = refused(run_nnet, "predict", model, "/dev/zero")
+    line = refused("predict", model, "/dev/zero")
     assert line.startswith("/dev/zero is not a regular file, expected")
 
 
-def test_arrays_and_files_do_not_mix(run_nnet, folder, model, save_npz):
-    line = refused(run_nnet, "predict", model, save_npz(), folder / "red" / "0.png")
+def test_arrays_and_files_do_not_mix(run_nnet, refused, folder, model, save_npz):
+    line = refused("predict", model, save_npz(), folder / "red" / "0.png")
     assert line.endswith("is given beside others, expected one file of arrays alone")
 
 
-def test_no_command_overwrites_an_image(run_nnet, folder, model):
+def test_no_command_overwrites_an_image(run_nnet, refused, folder, model):
     image = folder / "red" / "0.png"
-    line = refused(run_nnet, "predict", model, folder / "blue", image, "-o", image)
+    line = refused("predict", model, folder / "blue", image, "-o", image)
     assert line == f"cannot write {image}: it is an input"
     for command in (
         ["predict", model, folder / "red"],
         ["evaluate", model, folder],
         ["train", folder],
     ):
-        assert refused(run_nnet, *command, "-o", image) == line
-    assert refused(run_nnet, "train", folder, "--resume", image) == line
+        assert refused(*command, "-o", image) == line
+    assert refused("train", folder, "--resume", image) == line
 
 
-def test_options_for_folders_alone(run_nnet, save_npz, folder):
-    assert refused(run_nnet, "train", save_npz(), "--crop").startswith("--crop is for a folder")
-    assert refused(run_nnet, "train", folder, "--layout", "NHW").startswith("--layout is for a")
+def test_options_for_folders_alone(run_nnet, refused, save_npz, folder):
+    assert refused("train", save_npz(), "--crop").startswith("--crop is for a folder")
+    assert refused("train", folder, "--layout", "NHW").startswith("--layout is for a")

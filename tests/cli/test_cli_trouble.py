@@ -7,8 +7,10 @@ import signal
 import stat
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nnet
@@ -17,24 +19,17 @@ from nnet.cli.spellings import SPELLINGS, usual
 from nnet.files import replacing
 
 ROOT = Path(nnet.__file__).resolve().parents[1]
+OTHER = "is not a regular file, expected one to replace, or a new name"
 SMALL = ["--layers", "conv4-3x3,relu,gap", "--epochs", "2", "-q"]
+NUMPY = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    [None for _ in range(10000)]
+except KeyboardInterrupt:
+    raise ImportError("something else")
+"""
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-
-
-@pytest.fixture
-def refused(run_nnet):
-    def refused(*args):
-        code, out, err = run_nnet(*args)
-        assert code == 2 and out == "" and err.count("\n") == 1, err
-        return err.removeprefix("nnet: error: ").rstrip("\n")
-
-    return refused
-
-
-@pytest.fixture
-def model(run_nnet, save_npz, tmp_path):
-    assert run_nnet("train", save_npz(), "-o", tmp_path / "model", *SMALL)[0] == 0
-    return tmp_path / "model"
 
 
 def shell(command, **variables):
@@ -60,10 +55,10 @@ def shell(command, **variables):
 def test_outputs_are_checked_before_any_work(refused, model, save_npz, tmp_path, command):
     data = save_npz()
     for output, message in {
-        tmp_path: f"cannot write {tmp_path}: it is not a regular file",
-        tmp_path / "no" / "a.csv": f"cannot write {tmp_path}/no/a.csv: No such file or directory",
+        tmp_path: f"cannot write: {tmp_path} {OTHER}",
+        tmp_path / "no" / "a.csv": f"cannot write {tmp_path}/no/a.csv: There is no such folder",
         data: f"cannot write {data}: it is an input",
-        f"{tmp_path}/no/": f"cannot write {tmp_path}/no/: it is the name of a folder",
+        f"{tmp_path}/no/": f"cannot write: {tmp_path}/no/ {OTHER}",
         "": "argument -o/--output: path is '', expected the name of a file",
     }.items():
         assert refused(command, "missing" if output != data else model, data, "-o", output) == (
@@ -164,6 +159,35 @@ def test_images_that_vanish_in_a_training_keep_the_best_epoch(run_nnet, tmp_path
     )
 
 
+@pytest.mark.parametrize("test_fraction", [0, 0.2])
+def test_an_image_that_breaks_in_a_training_keeps_the_best_epoch(
+    run_nnet, tmp_path, monkeypatch, test_fraction
+):
+    """Where images are read anew in each epoch. The model is written before the test images."""
+    pytest.importorskip("PIL")
+    from pictures import colour_folder
+
+    folder = colour_folder(tmp_path / "colours")
+    monkeypatch.setattr(nnet.cli.data, "IN_MEMORY", 0)
+    call = nnet.cli.watch.Watch.__call__
+
+    def spoil(watch, progress):
+        call(watch, progress)
+        for path in folder.glob("*/*.png"):
+            path.write_bytes(path.read_bytes()[:60])
+
+    monkeypatch.setattr(fitting.Watch, "__call__", spoil)
+    monkeypatch.setattr(nnet.cli.data.Files, "to_validate", lambda files: None)
+    options = ["-o", tmp_path / "m", *SMALL, "--test-fraction", test_fraction]
+    code, out, err = run_nnet("train", folder, *options)
+    assert (code, out) == (2, f"wrote {tmp_path / 'm'}\n")
+    first, *others = err.splitlines()
+    assert first.startswith(f"nnet: error: {folder}/") and first.endswith(": keeping epoch 1")
+    assert " is not a whole image that Pillow reads: " in first
+    assert len(others) == bool(test_fraction)  # an image to test on is named too
+    assert nnet.NeuralNetwork.load(tmp_path / "m").classes_.tolist() == ["blue", "green", "red"]
+
+
 def test_what_killed_runs_have_left_goes_at_the_next(run_nnet, model, save_npz, tmp_path, refused):
     left = [tmp_path / f"{name}.01234567.partial" for name in ("m", "out.csv", "kept")]
     for path in left:
@@ -206,9 +230,10 @@ def test_devices_are_written_to(run_nnet, model, save_npz):
     ],
 )
 def test_bad_variables_are_one_line(variables, message):
-    done = shell("{nnet} info", **variables)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"nnet: error: {message}")
+    for command in "{nnet}", f"{sys.executable} -m nnet":
+        done = shell(f"{command} info", **variables)
+        assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+        assert done.stderr.startswith(f"nnet: error: {message}")
 
 
 @needs_posix
@@ -229,13 +254,71 @@ def test_a_closed_stderr_leaves_stdout_alone(model):
 
 
 @needs_posix
+@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full"])
+def test_without_standard_error_work_goes_on(model, save_npz, bright_rows, tmp_path, redirected):
+    """Nothing of it reaches standard output, and no training ends with the disk of its log."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    data = save_npz(X=bright_rows()[0] / 255)
+    done = shell(f"{{nnet}} predict {model} {data} {redirected}")  # which warns
+    assert done.returncode == 0 and done.stdout.startswith("row,") and "warning" not in done.stdout
+    options = f"--layers gap --epochs 2 -o {tmp_path}/m"
+    done = shell(f"{{nnet}} train {data} {options} {redirected}")
+    assert done.returncode == 0 and done.stdout.startswith("test accuracy ")
+    assert done.stdout.endswith(f"wrote {tmp_path}/m\n") and done.stdout.count("\n") == 2
+
+
+def test_warnings_are_lines(run_nnet, model, save_npz, monkeypatch):
+    def predict(*args):
+        warnings.warn("look\nthere", UserWarning, stacklevel=1)
+        return np.ones((30, 3))
+
+    monkeypatch.setattr(nnet.NeuralNetwork, "predict_proba", predict)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = run_nnet("predict", model, save_npz())
+    assert (code, err) == (0, "nnet: warning: look there\n")
+
+
+@pytest.mark.parametrize("name", ["two  spaces", "new\nline", "\x1b[31mred"])
+def test_names_of_files_are_told_as_they_are(refused, name):
+    """But for characters that move the cursor."""
+    line = refused("train", name)
+    shown = name.replace("\n", " ").replace("\x1b", "\\x1b")
+    assert line == f"{shown}: No such file or directory"
+
+
+@needs_posix
 def test_ctrl_c_during_start_up_is_one_line(tmp_path):
-    """NumPy, which is loaded first, is one that is interrupted."""
+    """NumPy, which is loaded first, is one that is interrupted, and makes another error of it."""
     pytest.importorskip("nnet_command")
-    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")
-    done = shell("{nnet} info", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
-    assert (done.returncode, done.stdout) == (128 + signal.SIGINT, "")
-    assert done.stderr == "nnet: interrupted\n"
+    (tmp_path / "numpy.py").write_text(NUMPY)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    # A shell's background jobs ignore SIGINT; whoever starts the tests, these must not.
+    heed = f"{sys.executable} -c 'import signal, os, sys; signal.signal(2, signal.SIG_DFL); "
+    heed += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])'"
+    for module in "nnet", "nnet_command":
+        done = shell(f"{heed} -m {module} info", PYTHONPATH=path)
+        assert (done.returncode, done.stdout) == (128 + signal.SIGINT, "")
+        assert done.stderr == "nnet: interrupted\n"
+
+
+def test_ctrl_c_after_start_up_is_an_exception_again():
+    nnet_command = pytest.importorskip("nnet_command")
+    before = signal.getsignal(signal.SIGINT), sys.excepthook
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        nnet_command.begin()
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        nnet_command.end()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert sys.excepthook is sys.__excepthook__
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup and background jobs have it
+        nnet_command.begin()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        sys.excepthook = before[1]
 
 
 # --- memory ---------------------------------------------------------------------------------
@@ -254,11 +337,25 @@ def test_huge_layers_are_named(refused, save_npz, tmp_path, layers, piece):
     assert line.startswith(f"--layers: layer {piece!r} after ") and "memory" in line
 
 
+def test_huge_images_are_named_where_the_layers_are_not_the_users_own(refused, tmp_path):
+    pytest.importorskip("PIL")
+    from pictures import colour_folder
+
+    line = refused("train", colour_folder(tmp_path / "colours"), "--size", "90000x80000", "-q")
+    assert line.startswith("images of 90000x80000: layer 'conv16-3x3' after the images: it takes")
+
+
 # --- spellings ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "args", ["--lr 0.2 --batch_size 5", "--learning_rate=0.2 --bs=5", "--lr=0.2 --batch 5"]
+    "args",
+    [
+        "--lr 0.2 --batch_size 5",
+        "--learning_rate=0.2 --bs=5",
+        "--lr=0.2 --batch 5",
+        "-lr 0.2 --BATCH 5",
+    ],
 )
 def test_usual_spellings_are_understood(run_nnet, save_npz, tmp_path, monkeypatch, args):
     seen = {}
@@ -275,10 +372,11 @@ def test_usual_spellings_are_understood(run_nnet, save_npz, tmp_path, monkeypatc
 
 
 def test_every_spelling_is_of_an_option(capsys):
-    with pytest.raises(SystemExit):
-        nnet.cli.main(["train", "--help"])
+    for command in "train", "evaluate":
+        with pytest.raises(SystemExit):
+            nnet.cli.main([command, "--help"])
     options = capsys.readouterr().out
-    assert all(f"{option}" in options for option in SPELLINGS.values())
+    assert all(option.partition("=")[0] in options for option in SPELLINGS.values())
     assert not set(SPELLINGS) & set(SPELLINGS.values())
     assert usual("--x_y=a_b") == "--x-y=a_b" and usual("-o_") == "-o_" and usual("a_b") == "a_b"
 
@@ -290,7 +388,8 @@ def test_every_spelling_is_of_an_option(capsys):
 def test_others_are_suggested(refused, given, meant):
     line = refused("train", given)
     assert line == f"unrecognized arguments: {given}: did you mean {meant}?"
-    assert refused("info", "--nothing") == "unrecognized arguments: --nothing"
+    for nothing in "--nothing", "--gpu", "--dropout=0.5", "-v":
+        assert refused("train", nothing) == f"unrecognized arguments: {nothing}"
 
 
 @pytest.mark.parametrize("mode, n_channels", [("L", 1), ("grey", 1), ("rgb", 3), ("RGB", 3)])
@@ -312,5 +411,6 @@ def test_devices_and_pipes_are_no_models(refused, save_npz, model, tmp_path):
             f"{path} is not a regular file, expected a model"
         )
         for command in ["train"], ["predict", model], ["evaluate", model]:
-            assert refused(*command, path) == f"{path} is not a regular file, expected one"
+            line = refused(*command, path)
+            assert line == f"{path} is not a regular file, expected one of images or arrays"
         assert "not a regular file" in refused("train", save_npz(), "--resume", path)

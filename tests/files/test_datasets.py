@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from nnet.files.datasets import load_arrays, load_digits, split
+from nnet.files.datasets import damage_named, load_arrays, load_digits, split
 
 
 def test_digits():
@@ -76,3 +76,13 @@ def test_damaged_files_are_whole_or_refused(tmp_path, write):
         else:
             assert np.array_equal(loaded[0], X) and np.array_equal(loaded[1], y)
     assert n_refused > len(damaged) // 2
+
+
+def test_errors_without_a_text_are_told_by_their_kind(tmp_path):
+    with pytest.raises(ValueError, match="a.npy is damaged: EOFError$"), damage_named("a.npy"):
+        raise EOFError
+
+
+def test_arrays_that_are_too_large_name_the_file():
+    with pytest.raises(MemoryError, match="^a.npy: Unable to allocate"), damage_named("a.npy"):
+        raise MemoryError("Unable to allocate 93 TiB")

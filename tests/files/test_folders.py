@@ -63,6 +63,13 @@ def test_folders_that_are_none(folder, tmp_path):
         nnet.image_folder(folder, shuffle="always")
 
 
+def test_arguments_of_others_are_told(folder):
+    with pytest.raises(TypeError, match="image_folder has no argument 'image_size', expected size"):
+        nnet.image_folder(folder, image_size=3)
+    with pytest.raises(TypeError, match="load_images has no argument 'color_mode', expected mode"):
+        nnet.load_images(folder / "red", color_mode="L")
+
+
 def test_batches_have_all_images_once(folder):
     data = nnet.image_folder(folder, batch_size=7)
     X, y = data.load()
@@ -97,6 +104,10 @@ def test_parts(folder):
     part = nnet.image_folder(folder).part([0, 9, 23])
     assert part.classes == ["blue", "green", "red"]
     assert [path.rpartition("/")[2] for path in part.paths] == ["0.png", "1.png", "7.png"]
+    whole = nnet.image_folder(folder)
+    assert whole.part(whole.labels == "red").classes == ["red"]
+    assert whole.part(slice(-1, None)).paths == whole.paths[-1:]
+    assert whole.part([]).paths == []
 
 
 def test_no_more_than_a_batch_is_read_at_once(folder, monkeypatch):

@@ -1,6 +1,7 @@
 """Image files as arrays: every kind of file becomes what its viewer shows."""
 
 import os
+import struct
 import sys
 
 import numpy as np
@@ -124,7 +125,8 @@ def test_bits_are_black_and_white(save):
 
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("size", [None, (6, 9), (9, 6)])
-def test_exif_turns_are_followed(save, turn, size):
+@pytest.mark.parametrize("kind", ["png", "tiff", "webp"])
+def test_exif_turns_are_followed(save, turn, size, kind):
     exif = Image.Exif()
     exif[0x0112] = turn
     shown = {
@@ -137,10 +139,34 @@ def test_exif_turns_are_followed(save, turn, size):
         7: lambda x: np.rot90(x, 2).T,
         8: np.rot90,
     }[turn](gradient())
-    X = nnet.load_images(save(gradient(), exif=exif), size)
+    options = {"lossless": True} if kind == "webp" else {}
+    X = nnet.load_images(save(gradient(), f"image.{kind}", exif=exif, **options), size, "L")
     assert X.shape[2:] == (size or shown.shape)
     if X.shape[2:] == shown.shape:
         assert np.array_equal(X[0], nnet.to_bc01(np.ascontiguousarray(shown))[0])
+
+
+@pytest.mark.parametrize("turn", [0, 9, 65535])
+def test_turns_that_are_none_are_left_out(save, turn):
+    """As viewers do: the picture itself is whole."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    X = nnet.load_images(save(gradient(), exif=exif))
+    assert np.array_equal(X, nnet.to_bc01(gradient()))
+
+
+def test_a_turn_among_damaged_tags_is_followed(save, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+
+    def fail(*args):  # as Pillow does where a tag has another type than is usual
+        raise struct.error("'H' format requires 0 <= number <= 65535")
+
+    path = save(gradient(), exif=exif)
+    monkeypatch.setattr(Image.Exif, "tobytes", fail)
+    assert nnet.load_images(path).shape == (1, 1, 9, 6)
+    monkeypatch.setattr(Image.Exif, "get", fail)
+    assert nnet.load_images(path).shape == (1, 1, 6, 9)
 
 
 # --- sizes --------------------------------------------------------------------------------
@@ -213,10 +239,13 @@ def test_files_of_a_folder_come_by_name(save, tmp_path):
     (tmp_path / ".hidden").write_text("no image")
     (tmp_path / ".folder").mkdir()
     (tmp_path / "Thumbs.db").write_text("no image")
+    (tmp_path / "Desktop.ini").write_text("no image")
     X = nnet.load_images(tmp_path)
     assert (X[:, 0, 0, 0] * 255).round().tolist() == [10, 2, 9]  # as strings are sorted
-    X = nnet.load_images([tmp_path / "9.png", str(tmp_path / "2.png")])
-    assert (X[:, 0, 0, 0] * 255).round().tolist() == [9, 2]
+    some = [tmp_path / "9.png", str(tmp_path / "2.png")]
+    for paths in some, iter(some), np.array(list(map(str, some))):
+        X = nnet.load_images(paths)
+        assert (X[:, 0, 0, 0] * 255).round().tolist() == [9, 2]
 
 
 def broken_files(whole):
@@ -236,6 +265,12 @@ def test_broken_files_are_named(save, tmp_path, kind, size):
         path.write_bytes(contents)
         with pytest.raises(ValueError, match=f"{path} is not a whole image that Pillow reads: "):
             nnet.load_images([tmp_path / f"whole.{kind}", path], size)
+
+
+def test_images_that_are_too_large(save, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match="a.png is too large, Pillow reads 2,000 pixels at most"):
+        nnet.load_images(save(gradient(100, 100), "a.png"))
 
 
 def test_what_is_no_file(tmp_path):

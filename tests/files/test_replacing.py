@@ -153,7 +153,7 @@ def test_looking_whether_a_file_can_be_written(tmp_path, monkeypatch):
     assert names(tmp_path) == ["file"] and (tmp_path / "file").read_bytes() == b"old"
     with pytest.raises(FileNotFoundError) as caught:
         replacing.check_writable(tmp_path / "no folder" / "file")
-    assert caught.value.filename == str(tmp_path / "no folder" / "file")
+    assert caught.value.filename == str(tmp_path / "no folder")
     remove = os.remove
     monkeypatch.setattr(replacing.os, "remove", lambda path: [remove(path), remove(path)])
     replacing.check_writable(tmp_path / "file")  # another writer was faster
