@@ -26,8 +26,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-if sys.argv[:1] == ["-m"]:  # `python -m nnet`, which comes here before nnet/__main__.py
-    import nnet_command
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] == "nnet":
+    import nnet_command  # `python -m nnet` comes here before nnet/__main__.py
 
     nnet_command.begin()
 

@@ -29,6 +29,11 @@ try:
 except KeyboardInterrupt:
     raise ImportError("something else")
 """
+# Starts Python. A shell's background jobs ignore SIGINT; whoever starts the tests, these must not.
+HEED = (
+    f"{sys.executable} -c 'import signal, os, sys; signal.signal(2, signal.SIG_DFL); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])'"
+)
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 
 
@@ -294,11 +299,8 @@ def test_ctrl_c_during_start_up_is_one_line(tmp_path):
     pytest.importorskip("nnet_command")
     (tmp_path / "numpy.py").write_text(NUMPY)
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    # A shell's background jobs ignore SIGINT; whoever starts the tests, these must not.
-    heed = f"{sys.executable} -c 'import signal, os, sys; signal.signal(2, signal.SIG_DFL); "
-    heed += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])'"
     for module in "nnet", "nnet_command":
-        done = shell(f"{heed} -m {module} info", PYTHONPATH=path)
+        done = shell(f"{HEED} -m {module} info", PYTHONPATH=path)
         assert (done.returncode, done.stdout) == (128 + signal.SIGINT, "")
         assert done.stderr == "nnet: interrupted\n"
 
@@ -319,6 +321,21 @@ def test_ctrl_c_after_start_up_is_an_exception_again():
     finally:
         signal.signal(signal.SIGINT, before[0])
         sys.excepthook = before[1]
+
+
+@needs_posix
+def test_programs_of_others_keep_their_ctrl_c(tmp_path):
+    """Their package may import nnet before its `python -m` has come to an end too."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").write_text("import sys, nnet\nassert sys.argv[0] == '-m'")
+    (tmp_path / "theirs" / "__main__.py").write_text(
+        "import signal, sys\n"
+        "print(signal.getsignal(2) is signal.default_int_handler)\n"
+        "print(sys.excepthook is sys.__excepthook__)"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = shell(f"{HEED} -m theirs nnet", PYTHONPATH=path)
+    assert done.stdout == "True\nTrue\n", done.stderr
 
 
 # --- memory ---------------------------------------------------------------------------------
