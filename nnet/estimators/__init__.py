@@ -18,8 +18,8 @@ except ImportError as error:
     if (error.name or "").partition(".")[0] != "sklearn":
         raise
     raise ImportError(
-        "CNNClassifier and CNNRegressor need scikit-learn 1.6 or newer: pip install "
-        "'nnet[sklearn]'",
+        "CNNClassifier and CNNRegressor need scikit-learn 1.6 or newer: "
+        'pip install "scikit-learn>=1.6"',
         name="sklearn",
     ) from error
 

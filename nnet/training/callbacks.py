@@ -7,7 +7,7 @@ from math import inf
 
 import numpy as np
 
-from nnet._lazy import IMPORTS
+from nnet._lazy import IMPORTS, import_package
 from nnet.layers.arguments import as_bool, as_call, as_count, as_float, as_int, as_path
 from nnet.layers.hints import with_hints
 from nnet.training.metrics import as_mode, as_monitor, check_monitor
@@ -136,8 +136,8 @@ class EarlyStopping(Callback):
 class Checkpoint(Callback):
     """Writes all that a training needs to go on, after epochs: see fit's `resume`.
 
-    The file is replaced in one step, so that at any moment there is a whole one. Needs the extra
-    nnet[train].
+    The file is replaced in one step, so that at any moment there is a whole one. Needs the
+    package safetensors.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ class Checkpoint(Callback):
 class ProgressBar(Callback):
     """A bar that shows how far a training is: in terminals and notebooks, nowhere else.
 
-    Needs the extra nnet[train].
+    Needs the package tqdm.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class ProgressBar(Callback):
         return as_call(self)
 
     def on_fit_begin(self, network, monitors):
-        _import_tqdm()
+        import_tqdm()
         self._validated = {}
 
     def __call__(self, progress):
@@ -203,7 +203,7 @@ class ProgressBar(Callback):
         self._bar.update(n_done - self._bar.n)
 
     def _open(self, progress):
-        tqdm = _import_tqdm()
+        tqdm = import_tqdm()
         is_notebook = any(cls.__module__ == "tqdm.notebook" for cls in tqdm.__mro__)
         bar = "{bar}" if is_notebook else "{bar:10}"  # so wide that values have room in a terminal
         is_without_width = has_no_width(self.file or sys.stderr)
@@ -248,15 +248,8 @@ def has_no_width(stream):
         return False
 
 
-def _import_tqdm():
-    try:
-        with IMPORTS:
-            from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError(
-            "a progress bar needs the package tqdm: pip install 'nnet[train]'"
-        ) from error
-    return tqdm
+def import_tqdm():
+    return import_package("tqdm.auto", "tqdm", "a progress bar").tqdm
 
 
 def as_callbacks(callbacks, callback=None):

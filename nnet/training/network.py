@@ -367,7 +367,7 @@ class NeuralNetwork(Fitting, Inside):
     def save(self, path):
         """Write architecture and parameters to a safetensors file, and which layers are frozen.
 
-        An existing file is replaced in one step. Needs the extra nnet[train]. Of a layer of your
+        An existing file is replaced in one step. Needs the package safetensors. Of a layer of your
         own it holds the name of its class, its arrays, and the arguments of its constructor: they
         are attributes of the same names, or what a method `config()` returns as a dict. JSON
         holds them, so that a list is a tuple afterwards.

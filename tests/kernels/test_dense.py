@@ -308,7 +308,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("call, changes, error, message", WRONG, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize("call, changes, error, message", WRONG)
 def test_wrong_calls(kernels, call, changes, error, message):
     call(kernels)
     with pytest.raises(error, match=message):

@@ -157,7 +157,7 @@ def test_a_missing_tqdm_is_named_before_any_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     network = cnn().fit(X, Y, max_iter=1)
     before = everything(network, X)
-    with pytest.raises(ImportError, match=r"pip install 'nnet\[train\]'"):
+    with pytest.raises(ImportError, match="needs the package tqdm: pip install tqdm$"):
         network.fit(X, Y, callbacks=[ProgressBar()])
     assert everything(network, X) == before
 
