@@ -174,6 +174,7 @@ cdef void conv_forward(
     if job.by_rows:
         run.columns = plan_columns(packed, n_features, run.tap_at, n_taps, fil_h, fil_w,
                                    p.n_phases_y, job.every, run.rows, space)
+        run.in_place = plan_in_place(&job, packed, fil_h, fil_w, space)
     correlate_images(&job, imgs, convout, bias, space, n_threads)
 
 

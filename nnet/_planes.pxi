@@ -18,6 +18,7 @@ cdef struct Pass:
     Py_ssize_t *vector_dst
     int tile[9]                         # vectors in a tile, by the number of features
     Columns *columns                    # not NULL: rows of single features instead
+    Columns *in_place                   # not NULL: the same for planes that are not packed
 
 cdef struct Correlation:
     Packing packing
@@ -57,7 +58,7 @@ cdef void plan_vectors(Correlation *job, Pass *run, Workspace space, Py_ssize_t 
         rows, cols = 1, rows * cols     # without gaps a plane is one long row
     extent = (p.stack - 1) * p.image_pitch + (run.rows - 1) * p.pitch + run.cols
     per_row = ceil_div(cols, lanes)
-    run.columns = NULL
+    run.columns = run.in_place = NULL
     if job.by_rows:
         run.n_at = ceil_div(run.rows * job.scratch_row, lanes) + 1
         return

@@ -1,6 +1,7 @@
 """Filters of images in NumPy arrays: the kernels, by the words of scipy.ndimage."""
 
 import math
+import reprlib
 from numbers import Real
 from typing import Any
 
@@ -10,6 +11,8 @@ from nnet._conv import conv_bc01
 from nnet._pool import pool_bc01
 from nnet.files.images import CHANNELS
 from nnet.geometry import as_pair
+from nnet.layers.arguments import as_word
+from nnet.layers.hints import with_hints
 from nnet.training.data import as_array
 
 # What scipy.ndimage calls a border, by what the kernels and np.pad call it.
@@ -21,8 +24,27 @@ MODES: dict[str, tuple[str, Any]] = {
     "constant": ("zeros", "constant"),
 }
 GRID_MODES = {"grid-mirror": "reflect", "grid-wrap": "wrap", "grid-constant": "constant"}
+WORDS = (*MODES, *GRID_MODES)
+REALS = np.dtype(np.float32), np.dtype(np.float64)
+
+HINTS = {
+    "input": "image",
+    "output": "none: a new array is returned",
+    **dict.fromkeys(("border_mode", "padding_mode", "padding", "borderType"), "mode"),
+    **dict.fromkeys(("n_threads", "workers"), "none: it is `with nnet.num_threads(n)` around it"),
+}
+OF_KERNELS = {
+    "weights": "kernel",
+    "origin": "none: rows or columns of zeros in the kernel move its centre",
+}
+OF_WINDOWS = {
+    **dict.fromkeys(("footprint", "structure"), "size: all pixels of a rectangle count"),
+    **dict.fromkeys(("kernel_size", "pool_size", "ksize"), "size"),
+    "origin": "none: windows are centred on their pixels",
+}
 
 
+@with_hints(**HINTS, **OF_KERNELS)
 def correlate(image, kernel, *, mode="reflect", cval=0.0, axes=None):
     """Weighted sums of the neighbours of each pixel, as `scipy.ndimage.correlate` has them.
 
@@ -56,7 +78,8 @@ def correlate(image, kernel, *, mode="reflect", cval=0.0, axes=None):
 
     Notes
     -----
-    A pixel that is infinite or NaN reaches those results whose kernel lies on it, and no other.
+    A pixel that is infinite or NaN reaches those results whose kernel lies on it, and no other:
+    also where the weight is 0, which SciPy leaves out as it does weights of up to 2e-16.
     """
     image, axes = as_image(image, axes)
     kernel = as_kernel(kernel, image.dtype)
@@ -64,6 +87,7 @@ def correlate(image, kernel, *, mode="reflect", cval=0.0, axes=None):
     return filtered(image, axes, lambda rows: correlated(rows, kernel, mode, cval))
 
 
+@with_hints(**HINTS, **OF_WINDOWS)
 def maximum_filter(image, size, *, mode="reflect", cval=0.0, axes=None):
     """The maximum of the neighbours of each pixel, as `scipy.ndimage.maximum_filter` has it.
 
@@ -94,6 +118,7 @@ def maximum_filter(image, size, *, mode="reflect", cval=0.0, axes=None):
     return filtered(image, axes, lambda rows: maxima(rows, size, mode, cval))
 
 
+@with_hints(**HINTS, **OF_WINDOWS)
 def minimum_filter(image, size, *, mode="reflect", cval=0.0, axes=None):
     """The minimum of the neighbours of each pixel, as `scipy.ndimage.minimum_filter` has it.
 
@@ -129,26 +154,41 @@ def filtered(image, axes, function):
 def correlated(rows, kernel, mode, cval):
     n, h, w, n_channels = rows.shape
     pads = centred(kernel.shape)
-    options: dict[str, Any] = {"padding_mode": pads, "border_mode": MODES[mode][0]}
-    if n_channels > 1 or not kernels_pad((h, w), pads, mode, cval):
-        rows = padded(rows, pads, mode, cval)
-        options = {"padding_mode": "valid", "dilation": (1, n_channels)}
+    border: Any = MODES[mode][0]
+    if not kernels_pad((h, w), n_channels, pads, mode, cval):
+        rows, pads = padded(rows, pads, mode, cval), ((0, 0), (0, 0))
+        border = "zeros"
     # Channels stay where they are: a neighbour in the same row is n_channels values away.
-    rows = rows.reshape(n, 1, rows.shape[1], rows.shape[2] * n_channels)
-    out = conv_bc01(rows, kernel[np.newaxis, np.newaxis], algorithm="direct", **options)
+    above, (left, right) = pads
+    out = conv_bc01(
+        rows.reshape(n, 1, rows.shape[1], rows.shape[2] * n_channels),
+        kernel[np.newaxis, np.newaxis],
+        padding_mode=(above, (left * n_channels, right * n_channels)),
+        border_mode=border,
+        dilation=(1, n_channels),
+        algorithm="direct",
+    )
     return out.reshape(n, h, w, n_channels)
 
 
 def maxima(rows, size, mode, cval):
+    n, h, w, n_channels = rows.shape
     pads: Any = centred(size)
-    if mode not in ("reflect", "nearest"):  # these show what windows have in the image anyway
+    odd = all(before == after for before, after in pads)
+    # Some borders show a window nothing that it does not have in the image.
+    if not (mode in ("reflect", "nearest") or mode == "mirror" and odd):
         rows, pads = padded(rows, pads, mode, cval), 0
     imgs = rows.transpose(0, 3, 1, 2)
     pool_h, pool_w = size
-    out, _ = pool_bc01(
+    planes, _ = pool_bc01(
         imgs, None, None, pool_h, pool_w, 1, 1, padding_mode=pads, need_switches=False
     )
-    return np.ascontiguousarray(out.transpose(0, 2, 3, 1))
+    if n_channels == 1:
+        return planes.reshape(n, h, w, 1)
+    out = np.empty((n, h, w, n_channels), rows.dtype)
+    for channel in range(n_channels):  # all at once, NumPy takes five times as long
+        out[..., channel] = planes[:, channel]
+    return out
 
 
 def centred(size):
@@ -156,10 +196,12 @@ def centred(size):
     return tuple((n // 2, (n - 1) // 2) for n in size)
 
 
-def kernels_pad(img_size, pads, mode, cval):
+def kernels_pad(img_size, n_channels, pads, mode, cval):
     """Whether `conv_bc01` has this border."""
     if mode == "constant":
         return cval == 0
+    if n_channels > 1:  # it would take the last channel of a row for its edge
+        return False
     room = math.inf if mode == "nearest" else -1 if mode == "mirror" else 0
     return all(before <= n + room for n, (before, _) in zip(img_size, pads))
 
@@ -167,7 +209,7 @@ def kernels_pad(img_size, pads, mode, cval):
 def padded(rows, pads, mode, cval):
     pads = (0, 0), *pads, (0, 0)
     if mode == "constant":
-        return np.pad(rows, pads, constant_values=cval)
+        return np.pad(rows, pads, constant_values=rows.dtype.type(cval))
     return np.pad(rows, pads, MODES[mode][1])
 
 
@@ -188,14 +230,17 @@ def as_image(image, axes):
                 "or the axes of height and width: axes=(0, 1) if channels are last, axes=(1, 2) "
                 "for (n, h, w), axes=(2, 3) for (n, channels, h, w)"
             )
-        axes = 0, 1
-    y, x = as_pair(axes, "axes", -n_axes)
-    if max(y, x) >= n_axes or y % n_axes == x % n_axes:
-        raise ValueError(f"axes is {axes!r}, expected two of the {n_axes} axes of image")
-    y, x = y % n_axes, x % n_axes
+        y, x = 0, 1
+    else:
+        y, x = as_pair(axes, "axes", -n_axes)
+        if max(y, x) >= n_axes or y % n_axes == x % n_axes:
+            raise ValueError(f"axes is {axes!r}, expected two of the {n_axes} axes of image")
+        y, x = y % n_axes, x % n_axes
     if 0 in (shape[y], shape[x]):
         raise ValueError(f"image has shape {shape}, expected a height and a width of at least 1")
-    return image.astype(np.result_type(image.dtype, np.float32), copy=False), (y, x)
+    if image.dtype not in REALS:
+        image = image.astype(np.result_type(image.dtype, np.float32))
+    return image, (y, x)
 
 
 def as_kernel(kernel, dtype):
@@ -213,12 +258,15 @@ def as_real(values, name):
 
 
 def as_border(mode, cval):
-    """One of `MODES`, and a number."""
-    if not isinstance(mode, str):
-        raise TypeError(f"mode is {mode!r}, expected one of {tuple(MODES)}")
-    mode = GRID_MODES.get(mode, mode)
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}, expected one of {tuple(MODES)}")
-    if not isinstance(cval, Real):
-        raise TypeError(f"cval is {cval!r}, expected a number")
-    return mode, float(cval)
+    """One of `MODES`, and a float."""
+    mode = as_word(mode, "mode", WORDS)
+    if type(cval) is not float:
+        if not isinstance(cval, Real):
+            raise TypeError(f"cval is {cval!r}, expected a number")
+        try:
+            cval = float(cval)
+        except OverflowError:
+            raise ValueError(
+                f"cval is {reprlib.repr(cval)}, expected a number that a float can hold"
+            ) from None
+    return GRID_MODES.get(mode, mode), cval

@@ -1,5 +1,6 @@
 """Filters of images: scipy.ndimage, mode by mode, and what the docstrings promise."""
 
+import re
 import warnings
 
 import numpy as np
@@ -122,6 +123,7 @@ def test_equals_ndimage_on_large_images(ndimage, rng, mode, dtype):
     [
         ((9, 8, 3), None),
         ((9, 8, 1), None),
+        ((40, 50, 4), None),
         ((9, 8, 7), (0, 1)),
         ((3, 9, 8), (1, 2)),
         ((3, 9, 8), (-2, -1)),
@@ -261,13 +263,18 @@ SIZES = [
     ((3, -1), ValueError, r"size is \(3, -1\), expected values of at least 1"),
 ]
 OPTIONS = [
-    ({"mode": "symmetric"}, ValueError, r"mode is 'symmetric', expected one of \('reflect', "),
-    ({"mode": "edge"}, ValueError, "mode is 'edge', expected one of"),
+    ({"mode": "symmetric"}, ValueError, r"expected one of \('reflect', .*mean 'reflect'\?$"),
+    ({"mode": "edge"}, ValueError, r"mode is 'edge', .*: did you mean 'nearest'\?$"),
+    ({"mode": "zeros"}, ValueError, r": did you mean 'constant'\?$"),
+    ({"mode": "circular"}, ValueError, r": did you mean 'wrap'\?$"),
+    ({"mode": "valid"}, ValueError, r"mode is 'valid', expected one of \(.*\)$"),
+    ({"mode": ["reflect", "wrap"]}, TypeError, r"mode is \['reflect', 'wrap'\], expected one of"),
     ({"mode": 0}, TypeError, "mode is 0, expected one of"),
     ({"mode": None}, TypeError, "mode is None, expected one of"),
     ({"cval": "0"}, TypeError, "cval is '0', expected a number"),
     ({"cval": 1j}, TypeError, "cval is 1j, expected a number"),
     ({"cval": None}, TypeError, "cval is None, expected a number"),
+    ({"cval": 10**400}, ValueError, r"cval is 10{9}\S*, expected a number that a float can hold"),
     ({"axes": (0, 2)}, ValueError, r"axes is \(0, 2\), expected two of the 2 axes of image"),
     ({"axes": (1, -1)}, ValueError, r"axes is \(1, -1\), expected two of the 2 axes of image"),
     ({"axes": 1}, ValueError, "axes is 1, expected two of the 2 axes of image"),
@@ -309,6 +316,50 @@ def test_wrong_sizes(size, error, message):
     for function in EXTREMES.values():
         with pytest.raises(error, match=message):
             function(IMAGE, size)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: correlate(IMAGE, KERNEL, None, "nearest"),
+            "None, 'nearest'), expected correlate(image, kernel, mode=, cval=, axes=)",
+        ),
+        (lambda: correlate(input=IMAGE, weights=KERNEL), "argument 'input', expected image"),
+        (lambda: correlate(IMAGE, weights=KERNEL), "argument 'weights', expected kernel"),
+        (lambda: correlate(IMAGE), "correlate lacks kernel, expected correlate(image, kernel, "),
+        (lambda: correlate(IMAGE, KERNEL, output=IMAGE), "expected none: a new array is returned"),
+        (lambda: correlate(IMAGE, KERNEL, origin=0), "zeros in the kernel move its centre"),
+        (lambda: correlate(IMAGE, KERNEL, borderType=4), "argument 'borderType', expected mode"),
+        (lambda: correlate(IMAGE, KERNEL, n_threads=1), "nnet.num_threads(n)` around it"),
+        (
+            lambda: maximum_filter(IMAGE, 3, None, None, "nearest"),
+            "expected maximum_filter(image, size, mode=, cval=, axes=)",
+        ),
+        (lambda: maximum_filter(IMAGE, size=3, footprint=KERNEL), "'footprint', expected size:"),
+        (lambda: minimum_filter(IMAGE, footprint=KERNEL), "all pixels of a rectangle count"),
+        (lambda: minimum_filter(IMAGE, 3, origin=1), "none: windows are centred"),
+        (lambda: maximum_filter(IMAGE, kernel_size=3), "'kernel_size', expected size"),
+        (lambda: maximum_filter(IMAGE, 3, weights=3), "expected one of ('image', 'size', 'mode',"),
+    ],
+)
+def test_calls_of_others(call, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        call()
+
+
+def test_filters_of_others():
+    for name, expected in (("filter2D", "correlate"), ("grey_erosion", "minimum_filter")):
+        with pytest.raises(AttributeError, match=f"{name}', expected {expected}$"):
+            getattr(nnet, name)
+
+
+def test_a_huge_cval_is_infinite(recwarn):
+    """As NumPy makes of it what the type of the image has, with one warning."""
+    result = maximum_filter(IMAGE, 3, mode="constant", cval=1e300)
+    assert len(recwarn) == 1
+    assert np.isinf(result[[0, -1]]).all() and np.isinf(result[:, [0, -1]]).all()
+    assert (result[1:-1, 1:-1] == 1).all()
 
 
 def test_infinities_warn_of_nothing():

@@ -59,7 +59,15 @@ OTHER_WAYS = {
     "affine": "none: it always has gamma and beta",
     "align_corners": "none: it is as with align_corners=False",
 }
-OTHER_WORDS = {"swish": "silu", "adaptive": "plateau", "invscaling": "exponential"}
+OTHER_WORDS = {
+    "swish": "silu",
+    "adaptive": "plateau",
+    "invscaling": "exponential",
+    "symmetric": "reflect",
+    **dict.fromkeys(("edge", "replicate"), "nearest"),
+    "circular": "wrap",
+    "zeros": "constant",
+}
 ALIKE = 0.75  # of difflib's ratio: two words of which one is misspelt
 # Attributes of a network.
 OTHER_METHODS = {
@@ -107,6 +115,11 @@ OTHER_CLASSES = {
     "ExponentialLR": "ExponentialDecay",
     "CosineAnnealingLR": "CosineDecay",
     "OneCycleLR": "OneCycle",
+    "filter2D": "correlate",
+    "convolve": "correlate(image, kernel[::-1, ::-1]) for kernels of odd size",
+    "uniform_filter": "correlate(image, np.full((n, n), 1 / n**2))",
+    **dict.fromkeys(("dilate", "grey_dilation"), "maximum_filter"),
+    **dict.fromkeys(("erode", "grey_erosion"), "minimum_filter"),
 }
 
 

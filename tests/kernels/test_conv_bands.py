@@ -12,6 +12,8 @@ SHAPES = {  # imgs, filters, groups
     "even filter": ((1, 1, 150, 400), (1, 1, 6, 4), 1),
     "tall filter": ((1, 1, 240, 400), (1, 1, 41, 3), 1),
     "depthwise": ((2, 3, 100, 450), (1, 3, 5, 5), 3),
+    "rows a page apart": ((1, 1, 150, 1024), (1, 1, 3, 3), 1),
+    "narrow": ((1, 1, 1900, 36), (1, 1, 3, 15), 1),
     "depth multiplier": ((1, 2, 140, 333), (1, 4, 4, 2), 2),
 }
 OPTIONS = {
