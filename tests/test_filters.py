@@ -117,6 +117,7 @@ def test_equals_ndimage_on_large_images(ndimage, rng, mode, dtype):
 # --- axes -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("cval", [0, 2])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("shape", "axes"),
@@ -135,20 +136,20 @@ def test_equals_ndimage_on_large_images(ndimage, rng, mode, dtype):
         ((8, 2, 9, 3), (2, 0)),
     ],
 )
-def test_all_other_axes_are_filtered_one_by_one(rng, shape, axes, mode):
+def test_all_other_axes_are_filtered_one_by_one(rng, shape, axes, mode, cval):
     image, kernel = rng.integers(-9, 9, shape).astype(float), rng.integers(-3, 4, (3, 4))
     for function, argument in (
         (correlate, kernel),
         (maximum_filter, (3, 4)),
         (minimum_filter, (2, 5)),
     ):
-        result = function(image, argument, mode=mode, cval=2, axes=axes)
+        result = function(image, argument, mode=mode, cval=cval, axes=axes)
         assert result.shape == shape and result.flags.c_contiguous
         where = axes or (0, 1)
         planes = np.moveaxis(image, where, (-2, -1))
         results = np.moveaxis(result, where, (-2, -1))
         for i in np.ndindex(planes.shape[:-2]):
-            assert_array_equal(results[i], function(planes[i], argument, mode=mode, cval=2))
+            assert_array_equal(results[i], function(planes[i], argument, mode=mode, cval=cval))
 
 
 def test_no_images_give_no_results():
