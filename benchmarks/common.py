@@ -50,6 +50,8 @@ MODULES = {
     "opencv": ("cv2",),
     "MLPClassifier": ("sklearn", "mlxtend"),
     "openvino": ("openvino", "onnx"),
+    "logistic": ("sklearn",),
+    "estimator": ("sklearn",),
     "skorch": ("skorch", "torch"),
 }
 BEFORE = "before"  # another nnet, which the interpreter of --before has

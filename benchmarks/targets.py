@@ -264,13 +264,32 @@ def of_optimizers(data):
     return [Target("an epoch with Adam, SGD's", "at most", 1.1, found)]
 
 
+def of_defaults(data):
+    """Every run is better than logistic regression, where that is not nearly perfect."""
+    above, digits = {}, {}
+    for row in data["figures"][DEFAULTS]:
+        for way in ("nnet train", "CNNClassifier"):
+            mean, lowest = (row.get(f"{way}{what}") for what in (" %", ", lowest"))
+            linear = float(row.get("logistic %", 100))
+            if mean and linear < NEARLY_ALL:
+                above[f"{row['set']}, {way}"] = float(lowest or mean) - linear
+            if mean and row["set"] == "digits":
+                digits[way] = float(mean)
+    return [
+        Target("the worst seed's % above logistic regression's", "at least", 0.0, above),
+        Target("mean % of the digits", "at least", NEARLY_ALL, digits),
+    ]
+
+
 FILTERS = {"correlate": (15.0, 1.0, (3, 7, 15)), "maximum": (25.0, 0.4, (3, 7))}
 LONG_SECONDS = 5e-3
+NEARLY_ALL = 99.0  # % that are right
 ALLOCATED_KB = 8.0  # Python's own objects; one channel of one MNIST image takes 3
 # Names of tables, which the programs fill
 GROWTH = "growth of the time"
 NEIGHBOUR = "training beside a busy process"
 COST = "what the estimator adds"
+DEFAULTS = "accuracy without an option"
 ESTIMATORS = "accuracy, time, memory"
 IMPORTS = "imports"
 OPTIMIZERS = "an epoch beside one with SGD and momentum"
@@ -288,4 +307,5 @@ OF_BENCHMARK = {
     "memory": of_memory,
     "optimizers": of_optimizers,
     "estimators": of_estimators,
+    "defaults": of_defaults,
 }

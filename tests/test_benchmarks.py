@@ -83,6 +83,32 @@ def test_quick_estimators(quick_run):
     assert statements == ["nnet", "scikit-learn", "nnet's estimators", "MLPClassifier"]
 
 
+def test_quick_defaults(quick_run):
+    pytest.importorskip("sklearn", "1.6")
+    printed, data = quick_run("bench_defaults")
+    (row,) = data["figures"]["accuracy without an option"]
+    assert row["shape"] == "1x8x8" and row["classes"] == 10 and row["to train"] == 60
+    for label in "logistic", "CNNClassifier", "nnet train":
+        assert 0 < float(row[f"{label} %"]) <= 100 and row[f"{label} s"] > 0
+    assert "the worst seed's % above logistic regression's" in printed
+
+
+SETS = "shapes", "gratings", "codes", "waves", "motions", "patches, 32 apart", "few", "letters"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_of_images(name, load):
+    """The same each time, and of the classes each a share in both parts."""
+    pytest.importorskip("sklearn")
+    if name in ("few", "letters", "patches, 32 apart"):
+        pytest.importorskip("matplotlib" if name == "letters" else "PIL")
+    images = load("images")
+    X, X_test, y, y_test = images.split(name)
+    assert X.shape[1:] == X_test.shape[1:] and len(X) == len(y) and np.isfinite(X).all()
+    assert set(y) == set(y_test) and np.unique(y, return_counts=True)[1].min() >= 10
+    assert all(map(np.array_equal, images.split(name), (X, X_test, y, y_test)))
+
+
 def test_quick_memory(quick_run):
     _, data = quick_run("bench_memory", "--compare")
     (peak,) = data["figures"]["peak of a training"]

@@ -21,7 +21,7 @@ class CNNClassifier(ClassifierMixin, CNN):
     ----------
     layers : None, list of Layer, callable, or str
         None: chosen by the size of the images: convolutions with batch normalisation; one hidden
-        layer of 100 units for images with sides of less than 6 pixels, and for tables.
+        layer of 100 units for images with a side of 2 to 5 pixels, and for tables.
         A list, which is copied and stays unfitted, or a function that returns one for the shape
         of an image, (n_channels, img_h, img_w). Without a loss at the end one is added, before
         it a Linear layer unless the layers end in one of as many outputs, and a Flatten before a

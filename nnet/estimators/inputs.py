@@ -5,7 +5,7 @@ from math import isqrt, prod
 import numpy as np
 
 from nnet.files.images import CHANNELS, infer_layout
-from nnet.layers.spec import LEAST_SIDE
+from nnet.layers.spec import LEAST_SIDE, default_spec
 from nnet.training.remedies import image_remedy
 from nnet.training.setup import as_shape
 from nnet.training.targets import batch_of
@@ -151,7 +151,8 @@ def caution(shape, inputs, input_shape, layers):
         return ""
     if min(found[1:]) >= LEAST_SIDE or (len(item) == 3 and layers is not None):
         return ""
-    without = ", and trained without convolutions" if layers is None else ""
+    is_dense = layers is None and "conv" not in default_spec(found)
+    without = ", and trained without convolutions" if is_dense else ""
     if len(item) == 2:
         return (
             f"{said}{without}: for signals input_shape={item} with channels first, or "

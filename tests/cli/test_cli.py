@@ -288,7 +288,7 @@ def test_default_layers_depend_on_the_size(run_nnet, save_npz, bright_rows, tmp_
         kinds[size] = [type(layer).__name__ for layer in layers if not hasattr(layer, "type")]
     norm, ends = ["Conv", "BatchNorm"], ["Linear", "LogRegression"]
     assert kinds == {
-        15: ["Standardize", *norm, *norm, "Pool", *norm, "GlobalAveragePool", *ends],
+        15: ["Standardize", *norm, *norm, "Pool", *norm, "Pool", "Flatten", *ends],
         16: ["Standardize", *[*norm, "Pool"] * 2, "Flatten", "Linear", *ends],
     }
 

@@ -177,6 +177,7 @@ def test_rows_are_in_the_order_of_what_fit_had():
         ((40, 3), {"layers": "conv4-3x3"}, r"images of 1 channel and 40 x 3 pixels: for signals"),
         ((5, 28), {}, r"without convolutions: .*; for images \(1, 5, 28\)"),
         ((2, 5, 28), {}, r"without convolutions: if that is meant, input_shape=\(2, 5, 28\)"),
+        ((1, 28), {}, r"1 x 28 pixels: for signals input_shape=\(1, 28\)"),
         ((12, 12, 5), {"input_shape": (12, 12, 5)}, r"come last input_shape=\(5, 12, 12\), and X"),
         ((720,), {"input_shape": (12, 12, 5)}, r"\(5, 12, 12\), and X of shape \(n_imgs, 12, 12,"),
         ((192,), {}, r"colour images input_shape=\(3, 8, 8\), or \(8, 8, 3\) .*signals \(1, 192\)"),
