@@ -29,9 +29,10 @@ bench scaling scaling --budget 0.1
 bench memory memory
 bench optimizers optimizers --rounds 3 --budget 0.1
 bench estimators estimators
+bench defaults defaults
 bench conv conv-float64 --dtype float64 --compare $peers --budget 0.05
 bench pool pool-float64 --dtype float64 --compare $peers --budget 0.05
-files=(conv pool filters train predict scaling memory optimizers estimators conv-float64 pool-float64)
+files=(conv pool filters train predict scaling memory optimizers estimators defaults conv-float64 pool-float64)
 
 for target in baseline avx2; do
     bench conv "conv-$target" --target $target --compare $peers --budget 0.05
