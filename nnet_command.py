@@ -15,7 +15,10 @@ def main():
     from nnet.cli import main
 
     end()
-    return main()
+    try:
+        return main()
+    finally:
+        give_up_stderr()
 
 
 def begin():
@@ -29,6 +32,15 @@ def end():
     if signal.getsignal(signal.SIGINT) is _interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.excepthook = sys.__excepthook__
+
+
+def give_up_stderr():
+    """Forget what standard error has not taken: Python would end with code 120 for it."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        sys.stderr = None
 
 
 def _interrupted(*_):

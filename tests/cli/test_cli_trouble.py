@@ -43,6 +43,7 @@ def shell(command, **variables):
     script = f"{sys.executable} -m nnet_command"
     paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **variables}
+    environment.pop("PYTHONUNBUFFERED", None)  # where nothing is left to be flushed
     return subprocess.run(
         command.format(nnet=script),
         shell=True,
