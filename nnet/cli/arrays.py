@@ -15,6 +15,7 @@ from math import isqrt, prod
 import numpy as np
 
 from nnet.files.datasets import damage_named, load_arrays
+from nnet.files.images import are_bytes
 from nnet.files.regular import check_regular
 
 KNOWN = "a folder of images, or .npz, .npy, IDX (plain or .gz), .csv, .tsv, CIFAR's .bin"
@@ -212,6 +213,7 @@ def read_csv(path, x=None, y=None, with_labels=True, layout=None):
     labels = None
     with _csv_errors(path):
         X = np.loadtxt(path, np.float32, usecols=columns, ndmin=2, **options)
+        X = X.astype(np.uint8) if are_bytes(X) else X  # a text has no types
         if with_labels:
             labels = _as_numbers(np.loadtxt(path, str, usecols=label, ndmin=1, **options))
     return _unflattened(path, X, layout), labels

@@ -14,7 +14,7 @@ def require(package):
     try:
         with IMPORTS:
             importlib.import_module(package)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise CliError(f"this needs the package {package}: pip install {package}") from error
 
 

@@ -185,6 +185,8 @@ def _labelled_arrays(args):
             X, y = arrays.read(path, args.x, args.y, layout=args.layout)
         with refusals(f"{path}: "):
             X = as_images(as_bc01(X, args.layout), np.float32)
+            if not args.regression and y.dtype.kind == "f" and np.any(y % 1 > 0):
+                raise ValueError("y has fractional values, expected labels, or --regression")
             y = as_values(y, None)[:] if args.regression else as_labels(y)
             if y.ndim > 2:
                 raise ValueError(f"y has shape {y.shape}, expected one value, or a row of them")

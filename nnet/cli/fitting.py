@@ -99,6 +99,9 @@ def fit(network, args, data, test=None, validation=None):
                 callback=watch,
                 resume=resume,
             )
+        n_epochs = len(network.loss_history_)
+        if n_epochs < args.epochs and not args.quiet:
+            tell(f"stopped early after epoch {n_epochs}: keeping epoch {watch.best.epoch}")
     except KeyboardInterrupt:
         if watch.best is None:
             raise KeyboardInterrupt("in the first epoch: no model was written") from None

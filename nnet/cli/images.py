@@ -52,5 +52,6 @@ def warn_of_scale(X, layer):
     if not 0.1 < ratio < 10:
         tell(
             f"nnet: warning: the values of X vary {ratio:.2g} times as much as in training: "
-            "are they in other units?"
+            "are they in other units? Bytes (uint8, or whole numbers up to 255 in CSV) are divided "
+            "by 255, other numbers are not"
         )

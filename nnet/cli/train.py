@@ -156,7 +156,8 @@ def _add_held_out(add):
         type=integer(1),
         metavar="N",
         help="end the training after N epochs without a lower loss on images that are held out "
-        "for this, and keep the best epoch",
+        "for this, and keep the best epoch; fewer than 10 may end it before the learning rate, "
+        "which rises for a tenth of all epochs, has fallen",
     )
     add(
         "--validation-fraction",

@@ -118,9 +118,10 @@ class Preparation:
         """What of an image is scaled: left, top, right, bottom."""
         if not self.crop:
             return 0, 0, width, height
-        scale = min(width / self.size[1], height / self.size[0])
-        left = (width - scale * self.size[1]) / 2
-        top = (height - scale * self.size[0]) / 2
+        to_height, to_width = self.size
+        # In integers: Pillow refuses a box that rounding puts outside of the image.
+        left = max(0, width * to_height - height * to_width) / (2 * to_height)
+        top = max(0, height * to_width - width * to_height) / (2 * to_width)
         return left, top, width - left, height - top
 
 

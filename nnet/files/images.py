@@ -101,13 +101,13 @@ def _as_floats(images, scale):
     if scale is None:
         scale = images.dtype == np.uint8
         if kind == "f" or kind in "iu" and itemsize >= 4:
-            scale = _are_bytes(images)
+            scale = are_bytes(images)
     if scale:
         return np.divide(images, 255, dtype=dtype)
     return images.astype(dtype, copy=False)
 
 
-def _are_bytes(images):
+def are_bytes(images):
     """Whether the values of a wider dtype are plainly those of bytes."""
     largest = 0
     for rows in range(0, len(images), ROWS):

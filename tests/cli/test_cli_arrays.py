@@ -72,7 +72,7 @@ def test_one_model_from_every_form(run_nnet, bright_rows, tmp_path, monkeypatch)
 def test_csv(run_nnet, bright_rows, tmp_path, monkeypatch, delimiter):
     monkeypatch.chdir(tmp_path)
     X, y = bright_rows(dtype=np.uint8)
-    np.savez("data.npz", X=X.astype(np.float32), y=y)
+    np.savez("data.npz", X=X, y=y)
     names = ["label", *(f"pixel{i}" for i in range(36))]
     rows = [[label, *x.ravel()] for label, x in zip(y, X)]
     write_csv("first.csv", [names, *rows], delimiter)

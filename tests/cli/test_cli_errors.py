@@ -104,7 +104,7 @@ def test_what_names_no_file(refused, path, args, name, tmp_path, monkeypatch):
         ({"y": objects()}, "holds Python objects, expected numbers or strings"),
         ({"y": np.arange(29)}, "X has 30 images and y has shape (29,), expected as many of both"),
         ({"y": np.eye(30)}, "y has shape (30, 30), expected one label per image"),
-        ({"y": np.arange(30) / 2}, "y has fractional values, expected labels"),
+        ({"y": np.arange(30) / 2}, "y has fractional values, expected labels, or --regression"),
         ({"y": np.full(30, np.nan)}, "y has NaN or infinite values, expected finite labels"),
         ({"y": np.ones(30)}, "expected at least 2 different labels in y, got 1"),
         (
@@ -251,6 +251,14 @@ def test_train_names_missing_extras(refused, save_npz, monkeypatch, tmp_path, pa
     line = refused("train", save_npz(), "-o", tmp_path / "m")
     name = "scikit-learn" if "sklearn" in package else package
     assert name in line and line.endswith(f": pip install {name}")
+
+
+def test_a_package_that_cannot_be_imported_is_named(refused, save_npz, monkeypatch, tmp_path):
+    (tmp_path / "tqdm.py").write_text("raise ImportError('half of it is missing')")
+    monkeypatch.delitem(sys.modules, "tqdm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    line = refused("train", save_npz(), "-o", tmp_path / "m")
+    assert line == "this needs the package tqdm: pip install tqdm"
 
 
 def test_bare_train_names_scikit_learn(refused, monkeypatch, tmp_path):

@@ -120,11 +120,12 @@ def test_early_stopping(run_nnet, save_npz, bright_rows, tmp_path):
     options = ["--layers", "linear30,relu", "--epochs", "500", "--early-stopping", "3"]
     code, out, err = run_nnet("train", save_npz(X=X, y=y), "-o", tmp_path / "m", *options)
     assert code == 0 and out.startswith("test accuracy ") and "(of 20" not in out
-    first, _, heading, *lines = err.splitlines()
+    first, _, heading, *lines, last = err.splitlines()
     assert first == "72 images to train on, 8 to validate, 20 to test on: 6x6 grey, 2 classes"
     assert len(lines) < 400
     losses = [float(line.split()[heading.split().index("val_loss")]) for line in lines]
     assert len(losses) - 1 - int(np.argmin(losses)) == 3
+    assert last == f"stopped early after epoch {len(losses)}: keeping epoch {len(losses) - 3}"
 
 
 def test_early_stopping_keeps_the_best_epoch(run_nnet, save_npz, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Image files as arrays: every kind of file becomes what its viewer shows."""
 
+import itertools
 import os
 import struct
 import sys
@@ -186,6 +187,16 @@ def test_the_filter_is_pillows_bilinear(save):
     X = nnet.load_images(save(image), (11, 13))
     expected = Image.fromarray(image).resize((13, 11), Image.Resampling.BILINEAR)
     assert np.array_equal(X, nnet.to_bc01(np.asarray(expected), "HWC"))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (20, 28), (28, 20), (64, 43)])
+def test_crop_stays_within_the_image(size):
+    """Whatever is lost by rounding: Pillow refuses other boxes."""
+    preparation = Preparation(size, "L", crop=True)
+    for width, height in itertools.product(range(1, 130), range(1, 130, 4)):
+        left, top, right, bottom = preparation._box(width, height)
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        assert (right - left) * size[0] == pytest.approx((bottom - top) * size[1])
 
 
 def test_crop_keeps_proportions(save):
