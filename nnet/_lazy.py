@@ -22,6 +22,7 @@ def import_package(module, package, what):
     """A module of an optional package; if it is missing, an error says what needs it."""
     try:
         with IMPORTS:
+            import_module(module.partition(".")[0])  # whatever is left of it in sys.modules
             return import_module(module)
     except ImportError as error:
         message = f"{what} needs the package {package}: pip install {package.lower()}"

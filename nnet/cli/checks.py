@@ -1,21 +1,17 @@
 """What a command checks before it works: packages and output files."""
 
-import importlib
 import math
 import os
 
-from nnet._lazy import IMPORTS
-from nnet.cli.errors import CliError
+from nnet._lazy import import_package
+from nnet.cli.errors import CliError, refusals
 from nnet.files import replacing
 from nnet.files.regular import is_other
 
 
 def require(package):
-    try:
-        with IMPORTS:
-            importlib.import_module(package)
-    except ImportError as error:
-        raise CliError(f"this needs the package {package}: pip install {package}") from error
+    with refusals():
+        import_package(package, package, "this")
 
 
 def memory():

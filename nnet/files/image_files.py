@@ -10,7 +10,7 @@ from operator import index
 
 import numpy as np
 
-from nnet._lazy import IMPORTS
+from nnet._lazy import import_package
 from nnet.files.regular import check_regular
 from nnet.layers.arguments import as_bool, as_path, as_word
 from nnet.layers.hints import with_hints
@@ -242,14 +242,7 @@ def as_mode(mode):
 
 
 def _import_pillow():
-    try:
-        with IMPORTS:
-            from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            "reading image files needs the package Pillow: pip install pillow"
-        ) from error
-    return Image
+    return import_package("PIL.Image", "Pillow", "reading image files")
 
 
 class _opened:

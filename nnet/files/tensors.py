@@ -13,7 +13,7 @@ from operator import index
 
 import numpy as np
 
-from nnet._lazy import IMPORTS
+from nnet._lazy import import_package
 from nnet.files.replacing import replace
 
 FORMAT = 1
@@ -105,15 +105,9 @@ def dumps(value, default=index):
 
 
 def import_safetensors():
-    try:
-        with IMPORTS:
-            import safetensors
-            import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            "saving and loading networks needs the package safetensors: pip install safetensors"
-        ) from error
-    return safetensors
+    what = "saving and loading networks"
+    import_package("safetensors.numpy", "safetensors", what)
+    return import_package("safetensors", "safetensors", what)
 
 
 def brief(error):
