@@ -138,8 +138,10 @@ def operations(library, case, dtype):
     seconds, step = (partial(function, library, case, dtype) for function in run)
     rates = {"images/s": case.imgs[0], "GFLOP/s": 1e-9 * case.flops()}
     tolerance = None
-    if dtype == np.float32 and (has_norms(case) or case.imgs[1:] == (3, 32, 32)):
-        tolerance = 2e-2  # rounding turns some of their millions of ReLUs and maxima; not in double
+    if dtype == np.float32 and has_norms(case):  # whose ReLUs turn more easily
+        tolerance = 5e-3
+    elif dtype == np.float32 and case.layers == NETS["CIFAR"][1]:
+        tolerance = 2e-2  # one of a million maxima that turns is 1e-2 of a step of 16 images
     return {"epoch": Operation(seconds=seconds, result=step, rates=rates, tolerance=tolerance)}
 
 

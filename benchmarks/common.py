@@ -215,18 +215,16 @@ def collect(benchmark, options):
     loops are timed only once, because they take so long.
     """
     libraries = [*options.compare, *[BEFORE] * bool(options.before), "nnet"]
-    pythons = {BEFORE: options.before}
+    pythons = {**dict.fromkeys(libraries, sys.executable), BEFORE: options.before}
     for n_threads, library in itertools.product(options.threads, libraries):
         if library != "loops":
-            python = pythons.get(library, sys.executable)
-            run_child(library, n_threads, "--check", python=python)
+            run_child(library, n_threads, "--check", python=pythons[library])
     rows = {}
     for turn in itertools.product(range(options.rounds), options.threads, libraries):
         _, n_threads, library = turn
         if library == "loops" and turn[:2] != (0, options.threads[0]):
             continue
-        python = pythons.get(library, sys.executable)
-        add(rows, library, n_threads, run_child(library, n_threads, python=python))
+        add(rows, library, n_threads, run_child(library, n_threads, python=pythons[library]))
     return {"results": medians(rows)}
 
 
