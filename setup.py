@@ -109,7 +109,7 @@ class BuildKernels(build_ext):
         compile_args, link_args = self.openmp_flags()
         compiler = self.describe_compiler()
         for extension in self.extensions:
-            if extension.name == "nnet._cpu":  # which has the threads of all kernels
+            if extension.name == "nnet._runtime":  # which has the threads of all kernels
                 extension.extra_compile_args += compile_args
                 extension.extra_link_args += link_args
         with ThreadPoolExecutor(self.parallel or os.cpu_count()) as pool:
@@ -201,13 +201,13 @@ def extension(name, flags):
     return Extension(
         f"nnet.{name}",
         [f"nnet/{name}.pyx"],
-        include_dirs=[numpy.get_include()],
+        include_dirs=[numpy.get_include(), "nnet/kernels"],
         define_macros=MACROS,
         extra_compile_args=FLAGS + flags,
     )
 
 
-extensions = [extension(name, []) for name in ("_cpu", "_atomic", "_augment")] + [
+extensions = [extension(name, []) for name in ("_runtime", "_atomic", "_augment")] + [
     extension(kernel if target == "baseline" else f"{kernel}_{target}", flags)
     for kernel in ("_conv", "_pool", "_dense")
     for target, flags in TARGET_FLAGS.items()

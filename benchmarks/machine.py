@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import nnet
-from nnet import _cpu, kernels
+from nnet import _runtime, dispatch
 
 # One process per thread. Enough independent accumulators hide the latency of a
 # multiply-add, and few enough stay in registers. Of many short runs the best counts.
@@ -119,9 +119,9 @@ def describe(target=None):
         "scikit-learn": _version("scikit-learn"),
         "skorch": _version("skorch"),
         "nnet": nnet.__version__,
-        "nnet's compiler": _cpu.COMPILER,
-        "nnet's target": target or kernels.TARGET,
-        "OpenMP": "yes" if _cpu.OPENMP else "no, nnet runs on one thread",
+        "nnet's compiler": _runtime.COMPILER,
+        "nnet's target": target or dispatch.TARGET,
+        "OpenMP": "yes" if _runtime.OPENMP else "no, nnet runs on one thread",
     }
 
 

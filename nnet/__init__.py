@@ -15,7 +15,7 @@ _dense.pyx             matrix products, and what else the layers need compiled
 _augment.pyx           images moved, turned and scaled
 _atomic.pyx            what an interrupt must not cut in two
 _api.py                what `nnet` has besides the kernels; loaded when it is first asked for
-kernels.py             which instruction set and how many threads
+dispatch.py            which instruction set and how many threads
 geometry.py            output sizes and padding
 _lazy.py               imports that wait, and forks that wait for these
 """
@@ -31,11 +31,11 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] == "nnet":
 
     nnet_command.begin()
 
-from nnet import kernels  # isort: skip  # first: it says what to do where nothing is compiled
+from nnet import dispatch  # isort: skip  # first: it says what to do where nothing is compiled
 from nnet._conv import bprop_conv_bc01, conv_bc01
 from nnet._lazy import IMPORTS
 from nnet._pool import bprop_pool_bc01, pool_bc01
-from nnet.kernels import get_num_threads, num_threads, set_num_threads, show_config
+from nnet.dispatch import get_num_threads, num_threads, set_num_threads, show_config
 
 if TYPE_CHECKING:
     from nnet._api import *  # noqa: F403
@@ -106,9 +106,9 @@ __all__ = [
     "bprop_pool_bc01",
     "conv_bc01",
     "correlate",
+    "dispatch",
     "get_num_threads",
     "image_folder",
-    "kernels",
     "load_images",
     "maximum_filter",
     "minimum_filter",

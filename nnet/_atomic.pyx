@@ -283,7 +283,7 @@ def _without_warnings(function):
         return function()
 
 
-include "_steps.pxi"
+include "kernels/dense/steps.pxi"
 
 
 cdef class Transaction:

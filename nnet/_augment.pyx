@@ -2,10 +2,10 @@
 
 from libc.limits cimport INT_MAX
 
-from nnet import kernels
-from nnet._cpu cimport parallel_for
+from nnet import dispatch
+from nnet._runtime cimport parallel_for
 
-include "_arrays.pxi"
+include "kernels/common/arrays.pxi"
 
 ctypedef fused real:
     float
@@ -182,7 +182,7 @@ def warp(
     job.nearest, job.fill = fill is None, 0.0 if fill is None else fill
     job.interpolate = interpolate
     cdef Py_ssize_t n_imgs = shape[0]
-    cdef int threads = <int>max(min(kernels.call_threads(n_threads), n_imgs), 1)
+    cdef int threads = <int>max(min(dispatch.call_threads(n_threads), n_imgs), 1)
     if n_imgs * job.height * job.width < SMALL_SIZE:
         threads = 1
     images_, maps_ = contiguous(images_), contiguous(maps_)

@@ -1,12 +1,12 @@
 """Convolution of BC01 images, forward and backward: the compiled kernels.
 
-Read in this order: _reuse.pxi (what calls leave for others), _packing.pxi (what
-lies where in memory), _vectors.pxi, _correlation_tile.pxi, _rows.pxi, _strips.pxi
-and _gradient_tile.pxi (the inner loops), _correlate.pxi (the forward pass and the
+Read in this order: common/memory.pxi (what calls leave for others), conv/packing.pxi (what
+lies where in memory), common/simd.pxi, conv/tiles.pxi, conv/rows.pxi, conv/strips.pxi
+and conv/gradient_tiles.pxi (the inner loops), conv/correlation.pxi (the forward pass and the
 backward pass to the images, and the choice between three ways to compute them),
-_pixels.pxi and _winograd.pxi (two of these), _filter_gradient.pxi (the backward
-pass to the filters, and the choice between its forms: _gradient_dot.pxi,
-_gradient_outer.pxi and _gradient_winograd.pxi), and this file: the public functions.
+conv/direct_features.pxi and conv/winograd.pxi (two of these), conv/gradient.pxi (the backward
+pass to the filters, and the choice between its forms: conv/gradient_dot.pxi,
+conv/gradient_outer.pxi and conv/gradient_winograd.pxi), and this file: the public functions.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -14,29 +14,30 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from functools import lru_cache
 from math import gcd
 
-from nnet import kernels
-from nnet._cpu cimport parallel_for
+from nnet import dispatch
+from nnet._runtime cimport parallel_for
 from nnet.geometry import BORDER_MODES, conv_geometry
 
-include "_arrays.pxi"
-include "_reuse.pxi"
-include "_vectors.pxi"
-include "_packing.pxi"
-
-
-include "_axes.pxi"
-include "_correlation_tile.pxi"
-include "_rows.pxi"
-include "_strips.pxi"
-include "_planes.pxi"
-include "_bands.pxi"
-include "_pixels.pxi"
-include "_winograd.pxi"
-include "_pixels_plan.pxi"
-include "_winograd_plan.pxi"
-include "_correlate.pxi"
-include "_gradient_tile.pxi"
-include "_filter_gradient.pxi"
+include "kernels/common/arrays.pxi"
+include "kernels/common/memory.pxi"
+include "kernels/common/simd.pxi"
+include "kernels/conv/packing.pxi"
+include "kernels/conv/axes.pxi"
+include "kernels/conv/tiles.pxi"
+include "kernels/conv/rows.pxi"
+include "kernels/conv/strips.pxi"
+include "kernels/conv/direct_pixels.pxi"
+include "kernels/conv/bands.pxi"
+include "kernels/conv/direct_features.pxi"
+include "kernels/conv/winograd.pxi"
+include "kernels/conv/direct_features_plan.pxi"
+include "kernels/conv/winograd_plan.pxi"
+include "kernels/conv/correlation.pxi"
+include "kernels/conv/gradient_tiles.pxi"
+include "kernels/conv/gradient_dot.pxi"
+include "kernels/conv/gradient_outer.pxi"
+include "kernels/conv/gradient_winograd.pxi"
+include "kernels/conv/gradient.pxi"
 
 
 # --- the public functions -------------------------------------------------------
@@ -135,7 +136,7 @@ cdef int threads_for(object n_threads, cnp.ndarray filters, tuple out_shape) exc
     cdef double work = <double>n_imgs * out_h * out_w * cnp.PyArray_SIZE(filters)
     if n_threads is None and work < SMALL_WORK:
         return 1
-    n_threads = kernels.call_threads(n_threads)
+    n_threads = dispatch.call_threads(n_threads)
     return 1 if work < SMALL_WORK else n_threads
 
 
@@ -405,6 +406,6 @@ cdef void bprop(
 
 
 KERNELS = (conv_bc01, bprop_conv_bc01)  # of this very target
-if __name__ == "nnet._conv" and kernels.TARGET != "baseline":
+if __name__ == "nnet._conv" and dispatch.TARGET != "baseline":
     # The public door leads to the chosen target.
-    conv_bc01, bprop_conv_bc01 = kernels.load("_conv")
+    conv_bc01, bprop_conv_bc01 = dispatch.load("_conv")

@@ -1,20 +1,21 @@
 """What the layers besides convolution and pooling compute, compiled.
 
-matmul is the work of a dense layer (its inner loops are in _matmul.pxi); the
+matmul is the work of a dense layer (its inner loops are in dense/matmul.pxi); the
 others take one pass over memory, and one call, where NumPy would take several:
-normalisation is in _norm_passes.pxi, _norm.pxi and _group_norm.pxi, activations are in
-_activations.pxi, losses in _cross_entropy.pxi and _binary_cross_entropy.pxi.
+normalisation is in dense/norm_passes.pxi, dense/batch_norm.pxi and dense/group_norm.pxi,
+activations in dense/activations.pxi, losses in dense/cross_entropy.pxi and dense/binary_cross_entropy.pxi.
 """
 
-from nnet import kernels
-from nnet._cpu cimport parallel_for
+from nnet import dispatch
+from nnet._runtime cimport parallel_for
 
-include "_arrays.pxi"
-include "_reuse.pxi"
-include "_vectors.pxi"
-include "_matmul.pxi"
-include "_cross_entropy.pxi"
-include "_binary_cross_entropy.pxi"
+include "kernels/common/arrays.pxi"
+include "kernels/common/memory.pxi"
+include "kernels/common/simd.pxi"
+include "kernels/dense/matmul.pxi"
+include "kernels/dense/exponential.pxi"
+include "kernels/dense/cross_entropy.pxi"
+include "kernels/dense/binary_cross_entropy.pxi"
 
 cdef enum:
     SMALL_SIZE = 200_000    # values below which a second thread saves no time in one pass
@@ -34,7 +35,7 @@ cdef int threads_for(object n_threads, double work, double small) except 0:
     """The threads of one call: little work stays on one."""
     if n_threads is None and work < small:
         return 1
-    n_threads = kernels.call_threads(n_threads)
+    n_threads = dispatch.call_threads(n_threads)
     return 1 if work < small else n_threads
 
 
@@ -129,7 +130,7 @@ def matmul(
     return out_
 
 
-include "_activations.pxi"
+include "kernels/dense/activations.pxi"
 
 
 cdef bint are_finite(const real *values, Py_ssize_t n) noexcept nogil:
@@ -152,16 +153,17 @@ def all_finite(
     return are_finite[double](<const double *>cnp.PyArray_DATA(values), size)
 
 
-include "_norm.pxi"
-include "_group_norm.pxi"
+include "kernels/dense/norm_passes.pxi"
+include "kernels/dense/batch_norm.pxi"
+include "kernels/dense/group_norm.pxi"
 
 KERNELS = (     # of this very target
     matmul, activate, bprop_activate, softmax, cross_entropy, all_finite, batch_norm,
     bprop_batch_norm, group_norm, bprop_group_norm, add_arrays, binary_cross_entropy,
 )
-if __name__ == "nnet._dense" and kernels.TARGET != "baseline":
+if __name__ == "nnet._dense" and dispatch.TARGET != "baseline":
     # The public door leads to the chosen target.
     (
         matmul, activate, bprop_activate, softmax, cross_entropy, all_finite, batch_norm,
         bprop_batch_norm, group_norm, bprop_group_norm, add_arrays, binary_cross_entropy,
-    ) = kernels.load("_dense")
+    ) = dispatch.load("_dense")

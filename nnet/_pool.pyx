@@ -1,26 +1,26 @@
 """Pooling of BC01 images, forward and backward: the compiled kernels.
 
-Read in this order: _reuse.pxi (what calls leave for others), _pool_vectors.pxi (one
-vector at a time), _pool_geometry.pxi (what a pooling is), _pool_common.pxi (windows of
-2x2 pixels, and of the whole image), _pool_forward.pxi and _pool_backward.pxi (any
-windows), _pool_switches.pxi (where maxima are, checked), _pool_3x3.pxi,
-_pool_values.pxi (maxima without switches), _pool_threads.pxi, and this file: the checks and the public functions.
+Read in this order: common/memory.pxi (what calls leave for others), pool/vectors.pxi (one
+vector at a time), pool/geometry.pxi (what a pooling is), pool/common.pxi (windows of
+2x2 pixels, and of the whole image), pool/forward.pxi and pool/backward.pxi (any
+windows), pool/switches.pxi (where maxima are, checked), pool/window3.pxi,
+pool/values.pxi (maxima without switches), pool/threads.pxi, and this file: the checks and the public functions.
 """
 
-from nnet import kernels
+from nnet import dispatch
 from nnet.geometry import PADDING_WORDS, as_padding, pool_geometry
 
-include "_arrays.pxi"
-include "_reuse.pxi"
-include "_pool_vectors.pxi"
-include "_pool_geometry.pxi"
-include "_pool_common.pxi"
-include "_pool_forward.pxi"
-include "_pool_switches.pxi"
-include "_pool_backward.pxi"
-include "_pool_3x3.pxi"
-include "_pool_values.pxi"
-include "_pool_threads.pxi"
+include "kernels/common/arrays.pxi"
+include "kernels/common/memory.pxi"
+include "kernels/pool/vectors.pxi"
+include "kernels/pool/geometry.pxi"
+include "kernels/pool/common.pxi"
+include "kernels/pool/forward.pxi"
+include "kernels/pool/switches.pxi"
+include "kernels/pool/backward.pxi"
+include "kernels/pool/window3.pxi"
+include "kernels/pool/values.pxi"
+include "kernels/pool/threads.pxi"
 
 
 # --- checks --------------------------------------------------------------------------
@@ -114,7 +114,7 @@ cdef int threads_for(object n_threads, Py_ssize_t n_planes, double work) except 
     """The threads of one call: little work stays on one."""
     if n_threads is None and work < SMALL_WORK:
         return 1
-    cdef int threads = kernels.call_threads(n_threads)
+    cdef int threads = dispatch.call_threads(n_threads)
     return 1 if work < SMALL_WORK or n_planes == 0 else <int>min(threads, n_planes)
 
 
@@ -371,5 +371,5 @@ def bprop_pool_bc01(
 KERNELS = (pool_bc01, bprop_pool_bc01)    # of this very target
 
 # Whoever comes through this door gets the functions of the chosen target.
-if __name__ == "nnet._pool" and kernels.TARGET != "baseline":
-    pool_bc01, bprop_pool_bc01 = kernels.load("_pool")
+if __name__ == "nnet._pool" and dispatch.TARGET != "baseline":
+    pool_bc01, bprop_pool_bc01 = dispatch.load("_pool")

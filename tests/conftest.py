@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import nnet
-from nnet import _cpu
+from nnet import _runtime
 from nnet.cli import main
-from nnet.kernels import TARGETS, built_targets, load
+from nnet.dispatch import TARGETS, built_targets, load
 
 
 @pytest.fixture(scope="session", params=TARGETS)
@@ -21,7 +21,7 @@ def kernels(request):
     target = request.param
     if target not in built_targets():
         pytest.skip(f"the {target} target is not built")
-    if not _cpu.supports(target):
+    if not _runtime.supports(target):
         pytest.skip(f"this CPU lacks what the {target} target needs")
     functions = [each for module in ("_conv", "_pool", "_dense") for each in load(module, target)]
     return SimpleNamespace(target=target, **{each.__name__: each for each in functions})

@@ -1,4 +1,4 @@
-"""nnet/kernels.py: which target runs, how many threads, and what show_config says of them."""
+"""nnet/dispatch.py: which target runs, how many threads, and what show_config says of them."""
 
 import io
 import os
@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 
 import nnet
-from nnet import _cpu, kernels
+from nnet import _runtime, dispatch
 
 SHOW = """
 import nnet
-from nnet import kernels
-print(kernels.TARGET, nnet.get_num_threads(), kernels._threads_why, sep="|")
+from nnet import dispatch
+print(dispatch.TARGET, nnet.get_num_threads(), dispatch._threads_why, sep="|")
 """
 
 
 @pytest.fixture
 def restore_threads():
     """Whatever a test sets, the next finds the old count."""
-    before = kernels._threads, kernels._threads_why
+    before = dispatch._threads, dispatch._threads_why
     yield
-    kernels._threads, kernels._threads_why = before
+    dispatch._threads, dispatch._threads_why = before
 
 
 def started(run_python, **variables):
@@ -37,7 +37,7 @@ def started(run_python, **variables):
 
 
 def test_fastest_supported_target_is_the_default(run_python):
-    supported = [t for t in kernels.built_targets() if _cpu.supports(t)]
+    supported = [t for t in dispatch.built_targets() if _runtime.supports(t)]
     for variables in ({}, {"NNET_TARGET": ""}):
         assert started(run_python, **variables)[0] == supported[-1]
 
@@ -46,7 +46,7 @@ def test_every_door_leads_to_the_chosen_target(run_python, kernels):
     done = run_python(
         f"""
 import nnet, nnet._conv, nnet._dense, nnet._pool
-from nnet.kernels import TARGET, load
+from nnet.dispatch import TARGET, load
 assert TARGET == {kernels.target!r}
 assert nnet._conv.conv_bc01 is nnet.conv_bc01 is load("_conv")[0] is load("_conv", TARGET)[0]
 assert nnet._conv.bprop_conv_bc01 is nnet.bprop_conv_bc01 is load("_conv", TARGET)[1]
@@ -60,7 +60,7 @@ assert dense == load("_dense") == load("_dense", TARGET)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("first", ["nnet._conv", "nnet._pool", "nnet.kernels", "nnet.geometry"])
+@pytest.mark.parametrize("first", ["nnet._conv", "nnet._pool", "nnet.dispatch", "nnet.geometry"])
 def test_any_module_may_be_imported_first(run_python, first):
     done = run_python(f"import {first}; import nnet; nnet.conv_bc01, nnet.pool_bc01")
     assert done.returncode == 0, done.stderr
@@ -74,18 +74,18 @@ def test_unknown_target(run_python):
 
 def test_target_that_is_not_built(monkeypatch):
     monkeypatch.setenv("NNET_TARGET", "avx512")
-    monkeypatch.setattr(kernels, "built_targets", lambda: ("baseline",))
+    monkeypatch.setattr(dispatch, "built_targets", lambda: ("baseline",))
     with pytest.raises(ImportError, match=r"NNET_TARGET is 'avx512', but nnet was built only for"):
-        kernels._choose_target()
+        dispatch._choose_target()
 
 
 def test_target_that_this_cpu_lacks(monkeypatch):
-    monkeypatch.setattr(kernels, "built_targets", lambda: kernels.TARGETS)
-    monkeypatch.setattr(_cpu, "supports", lambda target: target == "baseline")
-    assert kernels._choose_target()[0] == "baseline"
+    monkeypatch.setattr(dispatch, "built_targets", lambda: dispatch.TARGETS)
+    monkeypatch.setattr(_runtime, "supports", lambda target: target == "baseline")
+    assert dispatch._choose_target()[0] == "baseline"
     monkeypatch.setenv("NNET_TARGET", "avx2")
     with pytest.raises(RuntimeError, match="NNET_TARGET is 'avx2', but this CPU cannot run it"):
-        kernels._choose_target()
+        dispatch._choose_target()
 
 
 def test_broken_target_is_not_passed_over(run_python):
@@ -110,16 +110,16 @@ import nnet
 
 
 def test_cpu_knows_every_target_and_no_other():
-    assert _cpu.supports("baseline") is True
-    assert all(_cpu.supports(target) in (True, False) for target in kernels.TARGETS)
-    assert not _cpu.supports("avx512") or _cpu.supports("avx2")
+    assert _runtime.supports("baseline") is True
+    assert all(_runtime.supports(target) in (True, False) for target in dispatch.TARGETS)
+    assert not _runtime.supports("avx512") or _runtime.supports("avx2")
     with pytest.raises(KeyError):
-        _cpu.supports("sse9")
+        _runtime.supports("sse9")
 
 
 # --- thread counts ------------------------------------------------------------
 
-openmp = pytest.mark.skipif(not _cpu.OPENMP, reason="built without OpenMP")
+openmp = pytest.mark.skipif(not _runtime.OPENMP, reason="built without OpenMP")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
 
@@ -216,14 +216,14 @@ CGROUPS = {
 def test_container_quota(tmp_path, name):
     membership, files, expected = CGROUPS[name]
     write(tmp_path, {"membership": membership, **{f"root/{k}": v for k, v in files.items()}})
-    found = kernels._cgroup_cpus(str(tmp_path / "root"), str(tmp_path / "membership"))
+    found = dispatch._cgroup_cpus(str(tmp_path / "root"), str(tmp_path / "membership"))
     assert found == expected
 
 
 def test_container_quota_without_membership(tmp_path):
     write(tmp_path, {"cpu.max": "200000 100000\n"})
-    assert kernels._cgroup_cpus(str(tmp_path), str(tmp_path / "none")) == 2
-    assert kernels._cgroup_cpus(str(tmp_path / "none"), str(tmp_path / "none")) is None
+    assert dispatch._cgroup_cpus(str(tmp_path), str(tmp_path / "none")) == 2
+    assert dispatch._cgroup_cpus(str(tmp_path / "none"), str(tmp_path / "none")) is None
 
 
 def test_quota_below_the_affinity_decides(monkeypatch):
@@ -235,10 +235,10 @@ def test_quota_below_the_affinity_decides(monkeypatch):
         (8, 8, "CPUs of the affinity mask"),
         (None, 8, "CPUs of the affinity mask"),
     ):
-        monkeypatch.setattr(kernels, "_cgroup_cpus", lambda quota=quota: quota)
-        assert kernels._default_threads() == (threads, why)
+        monkeypatch.setattr(dispatch, "_cgroup_cpus", lambda quota=quota: quota)
+        assert dispatch._default_threads() == (threads, why)
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert kernels._default_threads() == (os.cpu_count(), "CPUs of the machine")
+    assert dispatch._default_threads() == (os.cpu_count(), "CPUs of the machine")
 
 
 @openmp
@@ -338,8 +338,8 @@ print("done")
                                           (2.0, TypeError), ("2", TypeError)])  # fmt: skip
 def test_counts_of_one_call(value, error):
     with pytest.raises(error, match="n_threads is .*, expected"):
-        kernels.call_threads(value)
-    assert kernels.call_threads(1) == 1
+        dispatch.call_threads(value)
+    assert dispatch.call_threads(1) == 1
 
 
 # --- the report ---------------------------------------------------------------
@@ -353,9 +353,9 @@ def test_show_config(restore_threads, capsys):
     rows = dict(line.split(":", 1) for line in report.getvalue().splitlines())
     rows = {name: value.strip() for name, value in rows.items()}
     assert rows["nnet"] == nnet.__version__
-    assert rows["target"].split()[0] == kernels.TARGET
-    assert rows["targets built"].split(", ") == list(kernels.built_targets())
-    assert rows["OpenMP"] == (f"yes ({_cpu.OPENMP})" if _cpu.OPENMP else "no")
+    assert rows["target"].split()[0] == dispatch.TARGET
+    assert rows["targets built"].split(", ") == list(dispatch.built_targets())
+    assert rows["OpenMP"] == (f"yes ({_runtime.OPENMP})" if _runtime.OPENMP else "no")
     assert rows["threads"].startswith("1 (")
     assert rows["compiler"].startswith(("gcc ", "clang "))
     assert rows["Python"] == sys.version.split()[0] and rows["NumPy"]
@@ -366,7 +366,7 @@ def test_show_config(restore_threads, capsys):
 def test_sources_without_compiled_modules_say_what_to_do(run_python, tmp_path):
     package = tmp_path / "nnet"
     package.mkdir()
-    for name in ("__init__.py", "kernels.py"):
+    for name in ("__init__.py", "dispatch.py"):
         (package / name).write_text((Path(nnet.__file__).parent / name).read_text())
     result = run_python(
         # The finder of an editable install would find the modules all the same.

@@ -20,13 +20,13 @@ ROOMS = (
     ("training", "files", "filters", "zoo"),
     ("layers",),
     ("reference", "_conv", "_pool", "_dense", "_atomic", "_augment"),
-    ("kernels", "geometry"),
-    ("_cpu", "_lazy"),
+    ("dispatch", "geometry"),
+    ("_runtime", "_lazy"),
 )
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 # show_config prints the version, when it is called; type checkers know nnet.CNNClassifier.
-UPWARD = {("kernels", "nnet"), ("nnet", "estimators")}
-# What functions may import without a lock: `import nnet` has loaded it. (The last: kernels.load)
+UPWARD = {("dispatch", "nnet"), ("nnet", "estimators")}
+# What functions may import without a lock: `import nnet` has loaded it. (The last: dispatch.load)
 LOADED = ("numpy", "nnet", "_module_name(kernel, target or TARGET)")
 
 
@@ -148,10 +148,12 @@ def imported_room(name):
 
 def test_imports_are_read():
     """The readers above find what they are there for."""
-    python = "import nnet.files.saving\ndef f():\n    from nnet import Conv, kernels\n    import os"
-    assert list(imports_of_python(python)) == ["files", "nnet", "kernels"]
-    cython = "from nnet import a, b\nimport numpy\nfrom nnet._cpu cimport (\n    c)\n"
-    assert set(imports_of_cython(cython)) == {"_cpu", "a", "b"}
+    python = (
+        "import nnet.files.saving\ndef f():\n    from nnet import Conv, dispatch\n    import os"
+    )
+    assert list(imports_of_python(python)) == ["files", "nnet", "geometry"]
+    cython = "from nnet import a, b\nimport numpy\nfrom nnet._runtime cimport (\n    c)\n"
+    assert set(imports_of_cython(cython)) == {"_runtime", "a", "b"}
     guarded = "    with IMPORTS:\n        import a\n        import_module('b')\n"
     free = "    import c\n    from d import e\n    importlib.import_module('f')"
     text = f"import z\ndef function():\n{guarded}{free}"

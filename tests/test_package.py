@@ -35,12 +35,12 @@ def test_import_loads_only_the_chosen_kernels(run_python):
     done = run_python("""
 import sys
 import nnet
-from nnet.kernels import TARGET
+from nnet.dispatch import TARGET
 print(TARGET, *sorted(name for name in sys.modules if name.startswith("nnet._")))
 """)
     target, *modules = done.stdout.split()
     kernels = {"nnet._conv", "nnet._dense", "nnet._pool"}
-    allowed = {"nnet._atomic", "nnet._cpu", "nnet._lazy", *kernels}
+    allowed = {"nnet._atomic", "nnet._runtime", "nnet._lazy", *kernels}
     assert set(modules) - allowed <= {f"{kernel}_{target}" for kernel in kernels}, done.stderr
 
 

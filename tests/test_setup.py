@@ -14,7 +14,7 @@ SETUP = Path(__file__).resolve().parents[1] / "setup.py"
 pytestmark = pytest.mark.skipif(not SETUP.exists(), reason="the sources are not here")
 
 SOURCES = {
-    "_cpu.pyx": 'include "shared.pxi"\nfrom nnet.declared cimport number\n',
+    "_runtime.pyx": 'include "shared.pxi"\nfrom nnet.declared cimport number\n',
     "_other.pyx": "x = 1\n",
     "shared.pxi": "y = 2\n",
     "declared.pxd": "ctypedef int number\n",
@@ -48,7 +48,7 @@ def build(tmp_path, monkeypatch):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(f"{extension.name}, {compiled.count(extension.name)}")
 
-        extensions = [script["extension"](name, ["-O1"]) for name in ("_cpu", "_other")]
+        extensions = [script["extension"](name, ["-O1"]) for name in ("_runtime", "_other")]
         names = {"name": "nnet", "packages": ["nnet"], "ext_modules": extensions}
         command = Counted(setuptools.Distribution(names))
         for name, value in options.items():
@@ -66,10 +66,10 @@ def binaries(folder):
 
 
 def test_a_second_build_compiles_nothing(build):
-    assert build(build_lib="first") == ["_cpu", "_other"]
+    assert build(build_lib="first") == ["_other", "_runtime"]
     assert build(build_lib="second") == []
     assert build(inplace=True) == []  # an editable install
-    expected = {"_cpu": "nnet._cpu, 1", "_other": "nnet._other, 1"}
+    expected = {"_runtime": "nnet._runtime, 1", "_other": "nnet._other, 1"}
     assert binaries("first") == binaries("second") == binaries(".") == expected
 
 
@@ -79,17 +79,17 @@ def test_binaries_beside_the_sources_are_replaced_though_they_are_newer(build):
         path.write_text("of another branch")
         os.utime(path, (2**32, 2**32))
     assert build(inplace=True) == []
-    assert binaries(".") == {"_cpu": "nnet._cpu, 1", "_other": "nnet._other, 1"}
+    assert binaries(".") == {"_runtime": "nnet._runtime, 1", "_other": "nnet._other, 1"}
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("_other.pyx", ["_other"]),
-        ("shared.pxi", ["_cpu"]),
-        ("declared.pxd", ["_cpu"]),
-        ("room/simd.h", ["_cpu", "_other"]),
-        ("../setup.py", ["_cpu", "_other"]),
+        ("shared.pxi", ["_runtime"]),
+        ("declared.pxd", ["_runtime"]),
+        ("room/simd.h", ["_other", "_runtime"]),
+        ("../setup.py", ["_other", "_runtime"]),
     ],
 )
 def test_what_has_changed_is_compiled_though_its_time_is_old(build, name, expected):
@@ -99,7 +99,7 @@ def test_what_has_changed_is_compiled_though_its_time_is_old(build, name, expect
     os.utime(path, (0, 0))
     assert build(inplace=True) == expected
     assert binaries(".") == {
-        name: f"nnet.{name}, {2 if name in expected else 1}" for name in ("_cpu", "_other")
+        name: f"nnet.{name}, {2 if name in expected else 1}" for name in ("_runtime", "_other")
     }
     assert build(inplace=True) == []
 
@@ -108,14 +108,14 @@ def test_what_has_changed_is_compiled_though_its_time_is_old(build, name, expect
 def test_other_versions_compile_anew(build, monkeypatch, name):
     build()
     monkeypatch.setattr(name, "9.9.9")
-    assert build() == ["_cpu", "_other"]
+    assert build() == ["_other", "_runtime"]
 
 
 @pytest.mark.parametrize("name", ["CFLAGS", "LDFLAGS"])
 def test_other_flags_compile_anew(build, monkeypatch, name):
     build()
     monkeypatch.setenv(name, "-O1")
-    assert build() == ["_cpu", "_other"]
+    assert build() == ["_other", "_runtime"]
 
 
 def test_a_serial_build_compiles_one_module(build, monkeypatch):
@@ -127,7 +127,7 @@ def test_a_serial_build_compiles_one_module(build, monkeypatch):
         pytest.skip("the compiler has no OpenMP")
     monkeypatch.delenv("NNET_REQUIRE_OPENMP")
     monkeypatch.setenv("NNET_DISABLE_OPENMP", "1")
-    assert build() == ["_cpu"]
+    assert build() == ["_runtime"]
 
 
 def test_binaries_that_no_longer_serve_are_removed(build):
@@ -135,7 +135,7 @@ def test_binaries_that_no_longer_serve_are_removed(build):
     Path("nnet/_other.pyx").write_text("x = 3\n")
     build()
     kept = sorted(path.name.split(".")[0] for path in Path("build/kernels").iterdir())
-    assert kept == ["_cpu", "_other"]
+    assert kept == ["_other", "_runtime"]
 
 
 def test_without_a_compiler_one_sentence_says_what_to_install(build, monkeypatch):

@@ -8,7 +8,7 @@ from threading import get_ident, main_thread
 
 from joblib.parallel import get_active_backend
 
-from nnet import kernels
+from nnet import dispatch
 
 # What joblib sets for each process of loky: processors over workers, unless the parent's
 # environment has a value, which all workers then get undivided. Few have one for all of these.
@@ -29,8 +29,8 @@ def use_threads(n_threads):
         share = share_of_worker()
         if share is None:
             return nullcontext()
-        n_threads = min(share, kernels.get_num_threads())
-    return kernels.num_threads(n_threads)
+        n_threads = min(share, dispatch.get_num_threads())
+    return dispatch.num_threads(n_threads)
 
 
 def is_no_worker():

@@ -11,7 +11,7 @@ pytest.importorskip("sklearn", "1.6")
 import joblib
 
 import nnet
-from nnet import CNNClassifier, kernels
+from nnet import CNNClassifier, dispatch
 from nnet.estimators import threads
 
 # As scikit-learn's searches run the estimators, with a parent that asks for 8 threads; and how
@@ -21,14 +21,14 @@ import json, os, sys, time
 import numpy as np
 import joblib
 import nnet
-from nnet import CNNClassifier, kernels
+from nnet import CNNClassifier, dispatch
 from sklearn.base import clone
 
 X, y = np.arange(60.0).reshape(20, 3), np.arange(20) % 2
 
 class Probe(CNNClassifier):
     def _fit(self, network, *data):
-        self.used_ = kernels.get_num_threads()
+        self.used_ = dispatch.get_num_threads()
         super()._fit(network, *data)
 
 def used(n_threads=None, pause=0.2):
@@ -66,7 +66,7 @@ def run_probe(run_python, tmp_path, **environment):
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(not nnet._cpu.OPENMP, reason="built without OpenMP")
+@pytest.mark.skipif(not nnet._runtime.OPENMP, reason="built without OpenMP")
 def test_workers_share_the_processors(run_python, tmp_path):
     found = run_probe(run_python, tmp_path, OMP_NUM_THREADS="8")
     share = max(found["cpus"] // 2, 1)
@@ -123,15 +123,15 @@ def test_workers_within_workers_have_one_thread(monkeypatch, nesting_level, shar
 
 def threads_of(estimator, X):
     """How many threads kernels may use while an estimator predicts."""
-    estimator.network_.predict = lambda images: kernels.get_num_threads()
+    estimator.network_.predict = lambda images: dispatch.get_num_threads()
     return estimator.predict(X)
 
 
-@pytest.mark.skipif(not nnet._cpu.OPENMP, reason="built without OpenMP")
+@pytest.mark.skipif(not nnet._runtime.OPENMP, reason="built without OpenMP")
 def test_threads_of_predictions():
     X, y = np.arange(60.0).reshape(20, 3), np.arange(20) % 2
     fitted = CNNClassifier(max_iter=1, n_threads=1).fit(X, y)
-    with kernels.num_threads(4):
+    with dispatch.num_threads(4):
         assert threads_of(fitted, X) == threads_of(fitted, X.tolist()) == 1
         assert threads_of(fitted.set_params(n_threads=3), X) == 3
         assert threads_of(fitted.set_params(n_threads=None), X) == 4
@@ -168,7 +168,7 @@ import joblib
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
-from nnet import CNNClassifier, Conv, Activation, kernels
+from nnet import CNNClassifier, Conv, Activation, dispatch
 from nnet.estimators.threads import share_of_worker
 
 def main():

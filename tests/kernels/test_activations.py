@@ -10,7 +10,7 @@ from test_conv_process import guarded
 
 from nnet import reference
 from nnet._dense import ACTIVATIONS
-from nnet.kernels import load
+from nnet.dispatch import load
 from nnet.layers.activation import KEEPING_INPUT
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717

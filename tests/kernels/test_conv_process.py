@@ -11,7 +11,7 @@ from convolutions import CASES, LARGE, compiled, make_arrays, run_all, whole
 from numpy.testing import assert_array_equal
 from test_conv_algorithms import algorithms_for
 
-from nnet.kernels import load
+from nnet.dispatch import load
 
 
 def guarded(array, at_end):
@@ -63,7 +63,7 @@ def test_denormals_survive(kernels, run_python):
 import numpy as np
 tiny = np.array([1e-310, 3e-308])
 import nnet
-from nnet.kernels import load
+from nnet.dispatch import load
 conv, bprop = load("_conv", {kernels.target!r})
 for dtype, small in ((np.float64, 1e-310), (np.float32, 1e-40)):
     imgs, filters = np.full((8, 4, 16, 16), small, dtype), np.full((4, 8, 3, 3), 0.5, dtype)
@@ -106,7 +106,7 @@ def test_forked_child_finishes(kernels, run_python, n_threads):
 import multiprocessing, sys, warnings
 import numpy as np
 import nnet
-from nnet.kernels import load
+from nnet.dispatch import load
 warnings.simplefilter("ignore")  # newer Pythons warn of every fork beside threads
 conv, bprop = load("_conv", {kernels.target!r})
 imgs, filters = np.ones((8, 8, 16, 16), np.float32), np.ones((8, 16, 3, 3), np.float32)
@@ -140,7 +140,7 @@ def test_strides_far_beyond_the_image(kernels, run_python):
     done = run_python(
         f"""
 import numpy as np
-from nnet.kernels import load
+from nnet.dispatch import load
 conv, bprop = load("_conv", {kernels.target!r})
 imgs, filters = np.arange(36.0).reshape(2, 2, 3, 3), np.ones((2, 3, 2, 2))
 grad = np.ones((2, 3, 1, 1))
@@ -174,7 +174,7 @@ def test_work_memory_that_overflows(kernels, run_python):
         f"""
 import itertools, resource
 import numpy as np
-from nnet.kernels import load
+from nnet.dispatch import load
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 conv, bprop = load("_conv", {kernels.target!r})
 for channels, border, stride in itertools.product((1, 4, 16), ("zeros", "nearest"), (1, 2**30)):

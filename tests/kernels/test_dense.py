@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 from test_conv_process import guarded
 
-from nnet.kernels import load
+from nnet.dispatch import load
 
 N_ROWS = [1, 2, 5, 6, 7, 8, 9, 13, 17]
 N_COLS = [1, 3, 4, 7, 8, 9, 10, 15, 16, 17, 31, 33, 47, 48, 49, 65]
@@ -111,7 +111,7 @@ def test_forked_child_finishes(kernels, run_python, n_threads):
 import multiprocessing, sys, warnings
 import numpy as np
 import nnet
-from nnet.kernels import load
+from nnet.dispatch import load
 warnings.simplefilter("ignore")  # newer Pythons warn of every fork beside threads
 matmul, *_ = load("_dense", {kernels.target!r})
 a = np.ones((300, 300), np.float32)

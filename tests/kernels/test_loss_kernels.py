@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_conv_process import guarded
 
 from nnet import reference
-from nnet.kernels import load
+from nnet.dispatch import load
 
 PIXELS = [(1,), (63,), (65,), (1, 1), (3, 5), (8, 8), (7, 19)]  # 64 are taken at a time
 ENTRIES = [(), (1,), (15,), (17,), (255,), (257,), (3, 4, 5)]  # 16 and 256 are

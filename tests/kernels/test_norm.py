@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_conv_process import guarded
 
 from nnet import reference
-from nnet.kernels import load
+from nnet.dispatch import load
 
 SHAPES = [
     (1, 1, 1, 1),

@@ -447,7 +447,7 @@ def test_pytorch_agrees(kernels, dtype, rng, windows):
 
 
 def test_the_public_functions_are_of_the_chosen_target():
-    chosen = nnet.kernels.load("_pool")
+    chosen = nnet.dispatch.load("_pool")
     assert (nnet.pool_bc01, nnet.bprop_pool_bc01) == chosen
     assert (nnet._pool.pool_bc01, nnet._pool.bprop_pool_bc01) == chosen
     assert math.prod(nnet.pool_bc01(np.ones((1, 1, 4, 4)), None, None, 2, 2, 2, 2)[0].shape) == 4

@@ -9,8 +9,8 @@ from numpy.testing import assert_array_equal
 from test_conv_process import guarded
 from test_pool import CASES, compiled, run
 
+from nnet.dispatch import load
 from nnet.geometry import pool_geometry
-from nnet.kernels import load
 
 WIDTHS = [
     ((1, 2, 3, w), windows, padding_mode)
@@ -77,7 +77,7 @@ def test_forked_child_finishes(kernels, run_python):
         f"""
 import os, warnings
 import numpy as np
-from nnet.kernels import load
+from nnet.dispatch import load
 warnings.simplefilter("ignore")  # Python's own, about forks of processes with threads
 pool, bprop = load("_pool", {kernels.target!r})
 imgs = np.random.default_rng(0).standard_normal((64, 4, 32, 32))

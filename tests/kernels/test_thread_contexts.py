@@ -9,18 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import nnet
-from nnet import _cpu, kernels
+from nnet import _runtime, dispatch
 
-pytestmark = pytest.mark.skipif(not _cpu.OPENMP, reason="built without OpenMP")
+pytestmark = pytest.mark.skipif(not _runtime.OPENMP, reason="built without OpenMP")
 
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch):
     """The process's number is 2, and as it was before after each test."""
-    monkeypatch.setattr(kernels, "_threads", 2)
-    monkeypatch.setattr(kernels, "_threads_why", "test")
+    monkeypatch.setattr(dispatch, "_threads", 2)
+    monkeypatch.setattr(dispatch, "_threads_why", "test")
     yield
-    assert kernels._contexts.get() == ()
+    assert dispatch._contexts.get() == ()
 
 
 def in_thread(function, *args):
@@ -82,7 +82,7 @@ def test_contexts_of_two_threads_overlap():
 def test_context_holds_for_its_thread_only():
     with nnet.num_threads(3):
         assert in_thread(nnet.get_num_threads) == 2
-        assert in_thread(kernels.call_threads) == 2
+        assert in_thread(dispatch.call_threads) == 2
 
 
 def test_set_num_threads_is_for_the_process():

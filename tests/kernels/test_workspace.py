@@ -8,7 +8,7 @@ import pytest
 CODE = """
 import os
 import numpy as np
-from nnet.kernels import load
+from nnet.dispatch import load
 
 conv, bprop = load("_conv", {target!r})
 pool, unpool = load("_pool", {target!r})

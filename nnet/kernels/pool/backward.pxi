@@ -8,7 +8,7 @@
 # 3. pixels sum up along that row: even and odd ones apart for stride 2, window by window
 #    for wider strides.
 #
-# Maxima: gradients are scattered into an image of zeros. (In _pool_3x3.pxi pixels look for
+# Maxima: gradients are scattered into an image of zeros. (In pool/window3.pxi pixels look for
 # the gradients that are theirs.)
 
 cdef enum:

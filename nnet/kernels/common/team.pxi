@@ -1,4 +1,4 @@
-# The threads that share the work of a kernel call. Included by _cpu.pyx, so that
+# The threads that share the work of a kernel call. Included by _runtime.pyx, so that
 # a process has one set of them for all kernels.
 #
 # OpenMP ends a parallel region at a barrier, where all of its threads must

@@ -13,7 +13,7 @@
 # instead, and a sum for each tap.
 #
 # This is for vectors of which some lanes can be loaded and stored: AVX-512. Others, strides,
-# dilation of the rows and borders of pixels are left to _rows.pxi.
+# dilation of the rows and borders of pixels are left to conv/rows.pxi.
 
 cdef extern from *:
     """

@@ -28,8 +28,8 @@ cdef struct Correlation:
     Py_ssize_t blocks_per_group, n_blocks
     Py_ssize_t n_passes
     Pass *passes
-    bint by_rows                        # of single features: see _rows.pxi
-    Strips *strips                      # not NULL: and of single channels: see _strips.pxi
+    bint by_rows                        # of single features: see conv/rows.pxi
+    Strips *strips                      # not NULL: and of single channels: see conv/strips.pxi
     Py_ssize_t every                    # rows between the taps of a phase
     Py_ssize_t band                     # output rows that are packed at once; 0: all of a plane
     bint direct                         # tiles store to the output; else to a scratch buffer

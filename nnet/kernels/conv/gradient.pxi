@@ -16,12 +16,6 @@ cdef enum:
     TRANSFORMED = 3
     STRIPS = 4
 
-cdef struct FilterGradient
-
-include "_gradient_dot.pxi"
-include "_gradient_outer.pxi"
-include "_gradient_winograd.pxi"
-
 cdef struct FilterGradient:
     Py_ssize_t n_imgs, n_channels, n_features, groups
     Py_ssize_t c_per_group, k_per_group

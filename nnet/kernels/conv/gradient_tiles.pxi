@@ -301,7 +301,7 @@ cdef void dot_gradient(
     cdef const real *ends
     cdef Walk piece
     cdef Cut cut
-    if is_short(walk):      # a single call would be inlined: see _matmul.pxi
+    if is_short(walk):      # a single call would be inlined: see dense/matmul.pxi
         dot_piece(part, part_tap, part_feature, src, tap_at, grad, feature_at, tails, tails_img,
                   walk, n_taps, n_features)
         return

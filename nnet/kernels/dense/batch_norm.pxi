@@ -1,8 +1,6 @@
-# Batch normalisation: checks, and what lies between the passes of _norm_passes.pxi.
+# Batch normalisation: checks, and what lies between the passes of dense/norm_passes.pxi.
 
 from libc.math cimport INFINITY, sqrt
-
-include "_norm_passes.pxi"
 
 
 cdef class NormCall:

@@ -1,9 +1,9 @@
 """What the processor, the compiler and OpenMP can do: asked before any faster module is loaded.
 
-And the threads of all kernels, which are in _threads.pxi.
+And the threads of all kernels, which are in common/team.pxi.
 """
 
-include "_threads.pxi"
+include "kernels/common/team.pxi"
 
 cdef extern from *:
     """

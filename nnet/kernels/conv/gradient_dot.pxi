@@ -100,11 +100,13 @@ cdef void copy_bordered(
             dst[r * n_cols + x] = source[border_index(first_col + x * col_step, w, border)]
 
 
+cdef struct FilterGradient     # in gradient.pxi
+
 cdef struct DotLayout:
     # Where things lie in the buffers of the dot form.
     bint shifted
     bint by_rows                        # shifted: whole vectors in each row, else across rows
-    Py_ssize_t n_phases_y, n_phases_x   # phases of a stride, as in _packing.pxi
+    Py_ssize_t n_phases_y, n_phases_x   # phases of a stride, as in conv/packing.pxi
     Py_ssize_t copies                   # of a channel: phases_x, or one for each column of taps
     Py_ssize_t rows, cols               # of a copy
     Py_ssize_t plane                    # from one copy to the next
@@ -171,7 +173,7 @@ cdef void plan_dot(FilterGradient *job, bint shifted, Py_ssize_t lanes) noexcept
 
 cdef inline Py_ssize_t phases(Py_ssize_t n_taps, Py_ssize_t stride,
                               Py_ssize_t dilation) noexcept nogil:
-    """The phases of a stride that taps read (see _packing.pxi)."""
+    """The phases of a stride that taps read (see conv/packing.pxi)."""
     cdef Py_ssize_t n = 1
     while n < n_taps and n * dilation % stride:
         n += 1
@@ -262,7 +264,7 @@ cdef void sum_lanes(const FilterGradient *job, Py_ssize_t k_first, Py_ssize_t k_
 cdef void strips_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_first,
                       Py_ssize_t k_end, const real *imgs, const real *grad, real *part,
                       real *buffer) noexcept nogil:
-    """The same for depthwise filters, without copies: see _strips.pxi."""
+    """The same for depthwise filters, without copies: see conv/strips.pxi."""
     cdef Py_ssize_t size = job.fil_h * job.fil_w * (VECTOR_BYTES // <Py_ssize_t>sizeof(real))
     cdef Py_ssize_t n, k, plane, before = 0, terms = 0
     cdef real *run = buffer + 2 * job.errors - k_first * size   # they do not grow long

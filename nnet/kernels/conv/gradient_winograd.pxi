@@ -5,7 +5,7 @@
 #
 #     V = B' d B, M = A g A',  filter gradient = G' (sum over tiles of V * M) G
 #
-# with the matrices of _winograd.pxi, of which this is the derivative by g. For each
+# with the matrices of conv/winograd.pxi, of which this is the derivative by g. For each
 # e the sum over tiles is a product in outer form, with tiles for pixels. The pieces of
 # a larger filter read the same transformed images, some tiles further on.
 #

@@ -1,8 +1,8 @@
 # One correlation, two uses: the forward pass, and the backward pass to the images.
 #
 # There are three ways to compute it: with pixels in the lanes of vectors
-# (_planes.pxi), with features there (_pixels.pxi), and the latter with Winograd's
-# algorithm (_winograd.pxi). Which one is the fastest, a count of cycles decides.
+# (conv/direct_pixels.pxi), with features there (conv/direct_features.pxi), and the latter with Winograd's
+# algorithm (conv/winograd.pxi). Which one is the fastest, a count of cycles decides.
 
 cdef enum:
     SMALL_WORK = 1_000_000    # multiply-adds below which a second thread costs more than it saves

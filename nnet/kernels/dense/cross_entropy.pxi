@@ -2,7 +2,6 @@
 
 from libc.math cimport exp, expf, log
 
-include "_exponential.pxi"
 
 cdef object FLOAT64 = np.dtype(np.float64)
 

@@ -1,6 +1,6 @@
 # What a call hands to the threads: units of work, each of some planes one after the other.
 
-from nnet._cpu cimport parallel_for, unit_function
+from nnet._runtime cimport parallel_for, unit_function
 
 cdef struct PoolWork:
     const void *source            # imgs, or poolout_grad

@@ -18,7 +18,7 @@ from operator import index
 from pathlib import Path
 
 try:
-    import nnet._cpu as _cpu
+    import nnet._runtime as _runtime
 except ModuleNotFoundError:
     raise ImportError(
         f"no compiled modules in {Path(__file__).parent}: these are sources, which "
@@ -47,12 +47,12 @@ def _choose_target():
     built = built_targets()
     forced = os.environ.get("NNET_TARGET")
     if not forced:
-        return [t for t in built if _cpu.supports(t)][-1], "the fastest this CPU supports"
+        return [t for t in built if _runtime.supports(t)][-1], "the fastest this CPU supports"
     if forced not in TARGETS:
         raise ValueError(f"NNET_TARGET is {forced!r}, expected one of {TARGETS}")
     if forced not in built:
         raise ImportError(f"NNET_TARGET is {forced!r}, but nnet was built only for {built}")
-    if not _cpu.supports(forced):
+    if not _runtime.supports(forced):
         raise RuntimeError(f"NNET_TARGET is {forced!r}, but this CPU cannot run it")
     return forced, "NNET_TARGET"
 
@@ -148,7 +148,7 @@ class _Context:
 _threads, _threads_why = _default_threads()  # of the process
 # Of this thread or task; the last one rules.
 _contexts: ContextVar[tuple[_Context, ...]] = ContextVar("nnet.num_threads", default=())
-_omp_threads_at_start = _cpu.max_threads()
+_omp_threads_at_start = _runtime.max_threads()
 
 
 def _wanted_threads():
@@ -164,10 +164,10 @@ def get_num_threads():
 
     Small calls stay on one thread. The results do not depend on it.
     """
-    if not _cpu.OPENMP:
+    if not _runtime.OPENMP:
         return 1
     n_threads, _ = _wanted_threads()
-    omp_threads = _cpu.max_threads()
+    omp_threads = _runtime.max_threads()
     if omp_threads != _omp_threads_at_start:  # threadpoolctl, or omp_set_num_threads
         return min(n_threads, omp_threads)
     return n_threads
@@ -182,7 +182,7 @@ def call_threads(n_threads=None):
         As `set_num_threads` does.
     """
     n_threads = get_num_threads() if n_threads is None else _as_count(n_threads)
-    return n_threads if _cpu.OPENMP else 1
+    return n_threads if _runtime.OPENMP else 1
 
 
 def _as_count(n_threads):
@@ -245,18 +245,18 @@ def show_config(file=None):
     import nnet
 
     threads, (wanted, why) = get_num_threads(), _wanted_threads()
-    if not _cpu.OPENMP:
+    if not _runtime.OPENMP:
         why = "built without OpenMP"
     elif threads != wanted:
         why = "OpenMP's limit, set by threadpoolctl or omp_set_num_threads"
-    openmp = f"yes ({_cpu.OPENMP})" if _cpu.OPENMP else "no"
+    openmp = f"yes ({_runtime.OPENMP})" if _runtime.OPENMP else "no"
     rows = {
         "nnet": nnet.__version__,
         "target": f"{TARGET} ({_TARGET_WHY})",
         "targets built": ", ".join(built_targets()),
         "OpenMP": openmp,
         "threads": f"{threads} ({why})",
-        "compiler": _cpu.COMPILER,
+        "compiler": _runtime.COMPILER,
         "Python": sys.version.split()[0],
         "NumPy": numpy.__version__,
     }
