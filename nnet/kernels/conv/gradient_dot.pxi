@@ -37,7 +37,7 @@ cdef inline bint copy_run(real *dst, const real *src, Py_ssize_t n, Py_ssize_t s
         return True
     if step == 2:
         while x < n and 2 * (x + lanes) <= room:
-            load_even(dst + x, src + 2 * x)
+            unzip(dst + x, <real *>NULL, src + 2 * x, lanes, lanes)
             x += lanes
     if x > n:
         return True

@@ -13,114 +13,9 @@ cdef extern from *:
     #else
     enum { DOT_ACCUMULATORS = 12, DOT_FEATURES = 3 };
     #endif
-
-    /* Columns of 4 or 8 rows: after as many stages of a transposition as the rows need, row r
-       holds column r, then column r + n_rows, ... */
-    #define COLUMNS(real, bits, lanes, n_rows, STAGES)                                      \\
-    typedef real part##n_rows##_##bits                                                      \\
-        __attribute__((vector_size(n_rows * sizeof(real)), aligned(bits / 8), may_alias));  \\
-    INLINE void columns##n_rows##_##bits(real *to, const Py_ssize_t *at, const real **rows) { \\
-        vec##bits row[n_rows];                                                              \\
-        UNROLL for (int r = 0; r < n_rows; r++) row[r] = *(const vec##bits *)rows[r];       \\
-        STAGES(bits, lanes)                                                                 \\
-        UNROLL for (int i = 0; i < lanes; i++)                                              \\
-            *(part##n_rows##_##bits *)(to + at[i]) =                                        \\
-                ((part##n_rows##_##bits *)(row + i % n_rows))[i / n_rows]; }
-    #define STAGES_OF_4(bits, n) EXCHANGE_ROWS(bits, n, 4, 1) EXCHANGE_ROWS(bits, n, 4, 2)
-    #define STAGES_OF_8(bits, n) EXCHANGE_ROWS(bits, n, 8, 1) EXCHANGE_ROWS(bits, n, 8, 2)  \\
-                                 EXCHANGE_ROWS(bits, n, 8, 4)
-    #define NO_COLUMNS(n_rows, real, bits)                                                  \\
-    INLINE void columns##n_rows##_##bits(real *to, const Py_ssize_t *at, const real **rows) {}
-
-    #define GRADIENT_PRIMITIVES(real, bits, lanes)                                          \\
-    INLINE void load##bits(real *to, const real *from) {                                    \\
-        vec##bits value = *(const vec##bits *)from;                                         \\
-        KEEP(value);                                                                        \\
-        *(vec##bits *)to = value; }                                                         \\
-    INLINE void clear##bits(real *acc) {  /* not seen as a loop that zeroes memory */       \\
-        vec##bits value = {0};                                                              \\
-        KEEP(value);                                                                        \\
-        *(vec##bits *)acc = value; }                                                        \\
-    INLINE void load_even##bits(real *to, const real *from) {                               \\
-        vec##bits a = *(const vec##bits *)from, b = *(const vec##bits *)(from + lanes);     \\
-        *(vec##bits *)to = SHUFFLE(bits, a, b, LIST##lanes(DOUBLED, lanes, 0, 0)); }
-    #if defined(__AVX512F__)
-    GRADIENT_PRIMITIVES(float, 32, 16)
-    GRADIENT_PRIMITIVES(double, 64, 8)
-    COLUMNS(float, 32, 16, 8, STAGES_OF_8)
-    COLUMNS(float, 32, 16, 4, STAGES_OF_4)
-    COLUMNS(double, 64, 8, 4, STAGES_OF_4)
-    #elif defined(__AVX__)
-    GRADIENT_PRIMITIVES(float, 32, 8)
-    GRADIENT_PRIMITIVES(double, 64, 4)
-    COLUMNS(float, 32, 8, 4, STAGES_OF_4)
-    #else
-    GRADIENT_PRIMITIVES(float, 32, 4)
-    GRADIENT_PRIMITIVES(double, 64, 2)
-    #endif
-    /* Vectors of no more lanes than rows: never called */
-    #if !defined(__AVX512F__)
-    NO_COLUMNS(8, float, 32)
-    NO_COLUMNS(4, double, 64)
-    #endif
-    #if !defined(__AVX__)
-    NO_COLUMNS(4, float, 32)
-    #endif
     """
     enum: DOT_ACCUMULATORS
     enum: DOT_FEATURES
-    void load32(float *to, const float *source) noexcept nogil
-    void load64(double *to, const double *source) noexcept nogil
-    void clear32(float *acc) noexcept nogil
-    void clear64(double *acc) noexcept nogil
-    void load_even32(float *to, const float *source) noexcept nogil
-    void load_even64(double *to, const double *source) noexcept nogil
-    void columns8_32(float *to, const Py_ssize_t *at, const float **rows) noexcept nogil
-    void columns4_32(float *to, const Py_ssize_t *at, const float **rows) noexcept nogil
-    void columns4_64(double *to, const Py_ssize_t *at, const double **rows) noexcept nogil
-
-
-cdef inline void load(real *to, const real *source) noexcept nogil:
-    if real is float:
-        load32(to, source)
-    else:
-        load64(to, source)
-
-
-cdef inline void clear(real *acc) noexcept nogil:
-    if real is float:
-        clear32(acc)
-    else:
-        clear64(acc)
-
-
-cdef inline void load_even(real *to, const real *source) noexcept nogil:
-    """Every second of 2 x lanes values."""
-    if real is float:
-        load_even32(to, source)
-    else:
-        load_even64(to, source)
-
-
-cdef inline void transpose_rows(real *to, const Py_ssize_t *at, const real **rows,
-                                const int n_rows) noexcept nogil:
-    """One vector of 4, 8 or as many rows as it has lanes; column i goes to `to + at[i]`."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real block[LANES_SQUARED]
-    cdef int i
-    if n_rows < lanes:
-        if real is double:
-            columns4_64(to, at, rows)
-        elif n_rows == 4:
-            columns4_32(to, at, rows)
-        else:
-            columns8_32(to, at, rows)
-        return
-    for i in range(lanes):
-        store(block + i * lanes, rows[i])
-    transpose(block)
-    for i in range(lanes):
-        store(to + at[i], block + i * lanes)
 
 
 cdef enum:
@@ -349,8 +244,8 @@ cdef inline void outer_tile(
     const int n_vectors,
 ) noexcept nogil:
     cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[TILE_BYTES]
-    cdef real tile[TILE_BYTES]
+    cdef real acc[TILE_VALUES]
+    cdef real tile[TILE_VALUES]
     cdef const real *pixel
     cdef const real *values
     cdef const char *next_imgs = walk.next_imgs

@@ -12,6 +12,9 @@
 # With strides and dilation the taps of a column are those of one phase: `every`
 # rows apart, as the output rows of a tile then are.
 
+cdef extern from "conv/rows.h":
+    void add_column(...) noexcept nogil
+
 cdef enum:
     MIN_ROWS = 4            # of outputs in a tile
     MAX_ROWS = 8

@@ -1,5 +1,13 @@
 # The register tiles of a correlation: features x pixels, summed over taps.
 
+cdef enum:
+    MAX_VECTORS = 8         # of pixels in one tile
+    # Eight pixels and three vectors of features: gcc runs out of registers for their addresses.
+    TILE_PIXELS = 6
+    MAX_FEATURE_VECTORS = MAX_ACCUMULATORS // TILE_PIXELS
+    ROW_VECTORS = MAX_ACCUMULATORS // 12    # of each row in a tile of rows
+
+
 cdef inline void correlation_tile(
     real *out,                      # (n_features, ...), features out_pitch apart   OUT
     Py_ssize_t out_pitch,
@@ -15,7 +23,7 @@ cdef inline void correlation_tile(
     const int n_vectors,
 ) noexcept nogil:
     cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[TILE_BYTES]
+    cdef real acc[TILE_VALUES]
     cdef const real *pixels[MAX_VECTORS]
     cdef Py_ssize_t t
     cdef int i, v
@@ -163,7 +171,7 @@ cdef inline void features_tile(
     const int n_vectors,
 ) noexcept nogil:
     cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[TILE_BYTES]
+    cdef real acc[TILE_VALUES]
     cdef const real *pixels[TILE_PIXELS]
     cdef Py_ssize_t t
     cdef int p, v

@@ -113,8 +113,8 @@ cdef inline void product_tile(
     const real *a, const real *b, const Slab *slab, const int n_rows, const int n_vectors,
 ) noexcept nogil:
     cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[TILE_BYTES]
-    cdef real before[TILE_BYTES]
+    cdef real acc[TILE_VALUES]
+    cdef real before[TILE_VALUES]
     cdef Py_ssize_t a_row = slab.a_row, a_inner = slab.a_inner, b_inner = slab.b_inner
     cdef Py_ssize_t last = slab.last, n_left = slab.n_inner, t
     cdef bint second = False
@@ -187,7 +187,7 @@ cdef inline void product_chains(
 ) noexcept nogil:
     """N_CHAINS runs of a single row, two blocks."""
     cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[TILE_BYTES]
+    cdef real acc[TILE_VALUES]
     cdef Py_ssize_t a_inner = slab.a_inner, b_inner = slab.b_inner, last = slab.last, t
     cdef int i, v
     for i in range(N_CHAINS * n_vectors):
