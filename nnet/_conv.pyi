@@ -10,7 +10,11 @@ _Padding: TypeAlias = (
     Literal["same", "valid", "full"] | _Pair | tuple[tuple[int, int], tuple[int, int]]
 )
 _Border: TypeAlias = Literal["zeros", "nearest", "reflect", "wrap", "symmetric"]
-_Algorithm: TypeAlias = Literal["direct", "planes", "pixels", "winograd"]
+_Algorithm: TypeAlias = Literal[
+    "direct_pixels", "direct_features", "winograd", "depthwise", "depthwise_in_place", "direct"
+]
+
+ALGORITHMS: tuple[str, ...]
 
 KERNELS: tuple[Callable[..., Any], ...]
 
@@ -47,3 +51,16 @@ def bprop_conv_bc01(
     algorithm: _Algorithm | None = None,
     n_threads: int | None = None,
 ) -> tuple[NDArray[_Real] | None, NDArray[_Real] | None]: ...
+def explain_conv(
+    imgs_shape: tuple[int, int, int, int],
+    filters_shape: tuple[int, int, int, int],
+    dtype: str = "float32",
+    *,
+    backward: bool = False,
+    strides: _Pair = (1, 1),
+    padding_mode: _Padding = "same",
+    border_mode: _Border = "zeros",
+    dilation: _Pair = (1, 1),
+    groups: int = 1,
+    algorithm: _Algorithm | None = None,
+) -> list[tuple[str, float | None, bool]]: ...

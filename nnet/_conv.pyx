@@ -1,17 +1,9 @@
 """Convolution of BC01 images, forward and backward: the compiled kernels.
 
-Read in this order: common/memory.pxi (what calls leave for others), conv/packing.pxi (what
-lies where in memory), common/simd.pxi, conv/tiles.pxi, conv/rows.pxi, conv/strips.pxi
-and conv/gradient_tiles.pxi (the inner loops), conv/correlation.pxi (the forward pass and the
-backward pass to the images, and the choice between three ways to compute them),
-conv/direct_features.pxi and conv/winograd.pxi (two of these), conv/gradient.pxi (the backward
-pass to the filters, and the choice between its forms: conv/gradient_dot.pxi,
-conv/gradient_outer.pxi and conv/gradient_winograd.pxi), and this file: the public functions.
+What is included is in the order of reading; kernels/README.md has a map. This file has the
+public functions: they check their arguments, find their plan and run it.
 """
 
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
-
-from functools import lru_cache
 from math import gcd
 
 from nnet import dispatch
@@ -21,18 +13,18 @@ from nnet.geometry import BORDER_MODES, conv_geometry
 include "kernels/common/arrays.pxi"
 include "kernels/common/memory.pxi"
 include "kernels/common/simd.pxi"
-include "kernels/conv/packing.pxi"
 include "kernels/conv/axes.pxi"
-include "kernels/conv/tiles.pxi"
-include "kernels/conv/rows.pxi"
-include "kernels/conv/strips.pxi"
+include "kernels/conv/packing.pxi"
+include "kernels/conv/pieces.pxi"
+include "kernels/conv/correlation.pxi"
+include "kernels/conv/transpose.pxi"
 include "kernels/conv/direct_pixels.pxi"
-include "kernels/conv/bands.pxi"
 include "kernels/conv/direct_features.pxi"
 include "kernels/conv/winograd.pxi"
-include "kernels/conv/direct_features_plan.pxi"
-include "kernels/conv/winograd_plan.pxi"
-include "kernels/conv/correlation.pxi"
+include "kernels/conv/rows.pxi"
+include "kernels/conv/strips.pxi"
+include "kernels/conv/depthwise.pxi"
+include "kernels/conv/implementations.pxi"
 include "kernels/conv/gradient_tiles.pxi"
 include "kernels/conv/gradient_dot.pxi"
 include "kernels/conv/gradient_outer.pxi"
@@ -43,28 +35,6 @@ include "kernels/conv/gradient.pxi"
 # --- the public functions -------------------------------------------------------
 
 cdef object MAX_PADDED = 2**40  # values in a stack of padded channels: no machine holds more
-
-
-cdef tuple plan_call(cnp.ndarray imgs, cnp.ndarray filters, object groups, object strides,
-                     object padding_mode, object border_mode, object dilation):
-    """Of arguments that fit each other: (groups, geometry, border, the three shapes)."""
-    cdef tuple imgs_shape = shape_of(imgs), filters_shape = shape_of(filters)
-    cdef tuple key = (
-        imgs_shape, filters_shape, groups, strides, padding_mode, border_mode, dilation
-    )
-    found = recent_plan(key)
-    if found is not None:
-        return found
-    groups = as_count(groups, "groups")
-    geometry = check_arguments(
-        imgs_shape, filters_shape, groups, strides, padding_mode, border_mode, dilation
-    )
-    cdef tuple out_shape = (imgs_shape[0], filters_shape[1], geometry.out_h, geometry.out_w)
-    cdef tuple plan = (
-        groups, geometry, BORDER_MODES.index(border_mode), imgs_shape, filters_shape, out_shape
-    )
-    remember_plan(key, plan)
-    return plan
 
 
 cdef object check_arguments(tuple imgs_shape, tuple filters_shape, object groups, object strides,
@@ -108,32 +78,13 @@ cdef object as_count(object value, str name):
     return value
 
 
-cdef tuple ALGORITHMS = (None, "direct", "planes", "pixels", "winograd")
+cdef enum:
+    SMALL_WORK = 1_000_000    # multiply-adds below which a second thread costs more than it saves
 
 
-cdef int as_algorithm(object algorithm, tuple filters_shape, object geometry) except -1:
-    if algorithm is None:
-        return FASTEST
-    if not isinstance(algorithm, str):
-        raise TypeError(f"algorithm is {algorithm!r}, expected one of {ALGORITHMS}")
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm is {algorithm!r}, expected one of {ALGORITHMS}")
-    if algorithm == "winograd" and (
-            cut_axis(filters_shape[2], geometry.stride_y, geometry.dilation_y).n == 0
-            or cut_axis(filters_shape[3], geometry.stride_x, geometry.dilation_x).n == 0):
-        raise ValueError(
-            f"algorithm is 'winograd', expected filters of at least 2 x 2, and strides of 1, or 2 "
-            f"without dilation, got {filters_shape[2:]}, strides "
-            f"{(geometry.stride_y, geometry.stride_x)} and dilation "
-            f"{(geometry.dilation_y, geometry.dilation_x)}"
-        )
-    return ALGORITHMS.index(algorithm)
-
-
-cdef int threads_for(object n_threads, cnp.ndarray filters, tuple out_shape) except 0:
+cdef int threads_for(object n_threads, Py_ssize_t n_imgs, CorrelationPlan plan) except 0:
     """The threads of one call: few multiply-adds stay on one."""
-    cdef Py_ssize_t n_imgs = out_shape[0], out_h = out_shape[2], out_w = out_shape[3]
-    cdef double work = <double>n_imgs * out_h * out_w * cnp.PyArray_SIZE(filters)
+    cdef double work = n_imgs * plan.products
     if n_threads is None and work < SMALL_WORK:
         return 1
     n_threads = dispatch.call_threads(n_threads)
@@ -181,13 +132,16 @@ def conv_bc01(
     bias : ndarray (n_feats,), same dtype, optional
     activation : {None, 'relu'}
         Applied to the result.
-    algorithm : {None, 'direct', 'planes', 'pixels', 'winograd'}
-        'direct' sums all products of pixels and taps, in one of two forms:
-        'planes' keeps pixels in the lanes of vectors, 'pixels' keeps features
-        there. 'winograd' is Winograd's minimal filtering F(2x2, 3x3), which
-        multiplies about half as often; it wants filters of at least 2 x 2, and strides of 1, or 2
-        without dilation. None chooses the one that should be fastest, and 'winograd'
-        only for sums that are long enough for it to be as accurate as 'direct'.
+    algorithm : {None, 'direct_pixels', 'direct_features', 'winograd', 'depthwise', \
+'depthwise_in_place', 'direct'}
+        'direct_pixels' keeps pixels in the lanes of vectors, 'direct_features' features.
+        'winograd' is Winograd's minimal filtering F(2x2, 3x3), which multiplies about half as
+        often; it wants filters of at least 2 x 2, and strides of 1, or 2 without dilation.
+        'depthwise' is for one feature a group, and 'depthwise_in_place' for some of these on
+        AVX-512. None takes the one that should be fastest, and 'winograd' only for sums that are
+        long enough for it to be as accurate as the others; 'direct' is the fastest of these.
+        `nnet.explain` says which accept a call. ('planes' and 'pixels' are old names of the first
+        two, until 0.4.)
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 
@@ -202,8 +156,8 @@ def conv_bc01(
 
     Notes
     -----
-    With 'direct' an infinite or NaN pixel reaches those outputs that read it, and
-    no other. 'winograd' adds and subtracts pixels before it multiplies them: there an
+    An infinite or NaN pixel reaches those outputs that read it, and
+    no other; but 'winograd' adds and subtracts pixels before it multiplies them: there an
     infinite pixel, or one so large that sums overflow, may turn these outputs into
     NaN, and with strides or with a filter of even height or width their neighbours as well.
     An infinite or NaN weight that meets padding makes NaN of it, or leaves it out.
@@ -213,21 +167,20 @@ def conv_bc01(
         filters, "filters", "n_channels // groups, n_feats, fil_h, fil_w", imgs_, "imgs"
     )
     cdef cnp.ndarray bias_ = None
-    cdef tuple imgs_shape, filters_shape, out_shape
-    groups, geometry, border, imgs_shape, filters_shape, out_shape = plan_call(
-        imgs_, filters_, groups, strides, padding_mode, border_mode, dilation
-    )
+    cdef CorrelationPlan plan = correlation_plan(
+        False, imgs_, filters_, groups, strides, padding_mode, border_mode, dilation, algorithm)
     if bias is not None:
         bias_ = check_array(bias, "bias", "n_feats", imgs_, "imgs")
-        check_shape(bias_, "bias", filters_shape[1:2])
+        check_shape(bias_, "bias", plan.out_shape[:1])
         bias_ = contiguous(bias_)
     if activation is not None and not isinstance(activation, str):
         raise TypeError(f"activation is {activation!r}, expected None or 'relu'")
     if activation is not None and activation != "relu":
         raise ValueError(f"activation is {activation!r}, expected None or 'relu'")
-    cdef int algorithm_ = as_algorithm(algorithm, filters_shape, geometry)
-    cdef int threads = threads_for(n_threads, filters_, out_shape)
-    cdef cnp.ndarray out = check_output(convout, "convout", out_shape, imgs_.dtype)
+    cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(imgs_, 0)
+    cdef int threads = threads_for(n_threads, n_imgs, plan)
+    cdef cnp.ndarray out = check_output(
+        convout, "convout", (n_imgs, *plan.out_shape), imgs_.dtype)
     refuse_overlap(out, "convout", imgs_, "imgs")
     refuse_overlap(out, "convout", filters_, "filters")
     refuse_overlap(out, "convout", bias, "bias")
@@ -236,23 +189,19 @@ def conv_bc01(
     imgs_, filters_ = contiguous(imgs_), contiguous(filters_)
     cdef cnp.ndarray work = work_array(out)
     cdef Workspace space = acquire_workspace()
-    if cnp.PyArray_TYPE(imgs_) == cnp.NPY_FLOAT:
-        conv_forward[float](
-            <const float *>cnp.PyArray_DATA(imgs_), <const float *>cnp.PyArray_DATA(filters_),
-            <float *>cnp.PyArray_DATA(work), <const float *>data_of(bias_),
-            activation is not None, imgs_shape, filters_shape, groups, geometry, border,
-            algorithm_, threads, space,
-        )
-    else:
-        conv_forward[double](
-            <const double *>cnp.PyArray_DATA(imgs_), <const double *>cnp.PyArray_DATA(filters_),
-            <double *>cnp.PyArray_DATA(work), <const double *>data_of(bias_),
-            activation is not None, imgs_shape, filters_shape, groups, geometry, border,
-            algorithm_, threads, space,
-        )
+    correlate(plan, imgs_, filters_, bias_, work, activation is not None, threads, space)
     space.release()
     deliver(out, work)
     return out
+
+
+cdef void correlate(CorrelationPlan plan, cnp.ndarray imgs, cnp.ndarray filters, cnp.ndarray bias,
+                    cnp.ndarray out, bint with_relu, int n_threads, Workspace space) except *:
+    """Run a plan on arrays that are contiguous."""
+    cdef void *packed = space.take(plan.packed_bytes())
+    plan.pack(cnp.PyArray_DATA(filters), data_of(bias), packed)
+    plan.run(cnp.PyArray_DATA(imgs), packed, cnp.PyArray_DATA(out), with_relu,
+             cnp.PyArray_DIM(imgs, 0), n_threads, space)
 
 
 def bprop_conv_bc01(
@@ -290,8 +239,8 @@ def bprop_conv_bc01(
         that array as well is a ValueError. Without filters_grad there is no bias_grad.
     bias_grad : ndarray (n_feats,), same dtype, optional
         If given, filled with the gradient of the bias, the mean over the images.
-    algorithm : {None, 'direct', 'planes', 'pixels', 'winograd'}
-        As in `conv_bc01`; the gradient of the filters is a sum over pixels and images, and
+    algorithm : str, optional
+        As in `conv_bc01`, if the gradient of the images is wanted; the gradient of the filters is a sum over pixels and images, and
         None transforms it wherever that is faster. If asked for 'winograd', it is direct
         with dilation and with borders other than zeros.
     n_threads : int, optional
@@ -327,13 +276,15 @@ def bprop_conv_bc01(
     cdef cnp.ndarray filters_ = check_array(
         filters, "filters", "n_channels // groups, n_feats, fil_h, fil_w", imgs_, imgs_name
     )
-    cdef tuple imgs_shape, filters_shape, out_shape
-    groups, geometry, border, imgs_shape, filters_shape, out_shape = plan_call(
-        imgs_, filters_, groups, strides, padding_mode, border_mode, dilation
-    )
-    check_shape(grad, "convout_grad", out_shape)
-    cdef int algorithm_ = as_algorithm(algorithm, filters_shape, geometry)
-    cdef int threads = threads_for(n_threads, filters_, out_shape)
+    # Of the forward pass there is a plan already.
+    cdef int form = gradient_form(algorithm)
+    cdef CorrelationPlan plan = correlation_plan(
+        need_imgs_grad, imgs_, filters_, groups, strides, padding_mode, border_mode, dilation,
+        algorithm if need_imgs_grad else None)
+    cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(imgs_, 0)
+    check_shape(grad, "convout_grad", (n_imgs, *plan.out_shape))
+    cdef int threads = threads_for(n_threads, n_imgs, plan)
+    cdef tuple imgs_shape = (n_imgs, *plan.img_shape), filters_shape = plan.filters_shape
     if not need_imgs_grad and imgs_grad is not None:
         raise ValueError("imgs_grad is given, expected None when need_imgs_grad is false")
     for name, out in () if need_filters_grad else (
@@ -369,21 +320,23 @@ def bprop_conv_bc01(
     grad, filters_ = contiguous(grad), contiguous(filters_)
     cdef cnp.ndarray imgs_work = work_array(imgs_out), bias_work = work_array(bias_out)
     cdef cnp.ndarray filters_work = work_array(filters_out)
+    # The images first: with padding they may want more memory than there is.
     cdef Workspace space = acquire_workspace()
-    if cnp.PyArray_TYPE(imgs_) == cnp.NPY_FLOAT:
-        bprop[float](
-            <const float *>cnp.PyArray_DATA(imgs_), <const float *>cnp.PyArray_DATA(grad),
-            <const float *>cnp.PyArray_DATA(filters_), <float *>data_of(imgs_work),
-            <float *>data_of(filters_work), <float *>data_of(bias_work), imgs_shape,
-            filters_shape, groups, geometry, border, algorithm_, threads, space,
-        )
-    else:
-        bprop[double](
-            <const double *>cnp.PyArray_DATA(imgs_), <const double *>cnp.PyArray_DATA(grad),
-            <const double *>cnp.PyArray_DATA(filters_), <double *>data_of(imgs_work),
-            <double *>data_of(filters_work), <double *>data_of(bias_work), imgs_shape,
-            filters_shape, groups, geometry, border, algorithm_, threads, space,
-        )
+    if need_imgs_grad:
+        correlate(plan, grad, filters_, None, imgs_work, False, threads, space)
+    if need_filters_grad:
+        if cnp.PyArray_TYPE(imgs_) == cnp.NPY_FLOAT:
+            conv_filters_gradient[float](
+                <const float *>cnp.PyArray_DATA(imgs_), <const float *>cnp.PyArray_DATA(grad),
+                <float *>data_of(filters_work), <float *>data_of(bias_work), imgs_shape,
+                filters_shape, plan.groups, plan.geometry, plan.border, form,
+                threads, space)
+        else:
+            conv_filters_gradient[double](
+                <const double *>cnp.PyArray_DATA(imgs_), <const double *>cnp.PyArray_DATA(grad),
+                <double *>data_of(filters_work), <double *>data_of(bias_work), imgs_shape,
+                filters_shape, plan.groups, plan.geometry, plan.border, form,
+                threads, space)
     space.release()
     deliver(imgs_out, imgs_work)
     deliver(filters_out, filters_work)
@@ -391,21 +344,7 @@ def bprop_conv_bc01(
     return results
 
 
-cdef void bprop(
-    const real *imgs, const real *grad, const real *filters, real *imgs_grad, real *filters_grad,
-    real *bias_grad, tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry,
-    int border, int algorithm, int n_threads, Workspace space,
-) except *:
-    # The images first: with padding they may want more memory than there is.
-    if imgs_grad != NULL:
-        conv_imgs_gradient(grad, filters, imgs_grad, imgs_shape, filters_shape, groups, geometry,
-                           border, algorithm, n_threads, space)
-    if filters_grad != NULL:
-        conv_filters_gradient(imgs, grad, filters_grad, bias_grad, imgs_shape, filters_shape,
-                              groups, geometry, border, algorithm, n_threads, space)
-
-
-KERNELS = (conv_bc01, bprop_conv_bc01)  # of this very target
+KERNELS = (conv_bc01, bprop_conv_bc01, explain_conv)  # of this very target
 if __name__ == "nnet._conv" and dispatch.TARGET != "baseline":
     # The public door leads to the chosen target.
-    conv_bc01, bprop_conv_bc01 = dispatch.load("_conv")
+    conv_bc01, bprop_conv_bc01, explain_conv = dispatch.load("_conv")

@@ -22,10 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from nnet._conv import ALGORITHMS
 from nnet.geometry import conv_geometry
 
-DIRECT = ["planes", "pixels"]
-ALGORITHMS = [None, "direct", *DIRECT, "winograd"]
+DIRECT = ["direct_pixels", "direct_features"]
 LANE_EDGES = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 49, 65]  # and of blocks of 2 or 3 vectors
 WINOGRAD_TAPS = 144  # from which on Winograd's algorithm is as accurate as direct sums
 
@@ -35,8 +35,15 @@ def fits_winograd(case):
     return min(case[5:7]) > 1 and all(s == 1 or s == 2 and d == 1 for s, d in zip(*steps))
 
 
-def algorithms_for(case):
-    return ALGORITHMS if fits_winograd(case) else ALGORITHMS[:-1]
+def algorithms_for(explain, case):
+    """None, 'direct', and each that accepts the case in both directions."""
+    n, c, h, w, k, fil_h, fil_w, options = case
+    shapes = (n, c, h, w), (c // options.get("groups", 1), k, fil_h, fil_w)
+    forward, backward = (
+        [name for name, cycles, _ in explain(*shapes, backward=backward, **options) if cycles]
+        for backward in (False, True)
+    )
+    return [None, "direct", *(name for name in forward if name in backward)]
 
 
 def check_all(kernels, case, dtype, seed=0, threads=(None,)):
@@ -45,7 +52,7 @@ def check_all(kernels, case, dtype, seed=0, threads=(None,)):
     expected = run_all(IM2COL, arrays, case[-1])
     biased = np.maximum(expected[0] + arrays[3][:, None, None], 0)
     arrays = [a.astype(dtype) for a in arrays]
-    for algorithm in algorithms_for(case):
+    for algorithm in algorithms_for(kernels.explain_conv, case):
         for n_threads in threads:
             options = {**case[-1], "algorithm": algorithm, "n_threads": n_threads}
             assert_exact(run_all(compiled(kernels), arrays, options), expected, dtype)
@@ -60,7 +67,7 @@ def check_all(kernels, case, dtype, seed=0, threads=(None,)):
 def test_equals_plain_loops(kernels, dtype, name):
     case = CASES[name]
     arrays = make_arrays(case, whole(case[0]), dtype)
-    for algorithm in algorithms_for(case):
+    for algorithm in algorithms_for(kernels.explain_conv, case):
         results = run_all(compiled(kernels), arrays, case[-1], algorithm=algorithm)
         assert_exact(results, expected_by_loops(name), dtype)
 
@@ -125,11 +132,11 @@ def test_any_geometry(kernels, dtype, case, seed):
     check_all(kernels, case, dtype, seed)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", [None, "direct", *ALGORITHMS])
 @pytest.mark.parametrize("name", LARGE)
 def test_thread_counts_give_the_same_bits(kernels, dtype, rng, name, algorithm):
     case = LARGE[name]
-    if algorithm not in algorithms_for(case):
+    if algorithm not in algorithms_for(kernels.explain_conv, case):
         algorithm = None
     imgs, filters, grad, bias = make_arrays(case, rng.standard_normal, dtype)
 
@@ -144,12 +151,12 @@ def test_thread_counts_give_the_same_bits(kernels, dtype, rng, name, algorithm):
         assert results(n_threads) == serial, f"{n_threads} threads"
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", [None, "direct", *ALGORITHMS])
 def test_leftovers_of_earlier_calls_do_not_matter(kernels, dtype, algorithm):
     """Work memory full of NaN from one call never shows in the next."""
     cases = [*CASES.values(), STRIPS["5x4 far padded"], STRIPS["3x3 stride 2"]]
     for case in cases:
-        if algorithm not in algorithms_for(case):
+        if algorithm not in algorithms_for(kernels.explain_conv, case):
             continue
         arrays = make_arrays(case, whole(case[0]), dtype)
         clean = run_all(compiled(kernels), arrays, case[-1], algorithm=algorithm)
@@ -272,7 +279,7 @@ def test_what_an_infinite_or_nan_pixel_spoils(kernels, dtype, value, size, strid
         assert np.isfinite(found[~reads]).all()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", [None, "direct", *ALGORITHMS])
 @pytest.mark.parametrize("size, fil_size", [(17, 4), (14, 3), (13, 2), (10, 5)])
 @pytest.mark.parametrize("border", ["zeros", "nearest"])
 def test_pixels_that_no_output_reads_spoil_nothing(
@@ -281,6 +288,8 @@ def test_pixels_that_no_output_reads_spoil_nothing(
     """With a stride the last row and column may be left over, and tiles reach beyond outputs."""
     options = {"strides": 2, "padding_mode": ((1, 0), (0, 0)), "border_mode": border}
     case = (3, 40, size + (size - fil_size) % 2, size, 20, fil_size, fil_size, options)
+    if algorithm not in algorithms_for(kernels.explain_conv, case):
+        return
     arrays = make_arrays(case, rng.standard_normal, dtype)
     geometry = conv_geometry(*case[2:4], fil_size, fil_size, 2, ((1, 0), (0, 0)), border)
     spoilt = arrays[0].copy()

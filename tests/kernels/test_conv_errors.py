@@ -294,10 +294,11 @@ def test_unknown_activation(kernels, value):
 @pytest.mark.parametrize("call", [forward, backward])
 def test_algorithm(kernels, call):
     for value in ("", "Winograd", "fft", "direct ", "None"):
-        with pytest.raises(ValueError, match=f"algorithm is '{value}', expected one of .*planes"):
+        match = f"algorithm is '{value}', expected None or one of .*winograd"
+        with pytest.raises(ValueError, match=match):
             call(kernels, algorithm=value)
     for value in (0, 1, True, 2.0, b"direct", ["direct"], ("planes",), np.array("pixels")):
-        with pytest.raises(TypeError, match=r"algorithm is .*, expected one of .*planes"):
+        with pytest.raises(TypeError, match=r"algorithm is .*, expected None or one of .*wino"):
             call(kernels, algorithm=value)
 
 
@@ -317,8 +318,8 @@ def test_winograd_where_it_does_not_fit(kernels, call, size, strides, dilation):
         call(kernels, **changes)
         return
     match = (
-        "'winograd', expected filters of at least 2 x 2, and strides of 1, or 2 without dilation, "
-        f"got {size}, strides {strides} and dilation {dilation}"
+        "'winograd', expected filters of at least 2 x 2, and strides of 1, or 2 without dilation; "
+        f"got filters of {size}, "
     )
     with pytest.raises(ValueError, match=re.escape(match)):
         call(kernels, **changes)

@@ -30,7 +30,7 @@ def guarded(array, at_end):
 
 def run_guarded(target):
     """Every case with all its arrays beside guard pages: a stray access kills the process."""
-    conv, bprop = load("_conv", target)
+    conv, bprop, explain = load("_conv", target)
     large = [case for case in LARGE.values() if case[0] * case[1] <= 100]
     widths = [(1, c, 3, w, 3, 3, 3, {}) for c in (2, 17) for w in range(1, 34)]
     pads = (0, 1), (2, 0)
@@ -45,7 +45,7 @@ def run_guarded(target):
                 arrays = make_arrays(case, np.ones, dtype)
                 imgs, filters, grad, bias = (guarded(array, at_end) for array in arrays)
                 out = [guarded(array, at_end) for array in (grad, imgs, filters, bias)]
-                for algorithm in algorithms_for(case):
+                for algorithm in algorithms_for(explain, case):
                     options = {**case[-1], "algorithm": algorithm}
                     conv(imgs, filters, out[0], bias=bias, activation="relu", **options)
                     bprop(imgs, grad, filters, out[1], out[2], bias_grad=out[3], **options)
@@ -64,7 +64,7 @@ import numpy as np
 tiny = np.array([1e-310, 3e-308])
 import nnet
 from nnet.dispatch import load
-conv, bprop = load("_conv", {kernels.target!r})
+conv, bprop, _ = load("_conv", {kernels.target!r})
 for dtype, small in ((np.float64, 1e-310), (np.float32, 1e-40)):
     imgs, filters = np.full((8, 4, 16, 16), small, dtype), np.full((4, 8, 3, 3), 0.5, dtype)
     for n_threads in (1, 2):
@@ -108,7 +108,7 @@ import numpy as np
 import nnet
 from nnet.dispatch import load
 warnings.simplefilter("ignore")  # newer Pythons warn of every fork beside threads
-conv, bprop = load("_conv", {kernels.target!r})
+conv, bprop, _ = load("_conv", {kernels.target!r})
 imgs, filters = np.ones((8, 8, 16, 16), np.float32), np.ones((8, 16, 3, 3), np.float32)
 
 def work(n_threads):
@@ -141,7 +141,7 @@ def test_strides_far_beyond_the_image(kernels, run_python):
         f"""
 import numpy as np
 from nnet.dispatch import load
-conv, bprop = load("_conv", {kernels.target!r})
+conv, bprop, _ = load("_conv", {kernels.target!r})
 imgs, filters = np.arange(36.0).reshape(2, 2, 3, 3), np.ones((2, 3, 2, 2))
 grad = np.ones((2, 3, 1, 1))
 for border in ("zeros", "nearest", "wrap"):
@@ -176,7 +176,7 @@ import itertools, resource
 import numpy as np
 from nnet.dispatch import load
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-conv, bprop = load("_conv", {kernels.target!r})
+conv, bprop, _ = load("_conv", {kernels.target!r})
 for channels, border, stride in itertools.product((1, 4, 16), ("zeros", "nearest"), (1, 2**30)):
     imgs = np.ones((1, channels, 1, 1), np.float32)
     for filters, dilation, padding in (

@@ -10,7 +10,7 @@ import os
 import numpy as np
 from nnet.dispatch import load
 
-conv, bprop = load("_conv", {target!r})
+conv, bprop, _ = load("_conv", {target!r})
 pool, unpool = load("_pool", {target!r})
 rng = np.random.default_rng(0)
 imgs, filters, grad = (rng.random(s) for s in ((4, 3, 12, 12), (3, 5, 3, 3), (4, 5, 12, 12)))
@@ -59,10 +59,11 @@ for call in calls:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_finished_calls_return(kernels, run_python):
-    """Each allocation of a call fails in turn: all but the last, which is for the next call."""
+    """Each allocation of a call fails in turn: all but a last one for the next call, if any."""
     done = run_python(CODE.format(target=kernels.target), NNET_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     rows = [[int(code) for code in line.split()] for line in done.stdout.splitlines()]
     assert len(rows) == 4
     for row in rows:
-        assert row == [1] * (len(row) - 2) + [2, 0], rows
+        codes = row[:-1]
+        assert set(codes[:-1]) <= {1} and codes[-1] in (1, 2) and row[-1] == 0, rows

@@ -7,6 +7,9 @@ from libc.string cimport memset
 
 cdef dict recent_plans = {}  # what the checks found for the arguments of earlier calls
 cdef int N_RECENT = 1000
+cdef Py_ssize_t recent_bytes = 0
+cdef enum:
+    MOST_RECENT_BYTES = 1 << 25     # of all plans: a network's take some hundred KB
 
 
 cdef bint is_plain(object value, int depth=4) noexcept:
@@ -27,14 +30,20 @@ cdef object recent_plan(tuple key):
     return recent_plans.get(key) if is_plain(key) else None  # a dict takes 1.0 and True for 1
 
 
-cdef void remember_plan(tuple key, object plan) except *:
+cdef void remember_plan(tuple key, object plan, Py_ssize_t n_bytes=0) except *:
+    global recent_bytes
     if is_plain(key):
-        if len(recent_plans) >= N_RECENT:
+        if len(recent_plans) >= N_RECENT or recent_bytes + n_bytes > MOST_RECENT_BYTES:
             recent_plans.clear()
+            recent_bytes = 0
         recent_plans[key] = plan
+        recent_bytes += n_bytes
 
 
 # --- memory ---------------------------------------------------------------------
+
+cdef enum:
+    LEAST_BLOCK = 4096      # bytes: an array of its own for each small table takes a microsecond
 
 cdef list idle_workspaces = []
 
@@ -54,8 +63,8 @@ cdef class Workspace:
         cdef cnp.ndarray block
         n_bytes = (n_bytes + 64) // 64 * 64
         if self.used + n_bytes > self.size:
-            self.blocks.append(np.empty(n_bytes + 64, np.uint8))
-            self.size = n_bytes
+            self.size = max(n_bytes, <Py_ssize_t>LEAST_BLOCK)
+            self.blocks.append(np.empty(self.size + 64, np.uint8))
             self.used = 0
         self.total += n_bytes
         block = self.blocks[len(self.blocks) - 1]

@@ -1,73 +1,95 @@
-# What the outputs along an axis of a correlation read.
+# What the outputs along an axis of a correlation read. Needs common/memory.pxi.
 
-cdef class Phase:
-    """Outputs of one axis, a step apart, that are the same correlation."""
+cdef struct Phase:              # outputs of an axis, a step apart, that are the same correlation
+    Py_ssize_t pixel            # the first of them in the output
+    Py_ssize_t first            # the padded input pixel that a tap with shift 0 reads for it
+    Py_ssize_t count
+    Py_ssize_t n_taps
+    Py_ssize_t *tap             # (n_taps,) which taps of the filter
+    Py_ssize_t *shift           # (n_taps,) how far from `first` each one reads
 
-    cdef Py_ssize_t pixel       # the first of them in the output
-    cdef Py_ssize_t first       # the padded input pixel that a tap with shift 0 reads for it
-    cdef Py_ssize_t count
-    cdef Py_ssize_t n_taps
-    cdef Py_ssize_t *tap        # (n_taps,) which taps of the filter
-    cdef Py_ssize_t *shift      # (n_taps,) how far from `first` each one reads
-
-    def __cinit__(self, pixel, first, count, taps):
-        cdef Py_ssize_t t = 0
-        self.pixel, self.first, self.count, self.n_taps = pixel, first, count, len(taps)
-        self.tap = <Py_ssize_t *>PyMem_Malloc((2 * self.n_taps + 1) * sizeof(Py_ssize_t))
-        if self.tap == NULL:
-            raise MemoryError
-        self.shift = self.tap + self.n_taps
-        for self.tap[t], self.shift[t] in taps:
-            t += 1
-
-    def __dealloc__(self):
-        PyMem_Free(self.tap)
+cdef struct Axis:               # its phases, and what it reads of its padded input
+    Phase *phases
+    Py_ssize_t n_phases
+    Py_ssize_t in_step          # padded input pixels between outputs of a phase ...
+    Py_ssize_t out_step         # ... and pixels of the output plane
+    Py_ssize_t before, padded   # padding before the input; its size with padding
+    Py_ssize_t longest, shortest            # phase
+    Py_ssize_t n_products       # of an output line with a line of taps
+    Py_ssize_t most_taps        # of an output
+    Py_ssize_t first, last      # padded pixels that output 0 of any phase reads
 
 
-cdef class Axis:
-    """One axis of a correlation: its phases, and what it reads of its padded input."""
-
-    cdef list phases
-    cdef Py_ssize_t before, padded      # padding before the input; its size with padding
-    cdef Py_ssize_t longest, shortest   # phase
-    cdef Py_ssize_t n_products          # of an output line with a line of taps
-    cdef Py_ssize_t most_taps           # of an output
-    cdef Py_ssize_t first, last         # padded pixels that output 0 of any phase reads
-
-    def __init__(self, phases, before, padded):
-        """phases: (pixel, first, count, taps) of each."""
-        reads = [first + shift for _, first, _, taps in phases for _, shift in taps]
-        counts = [count for _, _, count, _ in phases]
-        self.phases = [Phase(*phase) for phase in phases]
-        self.before, self.padded = before, padded
-        self.longest, self.shortest = max(counts), min(counts)
-        self.n_products = sum([count * len(taps) for _, _, count, taps in phases])
-        self.most_taps = max([len(taps) for _, _, _, taps in phases])
-        self.first, self.last = min(reads, default=0), max(reads, default=0)
+cdef Axis axis_forward(Workspace memory, Py_ssize_t size, Py_ssize_t before, Py_ssize_t stride,
+                       Py_ssize_t n_taps, Py_ssize_t dilation) except *:
+    """The axis of `size` outputs."""
+    cdef Axis axis = axis_of(memory, 1, n_taps)
+    cdef Phase *phase = axis.phases
+    cdef Py_ssize_t i
+    phase.pixel, phase.first, phase.count, phase.n_taps = 0, 0, size, n_taps
+    for i in range(n_taps):
+        phase.tap[i], phase.shift[i] = i, i * dilation
+    axis.in_step, axis.out_step = stride, 1
+    axis.before, axis.padded = before, (size - 1) * stride + (n_taps - 1) * dilation + 1
+    return axis_measured(axis)
 
 
-@lru_cache(maxsize=1024)
-def _forward_axis(size, before, stride, n_taps, dilation):
-    taps = [(i, i * dilation) for i in range(n_taps)]
-    return Axis([(0, 0, size, taps)], before, (size - 1) * stride + (n_taps - 1) * dilation + 1)
-
-
-@lru_cache(maxsize=1024)
-def _gradient_axis(size, before, stride, n_taps, dilation):
+cdef Axis axis_backward(Workspace memory, Py_ssize_t size, Py_ssize_t before, Py_ssize_t stride,
+                        Py_ssize_t n_taps, Py_ssize_t dilation) except *:
     """The axis of an image of `size` pixels with `before` pixels of padding.
 
     A phase is what reaches pixels a stride apart in the backward pass; padding is
     that of the output gradient.
     """
-    phases = []
-    for pixel in range(min(stride, size)):
-        first, r = divmod(pixel + before, stride)
-        count = (size - pixel + stride - 1) // stride
-        taps = [(i, -(i * dilation // stride)) for i in range(n_taps) if i * dilation % stride == r]
-        phases.append((pixel, first, count, taps))
-    reads = [first + shift for _, first, _, taps in phases for _, shift in taps]
-    ends = [first + count + shift for _, first, count, taps in phases for _, shift in taps]
-    before = max([0] + [-read for read in reads])
-    padded = max([1] + [end + before for end in ends])
-    phases = [(pixel, first + before, count, taps) for pixel, first, count, taps in phases]
-    return Axis(phases, before, padded)
+    cdef Axis axis = axis_of(memory, min(stride, size), n_taps)
+    cdef Phase *phase
+    cdef Py_ssize_t pixel, i, n = 0, low = 0, end = 0
+    for pixel in range(axis.n_phases):
+        phase = &axis.phases[pixel]
+        phase.tap, phase.shift = axis.phases.tap + n, axis.phases.shift + n
+        phase.pixel, phase.first, phase.n_taps = pixel, (pixel + before) // stride, 0
+        phase.count = (size - pixel + stride - 1) // stride
+        for i in range(n_taps):
+            if i * dilation % stride == (pixel + before) % stride:
+                phase.tap[phase.n_taps] = i
+                phase.shift[phase.n_taps] = -(i * dilation // stride)
+                low = min(low, phase.first + phase.shift[phase.n_taps])
+                end = max(end, phase.first + phase.shift[phase.n_taps] + phase.count)
+                phase.n_taps += 1
+        n += phase.n_taps
+    for pixel in range(axis.n_phases):
+        axis.phases[pixel].first -= low
+    axis.in_step, axis.out_step = 1, stride
+    axis.before, axis.padded = -low, max(end - low, <Py_ssize_t>1)
+    return axis_measured(axis)
+
+
+cdef Axis axis_of(Workspace memory, Py_ssize_t n_phases, Py_ssize_t n_taps) except *:
+    """An axis with room for its phases, of n_taps taps together."""
+    cdef Axis axis
+    axis.n_phases = n_phases
+    axis.phases = <Phase *>memory.take(n_phases * sizeof(Phase))
+    axis.phases.tap = <Py_ssize_t *>memory.take(2 * n_taps * sizeof(Py_ssize_t))
+    axis.phases.shift = axis.phases.tap + n_taps
+    return axis
+
+
+cdef Axis axis_measured(Axis axis) noexcept:
+    """What the phases come to."""
+    cdef const Phase *phase
+    cdef Py_ssize_t q, t, read
+    cdef bint is_first = True
+    axis.longest, axis.shortest, axis.n_products, axis.most_taps = 0, axis.phases.count, 0, 0
+    axis.first = axis.last = 0
+    for q in range(axis.n_phases):
+        phase = &axis.phases[q]
+        axis.longest = max(axis.longest, phase.count)
+        axis.shortest = min(axis.shortest, phase.count)
+        axis.n_products += phase.count * phase.n_taps
+        axis.most_taps = max(axis.most_taps, phase.n_taps)
+        for t in range(phase.n_taps):
+            read = phase.first + phase.shift[t]
+            axis.first = read if is_first else min(axis.first, read)
+            axis.last = read if is_first else max(axis.last, read)
+            is_first = False
+    return axis

@@ -1,250 +1,128 @@
-# One correlation, two uses: the forward pass, and the backward pass to the images.
+# What a correlation is: one mechanism for the forward pass, and for the backward pass to the
+# images. Needs conv/packing.pxi, conv/axes.pxi and conv/pieces.pxi.
 #
-# There are three ways to compute it: with pixels in the lanes of vectors
-# (conv/direct_pixels.pxi), with features there (conv/direct_features.pxi), and the latter with Winograd's
-# algorithm (conv/winograd.pxi). Which one is the fastest, a count of cycles decides.
+# Backward, convout_grad meets flipped, transposed filters. With a stride the gradient of the
+# images splits into phases, pixels a stride apart: each is a correlation without a stride, of
+# those taps that ever reach it.
 
-cdef enum:
-    SMALL_WORK = 1_000_000    # multiply-adds below which a second thread costs more than it saves
-    # Products in the longest direct sums from which on Winograd's algorithm errs no more than
-    # they do, by root mean square, also for rectified pixels; with 36 it errs 1.4 times as much.
-    WINOGRAD_TAPS = 144
-    # How a correlation is computed.
-    FASTEST = 0
-    DIRECT = 1              # the better one of the next two
-    PLANES = 2              # pixels in the lanes of vectors
-    PIXELS = 3              # features in the lanes
-    WINOGRAD = 4            # features in the lanes, fewer multiplications
+cdef extern from "conv/tiles.h":
+    enum: MAX_VECTORS
+    enum: TILE_PIXELS
+    enum: MAX_FEATURE_VECTORS
+    enum: TERMS
+    void pixels_tiles(...) noexcept nogil
+    void features_tiles(...) noexcept nogil
+
+cdef struct FilterPitches:      # how far apart things lie in the filters
+    Py_ssize_t feature, channel, group
+
+cdef struct Correlation:        # what is to be computed, whatever the number of images
+    Py_ssize_t itemsize, lanes
+    bint backward
+    Py_ssize_t n_channels, n_features, groups   # of its own input and output
+    Py_ssize_t fil_h, fil_w
+    Py_ssize_t stride_y, stride_x, dilation_y, dilation_x   # of the convolution
+    FilterPitches pitch
+    Packing packing             # how its input is padded: without pitches
+    Axis y, x
+    Py_ssize_t out_h, out_w     # an output plane (padded, if it is to be folded)
+    bint folds                  # the padding of each output plane is added to its pixels ...
+    Packing fold                # ... which lie so in it
+    Py_ssize_t out_size         # values of an output plane, folded
+    Pieces pieces_y, pieces_x   # of the filters, for Winograd's algorithm
+    double n_taps               # of an output, in the mean
 
 
-cdef double planes_cycles(const Correlation *job, Axis axis_y, Axis axis_x, double n_taps,
-                          Py_ssize_t lanes) noexcept:
-    """About how long an image takes with pixels in the lanes."""
-    cdef const Packing *p = &job.packing
-    cdef Py_ssize_t rows = axis_y.longest, cols = axis_x.longest
-    cdef Py_ssize_t n_phases = len(axis_y.phases) * len(axis_x.phases), n_at
-    cdef Py_ssize_t per_group = job.n_features // job.groups
-    cdef int block = <int>ceil_div(per_group, ceil_div(per_group, MAX_FEATURES))
-    if job.direct and p.pitch == cols and p.stack == 1:
-        n_at = ceil_div(rows * cols, lanes)
-    elif job.direct:
-        n_at = rows * ceil_div(cols, lanes)
+cdef Correlation correlation_of(
+    bint backward, tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry,
+    int border, Py_ssize_t itemsize, Workspace memory,
+) except *:
+    cdef Correlation task
+    task.backward, task.itemsize, task.lanes = backward, itemsize, VECTOR_BYTES // itemsize
+    task.n_channels, task.n_features, task.groups = imgs_shape[1], filters_shape[1], groups
+    task.fil_h, task.fil_w = filters_shape[2], filters_shape[3]
+    task.stride_y, task.stride_x = geometry.stride_y, geometry.stride_x
+    task.dilation_y, task.dilation_x = geometry.dilation_y, geometry.dilation_x
+    task.pieces_y = cut_axis(task.fil_h, task.stride_y, task.dilation_y)
+    task.pieces_x = cut_axis(task.fil_w, task.stride_x, task.dilation_x)
+    task.folds = False
+    cdef Py_ssize_t fil_size = task.fil_h * task.fil_w
+    cdef Py_ssize_t h = imgs_shape[2], w = imgs_shape[3]
+    task.pitch.feature, task.pitch.channel = fil_size, task.n_features * fil_size
+    task.pitch.group = task.n_features // groups * fil_size
+    if backward:
+        task.pitch.feature, task.pitch.channel = task.pitch.channel, task.pitch.feature
+        task.n_channels, task.n_features = task.n_features, task.n_channels
+        describe_backward(&task, h, w, geometry, border, memory)
     else:
-        n_at = ceil_div((p.stack - 1) * p.image_pitch + (rows - 1) * p.pitch + cols, lanes)
-    cdef int n = best_vectors(block, n_at)
-    cdef double n_tiles = n_phases * ceil_div(n_at, n) / <double>p.stack
-    n_tiles *= ceil_div(per_group, block) * job.groups
-    # Vectors go straight to the output; by way of a buffer; or value by value, with gaps.
-    cdef bint zipped = len(axis_x.phases) == 2
-    cdef double storing = 2 if job.direct else 4 if n_phases == 1 or zipped else lanes
-    cdef double cycles = n_tiles * (tile_cycles(block, n) * n_taps + storing * block * n + 20)
-    if zipped:
-        cycles += 25 * job.n_features * job.out_h
-    if p.stride_x > 1:
-        # Measured with rows of 4 to 28 pixels; without a stride it is a few cycles.
-        cycles += (25 if p.stride_x == 2 == p.n_phases_x else 40) * (
-            job.n_channels * p.rows * p.n_phases_y * p.n_phases_x)
-    if p.in_place:
-        # Every block of features reads all channels again, whole planes apart: often from the
-        # L2 cache, 3 cycles a line. Measured with 1x1 filters of 32 to 128 channels.
-        cycles += n_tiles * n * (job.n_channels // job.groups) * 3 * VECTOR_BYTES / 64
-    return cycles
+        describe_forward(&task, h, w, geometry, border, memory)
+    task.out_size = task.fold.h * task.fold.w if task.folds else task.out_h * task.out_w
+    task.n_taps = task.n_channels // groups * (
+        <double>task.y.n_products * task.x.n_products) / (task.out_h * task.out_w)
+    return task
 
 
-cdef double pixels_cycles(const Correlation *job, double n_pixels, double n_taps,
-                          Py_ssize_t lanes) noexcept nogil:
-    """About how long an image takes with features in the lanes."""
-    cdef Py_ssize_t vectors = ceil_div(job.n_features // job.groups, lanes) * job.groups
-    return (
-        n_pixels * n_taps * job.groups * feature_vectors_cycles(vectors // job.groups)
-        + transposition_cycles(job, n_pixels, vectors, lanes, job.packing.in_place)
-    )
+cdef void describe_forward(Correlation *task, Py_ssize_t h, Py_ssize_t w, object geometry,
+                           int border, Workspace memory) except *:
+    cdef Packing *p = &task.packing
+    task.out_h, task.out_w = geometry.out_h, geometry.out_w
+    p.h, p.w, p.top, p.left, p.border = h, w, geometry.top, geometry.left, border
+    p.stride_y, p.stride_x = task.stride_y, task.stride_x
+    p.dilation_y, p.dilation_x = task.dilation_y, task.dilation_x
+    p.n_phases_y = min(task.fil_h, p.stride_y // <Py_ssize_t>gcd(p.stride_y, p.dilation_y))
+    p.n_phases_x = min(task.fil_w, p.stride_x // <Py_ssize_t>gcd(p.stride_x, p.dilation_x))
+    p.rows = task.out_h + (task.fil_h - 1) * p.dilation_y // p.stride_y
+    p.cols = task.out_w + (task.fil_w - 1) * p.dilation_x // p.stride_x
+    task.y = axis_forward(memory, task.out_h, p.top, p.stride_y, task.fil_h, p.dilation_y)
+    task.x = axis_forward(memory, task.out_w, p.left, p.stride_x, task.fil_w, p.dilation_x)
 
 
-cdef double winograd_cycles(const Correlation *job, const Pieces *y, const Pieces *x,
-                            Py_ssize_t n_passes_y, Py_ssize_t n_passes_x,
-                            Py_ssize_t lanes) noexcept nogil:
-    """About how long an image takes with Winograd's algorithm."""
-    cdef Py_ssize_t vectors = ceil_div(job.n_features // job.groups, lanes) * job.groups
-    cdef Py_ssize_t channels = job.n_channels // job.groups
-    cdef double n_tiles = (ceil_div(job.out_h, 2 * n_passes_y)
-                           * ceil_div(job.out_w, 2 * n_passes_x))
-    cdef double n_sums = n_passes_y * n_passes_x * n_tiles
-    cdef bint strided = y.stride > 1 or x.stride > 1
-    return (
-        n_tiles * channels * y.n_products * x.n_products * job.groups
-        * feature_vectors_cycles(vectors // job.groups)
-        + n_tiles * ceil_div(job.n_channels, lanes) * y.n_elements * x.n_elements * (
-            8 if strided else 4)
-        + n_sums * vectors * 60
-        + transposition_cycles(job, 4 * n_sums, vectors, lanes, False)
-        # The filters are transformed once for all images.
-        + 200 * y.n * x.n * channels * vectors / <double>job.n_imgs
-    )
-
-
-cdef double transposition_cycles(const Correlation *job, double n_pixels, Py_ssize_t vectors,
-                                 Py_ssize_t lanes, bint in_place) noexcept nogil:
-    """About how long planes to pixels, and back, takes: one vector and one pixel after another."""
-    cdef Py_ssize_t n_read = 0 if in_place else job.packing.h * job.packing.w
-    return 8 * (n_read * ceil_div(job.n_channels, lanes) + n_pixels * vectors)
-
-
-cdef int choose_algorithm(
-    const Correlation *job, int algorithm, Axis axis_y, Axis axis_x, const Pieces *pieces_y,
-    const Pieces *pieces_x, Py_ssize_t lanes,
-) noexcept:
-    """PLANES, PIXELS or WINOGRAD: what takes the fewest cycles, or what was asked for."""
-    cdef double n_pixels = job.out_h * job.out_w
-    cdef double n_taps = job.n_channels // job.groups * (
-        axis_y.n_products * axis_x.n_products) / n_pixels
-    cdef double cycles, fewest
-    cdef bint has_pieces = pieces_y.n > 0 and pieces_x.n > 0
-    if algorithm > DIRECT and (algorithm != WINOGRAD or has_pieces):
-        return algorithm
-    if job.by_rows:
-        return PLANES
-    fewest = planes_cycles(job, axis_y, axis_x, n_taps, lanes)
-    cdef int best = PLANES
-    cycles = pixels_cycles(job, n_pixels, n_taps, lanes)
-    if cycles < fewest:
-        best, fewest = PIXELS, cycles
-    cdef Py_ssize_t longest = job.n_channels // job.groups * (
-        min(axis_y.most_taps, job.packing.h) * min(axis_x.most_taps, job.packing.w))
-    if algorithm == FASTEST and has_pieces and longest >= WINOGRAD_TAPS:
-        cycles = winograd_cycles(job, pieces_y, pieces_x, len(axis_y.phases), len(axis_x.phases),
-                                 lanes)
-        if cycles < fewest:
-            best = WINOGRAD
-    return best
-
-
-cdef void conv_forward(
-    const real *imgs, const real *filters, real *convout, const real *bias, bint with_relu,
-    tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry, int border,
-    int algorithm, int n_threads, Workspace space,
-) except *:
-    cdef Correlation job
-    cdef Pass run
-    cdef Packing *p = &job.packing
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t n_taps, t
-    cdef Py_ssize_t *ij
-    cdef Py_ssize_t n_features = filters_shape[1]
-    cdef Py_ssize_t fil_h = filters_shape[2], fil_w = filters_shape[3]
-    cdef real *packed
-    job.n_imgs, job.n_channels = imgs_shape[:2]
-    job.n_features, job.groups = n_features, groups
-    job.out_h, job.out_w = geometry.out_h, geometry.out_w
-    job.n_passes, job.passes = 1, &run
-    job.fold = NULL
-    job.with_relu = with_relu
-    cdef Axis axis_y = _forward_axis(
-        geometry.out_h, geometry.top, geometry.stride_y, fil_h, geometry.dilation_y)
-    cdef Axis axis_x = _forward_axis(
-        geometry.out_w, geometry.left, geometry.stride_x, fil_w, geometry.dilation_x)
-    plan_packing(p, geometry, imgs_shape[2], imgs_shape[3], fil_h, fil_w, border)
-    plan_rows(&job, axis_y, axis_x, fil_h, fil_w, geometry, False, space, lanes)
-    plan_layout(&job, job.out_h, job.out_w, True, lanes)
-    cdef Pieces pieces_y = cut_axis(fil_h, geometry.stride_y, geometry.dilation_y)
-    cdef Pieces pieces_x = cut_axis(fil_w, geometry.stride_x, geometry.dilation_x)
-    algorithm = choose_algorithm(&job, algorithm, axis_y, axis_x, &pieces_y, &pieces_x, lanes)
-    if algorithm != PLANES:
-        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, False, axis_y, axis_x, pieces_y,
-                            pieces_x, imgs, filters, convout, bias, space, n_threads)
-        return
-    plan_blocks(&job, n_threads)
-    if job.strips != NULL:
-        correlate_in_strips(&job, imgs, filters, False, convout, bias, space, n_threads)
-        return
-
-    n_taps = filters_shape[0] * fil_h * fil_w
-    run.rows, run.cols = job.out_h, job.out_w
-    run.dst_at, run.dst_row, run.dst_col, run.src_at = 0, job.out_w, 1, 0
-    run.n_taps = n_taps
-    run.tap_at = <Py_ssize_t *>space.take(n_taps * sizeof(Py_ssize_t))
-    tap_offsets(run.tap_at, filters_shape[0], fil_h, fil_w, p)
-    plan_vectors(&job, &run, space, lanes)
-    ij = <Py_ssize_t *>space.take(fil_h * fil_w * sizeof(Py_ssize_t))
-    for t in range(fil_h * fil_w):
-        ij[t] = t
-    packed = <real *>space.take(n_features * n_taps * sizeof(real))
-    run.weights = packed
-    pack_weights(&job, packed, filters, fil_h * fil_w, False, ij, fil_h * fil_w)
-    if job.by_rows:
-        run.columns = plan_columns(packed, n_features, run.tap_at, n_taps, fil_h, fil_w,
-                                   p.n_phases_y, job.every, run.rows, space)
-        run.in_place = plan_in_place(&job, packed, fil_h, fil_w, space)
-    correlate_images(&job, imgs, convout, bias, space, n_threads)
-
-
-cdef void conv_imgs_gradient(
-    const real *grad, const real *filters, real *imgs_grad,
-    tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry, int border,
-    int algorithm, int n_threads, Workspace space,
-) except *:
-    """The forward pass of convout_grad with flipped, transposed filters.
-
-    With a stride the gradient splits into phases, pixels a stride apart: each
-    is a stride-1 correlation with those taps that ever reach it.
-    """
-    cdef Correlation job
-    cdef Packing fold
-    cdef Packing *p = &job.packing
-    cdef Pass *run
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t sy = geometry.stride_y, sx = geometry.stride_x
+cdef void describe_backward(Correlation *task, Py_ssize_t h, Py_ssize_t w, object geometry,
+                            int border, Workspace memory) except *:
+    cdef Packing *p = &task.packing
     cdef Py_ssize_t top = geometry.top, left = geometry.left
-    cdef Py_ssize_t fil_h = filters_shape[2], fil_w = filters_shape[3]
-    cdef Axis axis_y, axis_x
-    cdef Phase phase_y, phase_x
-    job.n_imgs, job.groups = imgs_shape[0], groups
-    job.n_channels, job.n_features = filters_shape[1], imgs_shape[1]
-    job.out_h, job.out_w = imgs_shape[2], imgs_shape[3]
-    job.with_relu = False
-    job.fold = NULL
+    task.out_h, task.out_w = h, w
     if border != BORDER_ZEROS and any(geometry[2:6]):
-        fold.h, fold.w = imgs_shape[2:]
-        fold.top, fold.left, fold.border = top, left, border
-        job.fold = &fold
-        job.out_h += top + geometry.bottom
-        job.out_w += left + geometry.right
+        task.folds = True
+        task.fold.h, task.fold.w, task.fold.top, task.fold.left = h, w, top, left
+        task.fold.border = border
+        task.out_h += top + <Py_ssize_t>geometry.bottom
+        task.out_w += left + <Py_ssize_t>geometry.right
         top = left = 0
-
-    p.h, p.w = geometry.out_h, geometry.out_w
+    task.y = axis_backward(memory, task.out_h, top, task.stride_y, task.fil_h, task.dilation_y)
+    task.x = axis_backward(memory, task.out_w, left, task.stride_x, task.fil_w, task.dilation_x)
+    p.h, p.w, p.border = geometry.out_h, geometry.out_w, BORDER_ZEROS
     p.stride_y = p.stride_x = p.dilation_y = p.dilation_x = p.n_phases_y = p.n_phases_x = 1
-    p.border = BORDER_ZEROS
-    p.in_place = False
-    axis_y = _gradient_axis(job.out_h, top, sy, fil_h, geometry.dilation_y)
-    axis_x = _gradient_axis(job.out_w, left, sx, fil_w, geometry.dilation_x)
-    p.top, p.rows, p.left, p.cols = axis_y.before, axis_y.padded, axis_x.before, axis_x.padded
-    plan_rows(&job, axis_y, axis_x, fil_h, fil_w, geometry, True, space, lanes)
-    plan_layout(&job, axis_y.longest, axis_x.longest, sy == 1 and sx == 1, lanes)
-    cdef Pieces pieces_y = cut_axis(fil_h, sy, geometry.dilation_y)
-    cdef Pieces pieces_x = cut_axis(fil_w, sx, geometry.dilation_x)
-    algorithm = choose_algorithm(&job, algorithm, axis_y, axis_x, &pieces_y, &pieces_x, lanes)
-    if algorithm != PLANES:
-        correlate_by_pixels(&job, algorithm == WINOGRAD, geometry, True, axis_y, axis_x, pieces_y,
-                            pieces_x, grad, filters, imgs_grad, <const real *>NULL, space,
-                            n_threads)
-        return
-    plan_blocks(&job, n_threads)
+    p.top, p.rows, p.left, p.cols = task.y.before, task.y.padded, task.x.before, task.x.padded
 
-    if job.strips != NULL:
-        correlate_in_strips(&job, grad, filters, True, imgs_grad, <const real *>NULL, space,
-                            n_threads)
-        return
-    job.n_passes = 0
-    job.passes = <Pass *>space.take(
-        len(axis_y.phases) * len(axis_x.phases) * sizeof(Pass))
-    for phase_y in axis_y.phases:
-        for phase_x in axis_x.phases:
-            run = &job.passes[job.n_passes]
-            job.n_passes += 1
-            run.rows, run.cols = phase_y.count, phase_x.count
-            run.dst_at = phase_y.pixel * job.out_w + phase_x.pixel
-            run.dst_row, run.dst_col = sy * job.out_w, sx
-            run.src_at = phase_y.first * p.pitch + phase_x.first
-            plan_vectors(&job, run, space, lanes)
-            plan_gradient_taps(&job, run, filters, fil_h * fil_w, fil_w, phase_y, phase_x, space)
-    correlate_images(&job, grad, imgs_grad, <const real *>NULL, space, n_threads)
+
+# --- plans and calls --------------------------------------------------------------
+
+cdef struct Sizes:              # values that a plan wants; each kind of plan begins with them
+    Py_ssize_t packed           # of biases and weights, packed
+    Py_ssize_t buffer           # of a thread, at its beginning, that start as zeros
+    Py_ssize_t thread           # of a thread in all
+
+cdef struct Share:              # how the images of a call are shared out
+    Py_ssize_t stack            # images of a unit, or less than all of one:
+    Py_ssize_t rows             # output rows
+    Py_ssize_t parts            # units that a stack of images makes
+    Py_ssize_t n_units
+    int n_threads
+
+cdef struct Call:               # what the threads share while a plan runs
+    const Correlation *task
+    const void *plan
+    const void *imgs            # (n_imgs, n_channels, h, w)
+    const void *packed          # biases and weights
+    void *out                   # (n_imgs, n_features, out_h, out_w)
+    Py_ssize_t n_imgs
+    bint with_relu
+    void *unit                  # what is done with each
+    Share share
+    ThreadMemory memory
+
+
+cdef inline Py_ssize_t n_stacked(const Call *call, Py_ssize_t first) noexcept nogil:
+    """Images of the stack that begins with image `first`."""
+    return min(call.share.stack, call.n_imgs - first)

@@ -1,5 +1,5 @@
-# Correlation with features in the lanes: where there are enough of them to fill
-# vectors, no lane is lost to the shape of an image.
+# Correlation with features in the lanes: where there are enough of them to fill vectors, no lane
+# is lost to the shape of an image. Needs conv/tiles.h, conv/correlation.pxi, conv/transpose.pxi.
 #
 # A thread copies its images pixel by pixel, with all channels of a pixel side by
 # side, and padding around them (4 x 4 pixels of 3 channels a, b, c, padded by 1):
@@ -12,350 +12,458 @@
 # strides; a tile takes any pixels whatever and all of their features. The results
 # are pixels with their features side by side, and are transposed to planes at last.
 
-
 cdef enum:
     UNIT_BYTES = 524288     # for a unit of work: half of an L2 cache of 1 MB
     UNIT_PIXELS = 64        # that it has at least: some ten tiles
 
-cdef struct Winograd
+cdef struct Winograd                    # in winograd.pxi
 
-cdef struct PixelPass:
-    # One correlation of the packed pixels. The forward pass is one; the gradient of
-    # strided images is one for each phase of the stride.
+cdef struct FeaturesPass:               # one correlation of the packed pixels
     Py_ssize_t rows, cols               # its output pixels
-    Py_ssize_t n_taps
-    Py_ssize_t *tap_at
-    void *weights                       # (n_taps, width) of each block
-    Py_ssize_t *src_at                  # (stack, strip, cols) which packed pixel tap 0 is read from
+    Py_ssize_t n_ij, n_taps             # taps of a filter, and of all channels of a group
+    Py_ssize_t *ij                      # (n_ij,) where in a filter they lie
+    Py_ssize_t *tap_at                  # (n_taps,)
+    Py_ssize_t weights_at               # of (n_taps, width) of each block
+    Py_ssize_t *src_at                  # (stack, strip, cols) where tap 0 is read
     Py_ssize_t *dst_at                  # (stack, strip, cols) which output pixel it is
 
-cdef struct PixelJob:
-    const Correlation *task             # what is to be computed
+cdef struct FeatureBlocks:              # whole vectors of features, spread evenly over a group
+    Py_ssize_t vectors                  # of a group
+    Py_ssize_t per_group, n
+    int widest                          # vectors, at most, in a block
+
+cdef struct Grid:                       # how rows of a pass and packed pixels lie
+    Py_ssize_t pass_rows, pass_cols     # of the longest pass (of Winograd's algorithm: tiles)
+    Py_ssize_t in_step, in_extra        # n rows of it read n * in_step + in_extra packed rows ...
+    Py_ssize_t out_step                 # ... and are n * out_step rows of the output plane
     Py_ssize_t rows, cols               # the packed plane: padded, as far as tiles read
     Py_ssize_t read_rows, read_cols     # of these as far as taps read: what is beyond stays zero
     bint in_place                       # the images serve as they are: nothing is packed
     Py_ssize_t depth                    # from one packed pixel to the next ...
-    Py_ssize_t channel_pitch            # ... one channel to the next ...
-    Py_ssize_t img_pitch                # ... one image of a unit to the next, in pixels
-    Py_ssize_t *pixel_at                # (h, w) which packed pixel each pixel becomes
-    # A unit of work: some images, or a strip of one.
-    Py_ssize_t stack                    # images
-    Py_ssize_t pass_rows, pass_cols     # of the longest pass
-    Py_ssize_t strip                    # rows of a pass ...
-    Py_ssize_t in_step, in_extra        # ... which read strip * in_step + in_extra packed rows ...
-    Py_ssize_t out_step                 # ... and are strip * out_step rows of the output plane
-    Py_ssize_t n_strips, n_units
-    Py_ssize_t unit_tiles               # about so many are computed in a unit
-    int n_threads
-    # Blocks of features, whole vectors of them
-    Py_ssize_t n_blocks, blocks_per_group
-    int block_vectors                   # at most, in a block
-    void *bias                          # (n_blocks, block_vectors * lanes) or NULL
-    Py_ssize_t n_passes
-    PixelPass *passes
-    Winograd *winograd                  # not NULL: instead of the passes
-    Py_ssize_t buffer_size, scratch_size, result_size   # values that a thread needs
+    Py_ssize_t channel_pitch            # ... one channel to the next
 
+cdef struct Features:
+    Sizes sizes
+    FeatureBlocks blocks
+    Grid grid
+    Py_ssize_t stack, strip             # at most, images and rows of a pass in a unit
+    Py_ssize_t img_pitch                # from one image of a unit to the next, in packed pixels
+    Py_ssize_t *pixel_at                # (h, w) which packed pixel each pixel becomes
+    Py_ssize_t n_passes
+    FeaturesPass *passes
+    Winograd *winograd                  # not NULL: instead of the passes
+    Py_ssize_t scratch_size             # of a thread, for Winograd's algorithm
 
 cdef struct Strip:                      # what belongs to a unit of work
-    Py_ssize_t n0, n_stacked            # images
+    Py_ssize_t n0, n                    # images
     Py_ssize_t row, n_rows              # of a pass
     Py_ssize_t first, end               # packed rows that they read
     Py_ssize_t y0, y1                   # rows of the output plane
 
 
-cdef inline int vectors_of(const PixelJob *job, Py_ssize_t b, Py_ssize_t lanes) noexcept nogil:
-    """Vectors in a block: they are spread evenly over a group."""
-    cdef Py_ssize_t total = ceil_div(job.task.n_features // job.task.groups, lanes)
-    b %= job.blocks_per_group
-    return <int>((b + 1) * total // job.blocks_per_group - b * total // job.blocks_per_group)
+# --- what it costs ------------------------------------------------------------------
+
+cdef double features_cycles(const Correlation *task) noexcept nogil:
+    """About how long an image takes."""
+    cdef double n_pixels = task.out_h * task.out_w
+    cdef Py_ssize_t vectors = ceil_div(task.n_features // task.groups, task.lanes)
+    cdef Grid grid = features_grid(task)
+    return (n_pixels * task.n_taps * task.groups * feature_vectors_cycles(vectors)
+            + transposition_cycles(task, n_pixels, vectors * task.groups, grid.in_place))
 
 
-cdef inline Py_ssize_t first_feature(const PixelJob *job, Py_ssize_t b,
-                                     Py_ssize_t lanes) noexcept nogil:
-    cdef Py_ssize_t per_group = job.task.n_features // job.task.groups
-    cdef Py_ssize_t total = ceil_div(per_group, lanes)
-    return b // job.blocks_per_group * per_group + min(
-        b % job.blocks_per_group * total // job.blocks_per_group * lanes, per_group
-    )
+cdef double feature_vectors_cycles(Py_ssize_t n_vectors) noexcept nogil:
+    """About how many cycles a tap costs a pixel, for all vectors of the features of a group."""
+    # A single vector in AVX2's tile of 6 pixels: 0.75 of the speed of two.
+    return (1 + 1.0 / TILE_PIXELS) * max(<double>n_vectors, LATENCY / <double>TILE_PIXELS)
 
 
-# --- planes to pixels and back --------------------------------------------------
-
-cdef inline Py_ssize_t next_block(Py_ssize_t p, Py_ssize_t n, const real *planes,
-                                  Py_ssize_t pitch, Py_ssize_t lanes) noexcept nogil:
-    """The block of pixels after p's, n for none: inner ones start with a cache line."""
-    cdef Py_ssize_t skew = <size_t>planes % VECTOR_BYTES // sizeof(real)
-    if p == n - lanes:
-        return n
-    if p == 0 and pitch % lanes == 0:
-        p -= skew
-    return min(p + lanes, n - lanes)
+cdef double transposition_cycles(const Correlation *task, double n_pixels, Py_ssize_t vectors,
+                                 bint in_place) noexcept nogil:
+    """About how long planes to pixels, and back, takes: one vector and one pixel after another."""
+    cdef Py_ssize_t n_read = 0 if in_place else task.packing.h * task.packing.w
+    return 8 * (n_read * ceil_div(task.n_channels, task.lanes) + n_pixels * vectors)
 
 
-cdef void pack_pixels(
-    real *dst, const Py_ssize_t *dst_at, Py_ssize_t first, Py_ssize_t depth,
-    const real *planes, Py_ssize_t plane_pitch, Py_ssize_t n_channels, Py_ssize_t n,
-) noexcept nogil:
-    """n neighbouring pixels of all channels: pixel p becomes pixel dst_at[p] - first of dst.
+# --- the plan -----------------------------------------------------------------------
 
-    Without a table they stay neighbours.
+cdef void *features_plan(const Correlation *task, Workspace memory) except NULL:
+    cdef Grid grid = features_grid(task)
+    cdef Features *plan = features_begun(task, grid, 0, memory)
+    cdef Py_ssize_t i, at = plan.blocks.n * plan.blocks.widest * task.lanes
+    plan.winograd, plan.scratch_size = NULL, 0
+    plan.n_passes = task.y.n_phases * task.x.n_phases
+    plan.passes = <FeaturesPass *>memory.take(plan.n_passes * sizeof(FeaturesPass))
+    for i in range(plan.n_passes):
+        plan.passes[i] = features_pass(
+            task, plan, &task.y.phases[i // task.x.n_phases],
+            &task.x.phases[i % task.x.n_phases], at, memory)
+        at += plan.passes[i].n_taps * features_before(task, &plan.blocks, plan.blocks.n)
+    plan.sizes.packed = at
+    features_sizes(task, plan)
+    return plan
+
+
+cdef Grid features_grid(const Correlation *task) noexcept nogil:
+    cdef const Packing *p = &task.packing
+    cdef Grid grid
+    grid.pass_rows, grid.pass_cols = task.y.longest, task.x.longest
+    grid.in_step, grid.out_step = task.y.in_step, task.y.out_step
+    grid.in_extra = task.y.last + 1 - grid.in_step
+    grid.cols = (grid.pass_cols - 1) * task.x.in_step + task.x.last + 1
+    return grid_around(task, grid, False)
+
+
+cdef Grid grid_around(const Correlation *task, Grid grid, bint packs) noexcept nogil:
+    """Large enough for all pixels; in place if they are all there is."""
+    cdef const Packing *p = &task.packing
+    grid.read_rows = (task.y.longest - 1) * task.y.in_step + task.y.last + 1
+    grid.read_cols = (task.x.longest - 1) * task.x.in_step + task.x.last + 1
+    grid.rows = grid.pass_rows * grid.in_step + grid.in_extra
+    if p.border != BORDER_ZEROS:
+        grid.rows = max(grid.rows, p.top + p.h)     # padding is made of all rows
+        grid.in_extra = grid.rows - grid.pass_rows * grid.in_step
+    grid.cols = max(grid.cols, p.left + p.w)
+    grid.in_place = not packs and p.top == 0 and p.left == 0 and grid.rows <= p.h and (
+        grid.cols == p.w)
+    grid.depth, grid.channel_pitch = ceil_div(task.n_channels, task.lanes) * task.lanes, 1
+    if grid.in_place:
+        grid.depth, grid.channel_pitch = 1, p.h * p.w
+    return grid
+
+
+cdef FeatureBlocks feature_blocks(const Correlation *task) noexcept nogil:
+    cdef FeatureBlocks blocks
+    blocks.vectors = ceil_div(task.n_features // task.groups, task.lanes)
+    blocks.per_group = ceil_div(blocks.vectors, <Py_ssize_t>MAX_FEATURE_VECTORS)
+    blocks.n = blocks.per_group * task.groups
+    blocks.widest = <int>ceil_div(blocks.vectors, blocks.per_group)
+    return blocks
+
+
+cdef inline int vectors_of(const FeatureBlocks *blocks, Py_ssize_t b) noexcept nogil:
+    """Vectors in a block."""
+    b %= blocks.per_group
+    return <int>((b + 1) * blocks.vectors // blocks.per_group
+                 - b * blocks.vectors // blocks.per_group)
+
+
+cdef inline Py_ssize_t first_feature(const Correlation *task, const FeatureBlocks *blocks,
+                                     Py_ssize_t b) noexcept nogil:
+    cdef Py_ssize_t per_group = task.n_features // task.groups
+    return b // blocks.per_group * per_group + min(
+        b % blocks.per_group * blocks.vectors // blocks.per_group * task.lanes, per_group)
+
+
+cdef inline Py_ssize_t features_before(const Correlation *task, const FeatureBlocks *blocks,
+                                       Py_ssize_t b) noexcept nogil:
+    """Features before block b, with each group rounded up to whole vectors."""
+    return task.lanes * (b // blocks.per_group * blocks.vectors
+                         + b % blocks.per_group * blocks.vectors // blocks.per_group)
+
+
+cdef Features *features_begun(const Correlation *task, Grid grid, Py_ssize_t row_values,
+                              Workspace memory) except NULL:
+    """A plan with its blocks, units and packed pixels.
+
+    A thread keeps `row_values` and what is packed for each row of a pass, which should stay in
+    the L2 cache. A unit should fill some tiles.
     """
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef real block[LANES_SQUARED]
-    cdef Py_ssize_t c, p, i, j, n_rows
-    if n < lanes:
-        for p in range(n):
-            for c in range(n_channels):
-                j = p if dst_at == NULL else dst_at[p] - first
-                dst[j * depth + c] = planes[c * plane_pitch + p]
+    cdef Features *plan = <Features *>memory.take(sizeof(Features))
+    cdef const Packing *p = &task.packing
+    cdef Py_ssize_t most, enough = ceil_div(UNIT_PIXELS, grid.pass_cols), y, x
+    plan.grid, plan.blocks = grid, feature_blocks(task)
+    row_values += grid.in_step * grid.cols * grid.depth
+    row_values += task.out_w * grid.out_step * plan.blocks.widest * task.lanes
+    most = max(<Py_ssize_t>1, UNIT_BYTES // (row_values * task.itemsize))   # rows
+    plan.stack, plan.strip = 1, grid.pass_rows
+    if grid.pass_rows < enough:
+        plan.stack = max(<Py_ssize_t>1, min(most, enough) // grid.pass_rows)
+        plan.stack = fullest_stack(grid.pass_rows * grid.pass_cols, plan.stack)
+    elif p.border == BORDER_ZEROS and not task.folds:
+        plan.strip = even_strip(grid.pass_rows, max(most, enough), 1)
+    plan.img_pitch = (plan.strip * grid.in_step + grid.in_extra) * grid.cols
+    plan.pixel_at = NULL
+    if grid.in_place:
+        plan.img_pitch = task.n_channels * p.h * p.w
+        return plan
+    plan.pixel_at = <Py_ssize_t *>memory.take(p.h * p.w * sizeof(Py_ssize_t))
+    for y in range(p.h):
+        for x in range(p.w):
+            plan.pixel_at[y * p.w + x] = ((y + p.top) * grid.cols + x + p.left) * grid.depth
+    return plan
+
+
+cdef Py_ssize_t fullest_stack(Py_ssize_t n_pixels, Py_ssize_t most) noexcept nogil:
+    """How many images, up to `most`, leave the fewest pixels of their last tile empty."""
+    cdef Py_ssize_t stack, best = 1
+    for stack in range(2, most + 1):
+        if (ceil_div(stack * n_pixels, TILE_PIXELS) * best
+                <= ceil_div(best * n_pixels, TILE_PIXELS) * stack):
+            best = stack
+    return best
+
+
+cdef Py_ssize_t even_strip(Py_ssize_t n_rows, Py_ssize_t strip, Py_ssize_t multiple) noexcept nogil:
+    """About `strip` of n_rows rows, so that all strips are as long, a multiple of something."""
+    strip = ceil_div(n_rows, ceil_div(n_rows, strip))
+    return min(ceil_div(strip, multiple) * multiple, n_rows)
+
+
+cdef FeaturesPass features_pass(
+    const Correlation *task, const Features *plan, const Phase *y, const Phase *x,
+    Py_ssize_t weights_at, Workspace memory,
+) except *:
+    """The tables of one pass: its taps and its pixels."""
+    cdef FeaturesPass run
+    cdef const Grid *grid = &plan.grid
+    cdef Py_ssize_t channels = task.n_channels // task.groups
+    cdef Py_ssize_t c, i, j, s, r, k, m = 0, src, dst, n
+    run.rows, run.cols = y.count, x.count
+    run.n_ij, run.n_taps = y.n_taps * x.n_taps, y.n_taps * x.n_taps * channels
+    run.weights_at = weights_at
+    run.ij = <Py_ssize_t *>memory.take(run.n_ij * sizeof(Py_ssize_t))
+    run.tap_at = <Py_ssize_t *>memory.take(run.n_taps * sizeof(Py_ssize_t))
+    for i in range(y.n_taps):
+        for j in range(x.n_taps):
+            run.ij[m] = y.tap[i] * task.fil_w + x.tap[j]
+            k = (y.shift[i] * grid.cols + x.shift[j]) * grid.depth
+            for c in range(channels):
+                run.tap_at[m * channels + c] = k + c * grid.channel_pitch
+            m += 1
+    n = plan.stack * min(run.rows, plan.strip) * run.cols
+    run.src_at = <Py_ssize_t *>memory.take(n * sizeof(Py_ssize_t))
+    run.dst_at = <Py_ssize_t *>memory.take(n * sizeof(Py_ssize_t))
+    m = 0
+    for s in range(plan.stack):
+        for r in range(min(run.rows, plan.strip)):
+            src = s * plan.img_pitch + (r * grid.in_step + y.first) * grid.cols + x.first
+            dst = (s * task.out_h + r * grid.out_step + y.pixel) * task.out_w + x.pixel
+            for k in range(run.cols):
+                run.src_at[m] = (src + k * task.x.in_step) * grid.depth
+                run.dst_at[m] = dst + k * task.x.out_step
+                m += 1
+    return run
+
+
+cdef void features_sizes(const Correlation *task, Features *plan) noexcept nogil:
+    """What a thread needs for a unit."""
+    cdef Py_ssize_t n_pixels = plan.stack * task.out_h * task.out_w
+    if plan.strip < plan.grid.pass_rows:
+        n_pixels = plan.strip * plan.grid.out_step * task.out_w
+    if task.folds:
+        n_pixels += task.out_size
+    plan.sizes.buffer = 0 if plan.grid.in_place else plan.stack * plan.img_pitch * plan.grid.depth
+    plan.sizes.thread = plan.sizes.buffer + plan.scratch_size + (
+        n_pixels * plan.blocks.widest * task.lanes)
+
+
+cdef Share features_share(const Correlation *task, const void *plan_, Py_ssize_t n_imgs,
+                          int n_threads) noexcept nogil:
+    """Stacks of images or strips of one: a few for every thread."""
+    cdef const Features *plan = <const Features *>plan_
+    cdef Share share
+    cdef Py_ssize_t rows = plan.grid.pass_rows
+    cdef Py_ssize_t enough = ceil_div(UNIT_PIXELS, plan.grid.pass_cols)
+    if plan.winograd != NULL and n_imgs * rows * plan.grid.pass_cols < SMALL_TILES:
+        n_threads = 1
+    share.stack, share.rows, share.n_threads = plan.stack, plan.strip, n_threads
+    if plan.stack > 1:
+        share.stack = fullest_stack(
+            rows * plan.grid.pass_cols, min(plan.stack, ceil_div(n_imgs, 2 * n_threads)))
+    elif (n_threads > 1 and n_imgs < 2 * n_threads and rows > enough
+          and task.packing.border == BORDER_ZEROS and not task.folds):
+        # Winograd tiles of different rows lie within each other.
+        share.rows = min(plan.strip, even_strip(
+            rows, max(enough, ceil_div(rows * n_imgs, 2 * n_threads)),
+            plan.winograd.y.dilation if plan.winograd != NULL else 1))
+    share.parts = ceil_div(rows, share.rows)
+    share.n_units = ceil_div(n_imgs, share.stack) * share.parts
+    return share
+
+
+# --- the run ------------------------------------------------------------------------
+
+cdef void features_pack(const Correlation *task, const void *plan_, const real *filters,
+                        const real *bias, real *packed) noexcept nogil:
+    """Biases, and the weights (n_ij, channels, width) of each pass and block."""
+    cdef const Features *plan = <const Features *>plan_
+    cdef Py_ssize_t channels = task.n_channels // task.groups, i, b, k, n, m, c
+    cdef Py_ssize_t width
+    cdef const FeaturesPass *run
+    cdef real *row
+    cdef const real *source
+    features_pack_bias(task, &plan.blocks, bias, packed)
+    for i in range(plan.n_passes):
+        run = &plan.passes[i]
+        row = packed + run.weights_at
+        for b in range(plan.blocks.n):
+            width = vectors_of(&plan.blocks, b) * task.lanes
+            k = first_feature(task, &plan.blocks, b)
+            n = first_feature(task, &plan.blocks, b + 1) - k
+            source = filters + filters_of(task, &plan.blocks, b)
+            if n < width:
+                memset(row, 0, run.n_taps * width * sizeof(real))
+            for m in range(run.n_ij):
+                if task.pitch.channel == 1:     # channels side by side: 1x1 filters, backward
+                    transpose_planes(row, NULL, width, source, task.pitch.feature, n, channels)
+                    row += channels * width
+                    continue
+                for c in range(channels):
+                    pack_row(row, source + c * task.pitch.channel + run.ij[m],
+                             task.pitch.feature, n)
+                    row += width
+
+
+cdef inline void pack_row(real *row, const real *source, Py_ssize_t pitch,
+                          Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t k
+    if pitch == 1:
+        copy(row, source, n)
         return
-    for i in range(ceil_div(n_channels, lanes)):
-        c = i * lanes
-        n_rows = min(lanes, n_channels - c)
-        p = 0
-        while p < n:
-            if n_rows == lanes:
-                for j in range(VECTOR_BYTES // sizeof(real)):
-                    store(block + j * lanes, planes + (c + j) * plane_pitch + p)
-            else:
-                for j in range(VECTOR_BYTES // sizeof(real)):
-                    if j < n_rows:
-                        store(block + j * lanes, planes + (c + j) * plane_pitch + p)
-                    else:
-                        fill(block + j * lanes, <real>0)
-            transpose(block)
-            for j in range(VECTOR_BYTES // sizeof(real)):
-                if dst_at == NULL:
-                    store(dst + (p + j) * depth + c, block + j * lanes)
-                else:
-                    store(dst + (dst_at[p + j] - first) * depth + c, block + j * lanes)
-            p = next_block(p, n, planes, plane_pitch, lanes)
+    for k in range(n // 4):     # by hand: gcc leaves four loads in turn
+        row[4 * k] = source[0]
+        row[4 * k + 1] = source[pitch]
+        row[4 * k + 2] = source[2 * pitch]
+        row[4 * k + 3] = source[3 * pitch]
+        source += 4 * pitch
+    for k in range(n // 4 * 4, n):
+        row[k] = source[0]
+        source += pitch
 
 
-cdef void unpack_pixels(
-    real *planes, Py_ssize_t plane_pitch, Py_ssize_t n_features, const real *src,
-    Py_ssize_t width, Py_ssize_t n,
-) noexcept nogil:
-    """n neighbouring pixels, with `width` values each, to planes of features."""
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef real block[LANES_SQUARED]
-    cdef Py_ssize_t f, p, i, j
-    if n < lanes:
-        for f in range(n_features):
-            for p in range(n):
-                planes[f * plane_pitch + p] = src[p * width + f]
-        return
-    for i in range(ceil_div(n_features, lanes)):
-        f = i * lanes
-        p = 0
-        while p < n:
-            for j in range(VECTOR_BYTES // sizeof(real)):
-                store(block + j * lanes, src + (p + j) * width + f)
-            transpose(block)
-            if n_features - f >= lanes:
-                for j in range(VECTOR_BYTES // sizeof(real)):
-                    store(planes + (f + j) * plane_pitch + p, block + j * lanes)
-            else:
-                for j in range(n_features - f):
-                    store(planes + (f + j) * plane_pitch + p, block + j * lanes)
-            p = next_block(p, n, planes, plane_pitch, lanes)
+cdef void features_pack_bias(const Correlation *task, const FeatureBlocks *blocks,
+                             const real *bias, real *packed) noexcept nogil:
+    """(blocks, widest * lanes), with zeros where there are none."""
+    cdef Py_ssize_t pitch = blocks.widest * task.lanes, b, k
+    memset(packed, 0, blocks.n * pitch * sizeof(real))
+    for b in range(blocks.n if bias != NULL else 0):
+        k = first_feature(task, blocks, b)
+        memcpy(packed + b * pitch, bias + k,
+               (first_feature(task, blocks, b + 1) - k) * sizeof(real))
 
 
-cdef void pack_image(const PixelJob *job, real *dst, const real *img, Py_ssize_t first,
-                     Py_ssize_t end) noexcept nogil:
-    """Rows [first, end) of a padded image."""
-    cdef const Packing *p = &job.task.packing
-    cdef Py_ssize_t row_size = job.cols * job.depth
-    cdef Py_ssize_t y0 = clip(first - p.top, 0, p.h), y1 = clip(end - p.top, 0, p.h)
-    cdef Py_ssize_t r, x, y
-    if y1 > y0:
-        pack_pixels(dst, job.pixel_at + y0 * p.w, first * job.cols, job.depth,
-                    img + y0 * p.w, p.h * p.w, job.task.n_channels, (y1 - y0) * p.w)
-    if p.border == BORDER_ZEROS:
-        # The columns beside the image stay zero; other strips had pixels in these rows.
-        for r in range(first, end if job.n_strips > 1 else first):
-            if r < p.top or r >= p.top + p.h:
-                memset(dst + (r - first) * row_size, 0, row_size * sizeof(real))
-        if p.top + p.h <= job.read_rows and p.left + p.w <= job.read_cols:
-            return
-    else:
-        for r in range(first, end):     # all rows: the job has one strip
-            y = border_index(r - p.top, p.h, p.border)
-            for x in range(job.cols):
-                if r < p.top or r >= p.top + p.h or x < p.left or x >= p.left + p.w:
-                    memcpy(
-                        dst + (r - first) * row_size + x * job.depth,
-                        dst + job.depth * job.pixel_at[
-                            y * p.w + border_index(x - p.left, p.w, p.border)
-                        ],
-                        job.depth * sizeof(real),
-                    )
-    # What no output reads must not spoil others of its tile.
-    for r in range(first, end):
-        x = 0 if r >= job.read_rows else min(job.read_cols, job.cols)
-        memset(dst + (r - first) * row_size + x * job.depth, 0,
-               (job.cols - x) * job.depth * sizeof(real))
+cdef inline Py_ssize_t filters_of(const Correlation *task, const FeatureBlocks *blocks,
+                                  Py_ssize_t b) noexcept nogil:
+    """Where the filters of block b start."""
+    cdef Py_ssize_t group = b // blocks.per_group
+    cdef Py_ssize_t k = first_feature(task, blocks, b) - group * (task.n_features // task.groups)
+    return group * task.pitch.group + k * task.pitch.feature
 
 
-cdef void fold_pixels(const PixelJob *job, real *dst, const real *src,
-                      Py_ssize_t width) noexcept nogil:
-    """Add the values of padding to those of the pixels that it was made of."""
-    cdef const Packing *p = job.task.fold
-    cdef Py_ssize_t r, x, f
-    cdef real *pixel
-    memset(dst, 0, p.h * p.w * width * sizeof(real))
-    for r in range(job.task.out_h):
-        for x in range(job.task.out_w):
-            pixel = dst + width * (border_index(r - p.top, p.h, p.border) * p.w
-                                   + border_index(x - p.left, p.w, p.border))
-            for f in range(width):
-                pixel[f] += src[(r * job.task.out_w + x) * width + f]
-
-
-# --- the work of the threads ----------------------------------------------------
-
-cdef Strip strip_of(const PixelJob *job, Py_ssize_t unit) noexcept nogil:
+cdef Strip strip_of(const Call *call, const Features *plan, Py_ssize_t unit) noexcept nogil:
+    cdef const Share *share = &call.share
+    cdef const Grid *grid = &plan.grid
     cdef Strip strip
-    cdef Py_ssize_t row = unit % job.n_strips * job.strip
-    strip.n0 = unit // job.n_strips * job.stack
-    strip.n_stacked = min(job.stack, job.task.n_imgs - strip.n0)
-    strip.row, strip.n_rows = row, min(job.strip, job.pass_rows - row)
-    strip.first = row * job.in_step
-    strip.end = min(strip.first + strip.n_rows * job.in_step + job.in_extra, job.rows)
-    strip.y0 = row * job.out_step
-    strip.y1 = min((row + strip.n_rows) * job.out_step, job.task.out_h)
+    strip.row = unit % share.parts * share.rows
+    strip.n0 = unit // share.parts * share.stack
+    strip.n = n_stacked(call, strip.n0)
+    strip.n_rows = min(share.rows, grid.pass_rows - strip.row)
+    strip.first = strip.row * grid.in_step
+    strip.end = min(strip.first + strip.n_rows * grid.in_step + grid.in_extra, grid.rows)
+    strip.y0 = strip.row * grid.out_step
+    strip.y1 = min((strip.row + strip.n_rows) * grid.out_step, call.task.out_h)
     return strip
 
 
-cdef Ahead look_ahead(const PixelJob *job, Py_ssize_t unit, const real *imgs,
-                      const real *out) noexcept nogil:
-    """The rows of images that a unit of work will read, and of outputs that it will write."""
-    cdef const Correlation *task = job.task
-    cdef const Packing *p = &task.packing
-    cdef Strip strip = strip_of(job, unit)
-    cdef Py_ssize_t y0 = clip(strip.first - p.top, 0, p.h), y1 = clip(strip.end - p.top, 0, p.h)
-    cdef Py_ssize_t out_size = task.out_h * task.out_w
-    cdef Ahead ahead
-    if unit >= job.n_units:
-        strip.n_stacked = 0
-    ahead.src = Rows(
-        <const char *>(imgs + strip.n0 * task.n_channels * p.h * p.w + y0 * p.w),
-        (y1 - y0) * p.w * sizeof(real), p.h * p.w * sizeof(real),
-        strip.n_stacked * task.n_channels, 0)
-    ahead.dst = Rows(
-        <const char *>(out + strip.n0 * task.n_features * out_size + strip.y0 * task.out_w),
-        (strip.y1 - strip.y0) * task.out_w * sizeof(real), out_size * sizeof(real),
-        strip.n_stacked * task.n_features if task.fold == NULL else 0, 0)
-    ahead.src_lines = ceil_div(ahead.src.n_planes * ceil_div(ahead.src.n_bytes, 64), job.unit_tiles)
-    ahead.dst_lines = ceil_div(ahead.dst.n_planes * ceil_div(ahead.dst.n_bytes, 64), job.unit_tiles)
-    return ahead
-
-
-cdef void pixels_unit(
-    const PixelJob *job, Py_ssize_t unit, const real *imgs, real *out,
-    real *buffer, real *scratch, real *result,
-) noexcept nogil:
+cdef void features_unit(real *buffer, const Call *call, Py_ssize_t unit) noexcept nogil:
     """A stack of images, or a strip of one."""
-    cdef const Correlation *task = job.task
-    cdef Py_ssize_t img_size = task.n_channels * task.packing.h * task.packing.w
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Strip strip = strip_of(job, unit)
-    cdef Py_ssize_t n_rows = strip.n_rows, out_rows = strip.y1 - strip.y0
-    cdef Py_ssize_t out_size = task.out_h * task.out_w
-    # What this thread takes next, if all threads go on in turn.
-    cdef Ahead ahead = look_ahead(job, unit + job.n_threads, imgs, out)
-    cdef Py_ssize_t per_group = task.n_channels // task.groups
-    cdef Py_ssize_t b, k, k_end, s, i, rows, width
-    cdef int n_vectors
+    cdef const Correlation *task = call.task
+    cdef const Features *plan = <const Features *>call.plan
+    cdef const Grid *grid = &plan.grid
+    cdef Strip strip = strip_of(call, plan, unit)
+    cdef Py_ssize_t img_size = task.n_channels * task.packing.h * task.packing.w, b, s, i, rows
+    cdef Py_ssize_t channels = task.n_channels // task.groups
+    cdef const real *imgs = <const real *>call.imgs + strip.n0 * img_size
     cdef const real *bias
-    cdef real *folded
     cdef const real *src = buffer
-    cdef const PixelPass *run
-    imgs += strip.n0 * img_size
-    if job.in_place:
-        src = imgs + strip.first * job.cols
-    else:
-        for s in range(strip.n_stacked):
-            pack_image(job, buffer + s * job.img_pitch * job.depth, imgs + s * img_size,
-                       strip.first, strip.end)
-    if job.winograd != NULL:
-        winograd_input(job, scratch, buffer, strip.n_stacked, n_rows)
-    for b in range(job.n_blocks):
-        n_vectors = vectors_of(job, b, lanes)
-        width = n_vectors * lanes
-        k, k_end = first_feature(job, b, lanes), first_feature(job, b + 1, lanes)
-        bias = <const real *>job.bias + b * job.block_vectors * lanes if job.bias != NULL else NULL
-        if job.winograd != NULL:
-            winograd_block(job, b, result, scratch, bias, strip.n_stacked, n_rows, out_rows,
-                           n_vectors, &ahead)
+    cdef const FeaturesPass *run
+    cdef real *scratch = buffer + plan.sizes.buffer
+    cdef real *result = scratch + plan.scratch_size
+    if grid.in_place:
+        src = imgs + strip.first * grid.cols
+    for s in range(0 if grid.in_place else strip.n):
+        pack_image(task, plan, buffer + s * plan.img_pitch * grid.depth, imgs + s * img_size,
+                   &strip)
+    if plan.winograd != NULL:
+        winograd_input(task, plan, scratch, buffer, strip.n, strip.n_rows)
+    for b in range(plan.blocks.n):
+        bias = <const real *>call.packed + b * plan.blocks.widest * task.lanes
+        if plan.winograd != NULL:
+            winograd_block(call, plan, b, result, scratch, bias, &strip)
+        for i in range(plan.n_passes):
+            run = &plan.passes[i]
+            rows = clip(run.rows - strip.row, 0, strip.n_rows)
+            features_tiles(
+                result, run.dst_at, src + b // plan.blocks.per_group * channels * grid.channel_pitch,
+                run.src_at, strip.n * rows * run.cols, run.tap_at,
+                <const real *>call.packed + run.weights_at
+                + run.n_taps * features_before(task, &plan.blocks, b),
+                run.n_taps, <Py_ssize_t>TERMS, bias, call.with_relu, vectors_of(&plan.blocks, b))
+        features_output(call, plan, b, result, &strip)
+
+
+cdef void features_output(const Call *call, const Features *plan, Py_ssize_t b, real *result,
+                          const Strip *strip) noexcept nogil:
+    """One block of features to planes."""
+    cdef const Correlation *task = call.task
+    cdef Py_ssize_t width = vectors_of(&plan.blocks, b) * task.lanes, s
+    cdef Py_ssize_t k = first_feature(task, &plan.blocks, b)
+    cdef Py_ssize_t n = first_feature(task, &plan.blocks, b + 1) - k, size = task.out_h * task.out_w
+    cdef real *out = <real *>call.out + (strip.n0 * task.n_features + k) * task.out_size
+    cdef real *folded = result + plan.stack * size * width
+    for s in range(strip.n):
+        if task.folds:
+            fold_pixels(task, folded, result + s * size * width, width)
+            untranspose_planes(out, task.out_size, n, folded, width, task.out_size)
         else:
-            for i in range(job.n_passes):
-                run = job.passes + i
-                rows = clip(run.rows - strip.row, 0, n_rows)
-                correlate_features(
-                    result, run.dst_at,
-                    src + b // job.blocks_per_group * per_group * job.channel_pitch, run.src_at,
-                    job.depth,
-                    strip.n_stacked * rows * run.cols, run.tap_at,
-                    <const real *>run.weights + run.n_taps * padded_features(job, b, lanes),
-                    run.n_taps, bias, task.with_relu, n_vectors, &ahead,
-                )
-        for s in range(strip.n_stacked):
-            if task.fold != NULL:
-                folded = result + job.stack * out_size * width
-                fold_pixels(job, folded, result + s * out_size * width, width)
-                i = task.fold.h * task.fold.w
-                unpack_pixels(out + ((strip.n0 + s) * task.n_features + k) * i, i, k_end - k,
-                              folded, width, i)
-            else:
-                unpack_pixels(
-                    out + ((strip.n0 + s) * task.n_features + k) * out_size + strip.y0 * task.out_w,
-                    out_size,
-                    k_end - k, result + s * out_size * width, width, out_rows * task.out_w,
-                )
+            untranspose_planes(out + strip.y0 * task.out_w, size, n, result + s * size * width,
+                               width, (strip.y1 - strip.y0) * task.out_w)
+        out += task.n_features * task.out_size
 
 
-cdef inline Py_ssize_t padded_features(const PixelJob *job, Py_ssize_t b,
-                                       Py_ssize_t lanes) noexcept nogil:
-    """Features before block b, with each group rounded up to whole vectors."""
-    cdef Py_ssize_t total = ceil_div(job.task.n_features // job.task.groups, lanes)
-    return lanes * (
-        b // job.blocks_per_group * total + b % job.blocks_per_group * total // job.blocks_per_group
-    )
+cdef void pack_image(const Correlation *task, const Features *plan, real *dst, const real *img,
+                     const Strip *strip) noexcept nogil:
+    """The rows of a padded image that a strip reads."""
+    cdef const Packing *p = &task.packing
+    cdef const Grid *grid = &plan.grid
+    cdef Py_ssize_t row_size = grid.cols * grid.depth, first = strip.first, end = strip.end
+    cdef Py_ssize_t y0 = clip(first - p.top, 0, p.h), y1 = clip(end - p.top, 0, p.h), r, x, y
+    dst -= first * row_size
+    if y1 > y0:
+        transpose_planes(dst, plan.pixel_at + y0 * p.w, grid.depth, img + y0 * p.w, p.h * p.w,
+                         task.n_channels, (y1 - y0) * p.w)
+    if p.border == BORDER_ZEROS:
+        # The columns beside the image stay zero; other strips had pixels in these rows.
+        for r in range(first, end if plan.grid.pass_rows > strip.n_rows else first):
+            if r < p.top or r >= p.top + p.h:
+                memset(dst + r * row_size, 0, row_size * sizeof(real))
+        if p.top + p.h <= grid.read_rows and p.left + p.w <= grid.read_cols:
+            return
+    for r in range(first, end if p.border != BORDER_ZEROS else first):     # all rows
+        y = border_index(r - p.top, p.h, p.border)
+        for x in range(grid.cols):
+            if r < p.top or r >= p.top + p.h or x < p.left or x >= p.left + p.w:
+                memcpy(dst + r * row_size + x * grid.depth,
+                       dst + plan.pixel_at[y * p.w + border_index(x - p.left, p.w, p.border)],
+                       grid.depth * sizeof(real))
+    # What no output reads must not spoil others of its tile.
+    for r in range(first, end):
+        x = 0 if r >= grid.read_rows else min(grid.read_cols, grid.cols)
+        memset(dst + r * row_size + x * grid.depth, 0,
+               (grid.cols - x) * grid.depth * sizeof(real))
 
 
-cdef struct PixelWork:                  # what the threads share
-    const PixelJob *job
-    const void *imgs
-    void *out
-    ThreadMemory memory                 # packed images, scratch, result
-
-
-cdef void run_pixels(PixelJob *job, const real *imgs, real *out, Workspace space,
-                     int n_threads) except *:
-    """Run a planned job on `n_threads` threads."""
-    cdef PixelWork work
-    work.job, work.imgs, work.out = job, imgs, out
-    work.memory = take_for_threads(
-        space, n_threads, (job.buffer_size + job.scratch_size + job.result_size) * sizeof(real),
-        job.buffer_size * sizeof(real))
-    with nogil:
-        parallel_for(pixels_float if real is float else pixels_double, &work, job.n_units,
-                     n_threads)
-
-
-cdef void pixels_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
-    cdef PixelWork *work = <PixelWork *>context
-    cdef float *buffer = <float *>piece_of(&work.memory, thread)
-    cdef float *scratch = buffer + work.job.buffer_size
-    pixels_unit(work.job, unit, <const float *>work.imgs, <float *>work.out, buffer, scratch,
-                scratch + work.job.scratch_size)
-
-
-cdef void pixels_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
-    cdef PixelWork *work = <PixelWork *>context
-    cdef double *buffer = <double *>piece_of(&work.memory, thread)
-    cdef double *scratch = buffer + work.job.buffer_size
-    pixels_unit(work.job, unit, <const double *>work.imgs, <double *>work.out, buffer, scratch,
-                scratch + work.job.scratch_size)
+cdef void fold_pixels(const Correlation *task, real *dst, const real *src,
+                      Py_ssize_t width) noexcept nogil:
+    """Add the values of padding to those of the pixels that it was made of."""
+    cdef const Packing *p = &task.fold
+    cdef Py_ssize_t r, x, f
+    cdef real *pixel
+    memset(dst, 0, p.h * p.w * width * sizeof(real))
+    for r in range(task.out_h):
+        for x in range(task.out_w):
+            pixel = dst + width * (border_index(r - p.top, p.h, p.border) * p.w
+                                   + border_index(x - p.left, p.w, p.border))
+            for f in range(width):
+                pixel[f] += src[(r * task.out_w + x) * width + f]

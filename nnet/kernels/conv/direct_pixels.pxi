@@ -1,94 +1,54 @@
-# Correlation with pixels in the lanes of vectors: where there are few features.
+# Correlation with pixels in the lanes of vectors: where there are few features. Needs
+# conv/tiles.h and conv/correlation.pxi.
 #
-# A plan turns strides, dilation, padding and groups into tables: where each tap
-# is read, where each vector of pixels is read and stored. The loops that the
-# threads share know nothing else.
+# A plan turns strides, dilation, padding and groups into tables: where each tap is read, where
+# each vector of pixels is read and stored. The loops that the threads share know nothing else.
 
-cdef struct Pass:
-    # One stride-1 correlation. The forward pass is one; the gradient of strided
-    # images is one for each phase of the stride.
+cdef struct PixelsPass:                 # one correlation without a stride: all phases of y and x
     Py_ssize_t rows, cols               # its output pixels
     Py_ssize_t dst_at, dst_row, dst_col # where they go in the output plane
-    Py_ssize_t src_at                   # where tap 0 of its first pixel may be read
-    Py_ssize_t n_taps
-    Py_ssize_t *tap_at
-    void *weights                       # (n_features, n_taps), in blocks of features
+    Py_ssize_t n_ij, n_taps             # taps of a filter, and of all channels of a group
+    Py_ssize_t *ij                      # (n_ij,) where in a filter they lie
+    Py_ssize_t *tap_at                  # (n_taps,)
+    Py_ssize_t weights_at               # of (n_features, n_taps), in blocks of features
     Py_ssize_t n_at                     # vectors of pixels
-    Py_ssize_t *vector_src
-    Py_ssize_t *vector_dst
+    Py_ssize_t *src_at
+    Py_ssize_t *dst_at_of
     int tile[9]                         # vectors in a tile, by the number of features
-    Columns *columns                    # not NULL: rows of single features instead
-    Columns *in_place                   # not NULL: the same for planes that are not packed
 
-cdef struct Correlation:
+cdef struct PixelsLayout:
     Packing packing
-    Py_ssize_t n_imgs, n_channels, n_features, groups
-    Py_ssize_t out_h, out_w             # an output plane (padded, if it is to be folded)
+    bint direct                         # tiles store to the output; else to a scratch buffer
+
+cdef struct Pixels:
+    Sizes sizes
+    PixelsLayout layout
     Py_ssize_t block                    # features in a block; the last of a group may be smaller
     Py_ssize_t blocks_per_group, n_blocks
     Py_ssize_t n_passes
-    Pass *passes
-    bint by_rows                        # of single features: see conv/rows.pxi
-    Strips *strips                      # not NULL: and of single channels: see conv/strips.pxi
-    Py_ssize_t every                    # rows between the taps of a phase
-    Py_ssize_t band                     # output rows that are packed at once; 0: all of a plane
-    bint direct                         # tiles store to the output; else to a scratch buffer
-    Packing *fold                       # not NULL: add up the padding of each output plane
+    PixelsPass *passes
     Py_ssize_t scratch_pitch            # from one feature to the next in the scratch buffer
-    Py_ssize_t scratch_row              # from one row to the next
+    Py_ssize_t scratch_size
     Py_ssize_t odd_at                   # with a stride of 2: from even columns there to odd ones
-    Py_ssize_t n_stacks, parts          # units of work: stacks of images x parts of features
-    bint with_relu
 
 
-cdef inline Py_ssize_t block_start(const Correlation *job, Py_ssize_t b) noexcept nogil:
-    """The first feature of a block; blocks are spread evenly over a group."""
-    cdef Py_ssize_t per_group = job.n_features // job.groups
-    return b // job.blocks_per_group * per_group + min(
-        b % job.blocks_per_group * job.block, per_group
-    )
+# --- what it costs ------------------------------------------------------------------
 
-
-cdef void plan_vectors(Correlation *job, Pass *run, Workspace space, Py_ssize_t lanes) except *:
-    """The table of pixel vectors: where each is read and where it is stored."""
-    cdef const Packing *p = &job.packing
-    cdef Py_ssize_t rows = run.rows, cols = run.cols
-    cdef Py_ssize_t extent, per_row, i, v, x, y
-    if run.dst_col == 1 and p.pitch == cols and run.dst_row == cols and p.stack == 1:
-        rows, cols = 1, rows * cols     # without gaps a plane is one long row
-    extent = (p.stack - 1) * p.image_pitch + (run.rows - 1) * p.pitch + run.cols
-    per_row = ceil_div(cols, lanes)
-    run.columns = run.in_place = NULL
-    if job.by_rows:
-        run.n_at = ceil_div(run.rows * job.scratch_row, lanes) + 1
-        return
-    if job.direct:
-        run.n_at = rows * per_row
+cdef PixelsLayout pixels_layout(const Correlation *task) noexcept nogil:
+    """Packed or in place, direct or by way of a scratch buffer, and how many images at once."""
+    cdef PixelsLayout layout
+    cdef Packing p
+    cdef Py_ssize_t rows = task.y.longest, cols = task.x.longest, lanes = task.lanes
+    cdef bint is_dense = task.y.out_step == 1 and task.x.out_step == 1
+    if is_dense and pack_is_needless(&task.packing, rows, cols, lanes):
+        p = pack_in_place(task.packing)
     else:
-        run.n_at = ceil_div(extent, lanes)
-    # Tiles read up to MAX_VECTORS entries at once.
-    run.vector_src = <Py_ssize_t *>space.take((run.n_at + MAX_VECTORS) * sizeof(Py_ssize_t))
-    run.vector_dst = <Py_ssize_t *>space.take((run.n_at + MAX_VECTORS) * sizeof(Py_ssize_t))
-    v = 0
-    for y in range(rows if job.direct else 1):
-        for i in range(per_row if job.direct else run.n_at):
-            if job.direct:
-                # The last vector of a row is moved back to end with it.
-                x = min(i * lanes, cols - lanes)
-                run.vector_src[v] = run.src_at + y * p.pitch + x
-                run.vector_dst[v] = run.dst_at + y * run.dst_row + x
-            else:
-                x = i * lanes
-                if extent >= lanes:
-                    x = min(x, extent - lanes)
-                run.vector_src[v] = run.src_at + x
-                run.vector_dst[v] = x
-            v += 1
-    for v in range(run.n_at, run.n_at + MAX_VECTORS):
-        run.vector_src[v] = run.vector_src[run.n_at - 1]
-        run.vector_dst[v] = run.vector_dst[run.n_at - 1]
-    for v in range(1, MAX_FEATURES + 1):
-        run.tile[v] = best_vectors(<int>v, run.n_at)
+        p = pack_laid_out(task.packing, rows, cols, 1, lanes)
+    layout.direct = is_dense and rows_fill_vectors(&p, rows, cols, lanes)
+    if not (layout.direct or p.in_place or task.folds):
+        p = best_stack(task)
+    layout.packing = p
+    return layout
 
 
 cdef bint rows_fill_vectors(const Packing *p, Py_ssize_t rows, Py_ssize_t cols,
@@ -102,139 +62,311 @@ cdef bint rows_fill_vectors(const Packing *p, Py_ssize_t rows, Py_ssize_t cols,
     return rows * ceil_div(cols, lanes) <= 1.1 * ceil_div((rows - 1) * p.pitch + cols, lanes)
 
 
-cdef Py_ssize_t best_stack(Packing *p, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t lanes,
-                           Py_ssize_t n_imgs, Py_ssize_t n_channels, Py_ssize_t n_features,
-                           Py_ssize_t itemsize) noexcept nogil:
-    """How many images side by side, all channels within a cache of 256 KB, fill the tiles best."""
-    cdef Py_ssize_t stack, power, n_at, best = 1
-    cdef int n, block = <int>min(n_features, <Py_ssize_t>MAX_FEATURES)
+cdef Packing best_stack(const Correlation *task) noexcept nogil:
+    """As many images side by side, all channels within a cache of 256 KB, as fill tiles best."""
+    cdef Packing p, best = pack_laid_out(task.packing, task.y.longest, task.x.longest, 1, task.lanes)
+    cdef Py_ssize_t stack = 1, n_at
+    cdef int n, block = <int>min(task.n_features // task.groups, <Py_ssize_t>MAX_FEATURES)
     cdef double cycles, least = 0
-    for power in range(4):
-        stack = 1 << power  # divides the usual batches
-        lay_out(p, rows, cols, stack, lanes)
-        if stack > 1 and (stack > n_imgs or n_channels * p.channel_pitch * itemsize > 262144):
+    while stack <= 8:
+        p = pack_laid_out(task.packing, task.y.longest, task.x.longest, stack, task.lanes)
+        if stack > 1 and task.n_channels * p.channel_pitch * task.itemsize > 262144:
             break
-        n_at = ceil_div((stack - 1) * p.image_pitch + (rows - 1) * p.pitch + cols, lanes)
+        n_at = ceil_div(run_of(&p, stack, task.y.longest, task.x.longest), task.lanes)
         n = best_vectors(block, n_at)
         cycles = tile_cycles(block, n) * ceil_div(n_at, n) / stack
         if stack == 1 or cycles < 0.97 * least:
-            best, least = stack, cycles
+            best, least = p, cycles
+        stack *= 2      # divides the usual batches
     return best
 
 
-cdef void plan_blocks(Correlation *job, int n_threads) noexcept nogil:
-    """Blocks of features, all of about one size, and units of work for the threads."""
-    cdef Py_ssize_t per_group = job.n_features // job.groups
-    job.blocks_per_group = per_group if job.by_rows else ceil_div(per_group, MAX_FEATURES)
-    job.block = ceil_div(per_group, job.blocks_per_group)
-    job.blocks_per_group = ceil_div(per_group, job.block)
-    job.n_blocks = job.blocks_per_group * job.groups
-    job.n_stacks = ceil_div(job.n_imgs, job.packing.stack)
-    job.parts = 1
-    if n_threads > 1 and job.n_stacks < 2 * n_threads:
-        job.parts = min(job.n_blocks, ceil_div(2 * n_threads, job.n_stacks))
+cdef inline Py_ssize_t run_of(const Packing *p, Py_ssize_t stack, Py_ssize_t rows,
+                              Py_ssize_t cols) noexcept nogil:
+    """Pixels from the first output of a stack to its last."""
+    return (stack - 1) * p.image_pitch + (rows - 1) * p.pitch + cols
 
 
-cdef void correlate_unit(
-    const Correlation *job, Py_ssize_t unit, const real *imgs, real *out, const real *bias,
-    real *buffer, real *scratch, real *padded,
-) noexcept nogil:
-    """One stack of images and one part of the features."""
-    cdef const Packing *p = &job.packing
-    cdef Py_ssize_t n0 = unit // job.parts * p.stack
-    cdef Py_ssize_t n_stacked = min(p.stack, job.n_imgs - n0)
-    cdef Py_ssize_t first = unit % job.parts * job.n_blocks // job.parts
-    cdef Py_ssize_t last = (unit % job.parts + 1) * job.n_blocks // job.parts
-    cdef Py_ssize_t per_group = job.n_channels // job.groups
-    cdef Py_ssize_t k_per_group = job.n_features // job.groups
-    cdef Py_ssize_t out_size = job.out_h * job.out_w
-    cdef Py_ssize_t b, c, g, i, k, k_end, q, s
-    cdef const real *group = buffer
-    cdef real *dst
-    cdef real *to
-    cdef const Pass *run
-    imgs += n0 * job.n_channels * p.h * p.w
-    if job.strips != NULL:
-        strips_of_image(job, n0, first, last, imgs, out, bias, padded)
-        return
-    g, q = first // job.blocks_per_group, first % job.blocks_per_group
-    for b in range(first, last):
-        if p.in_place or job.band:
-            group = imgs + g * per_group * p.h * p.w
-        elif b == first or q == 0:
-            pack_stack(buffer, imgs, n_stacked, job.n_channels, g * per_group, per_group, p)
-        # block_start of this block and the next, without divisions
-        k = g * k_per_group + min(q * job.block, k_per_group)
-        k_end = g * k_per_group + min((q + 1) * job.block, k_per_group)
-        q += 1
-        if q == job.blocks_per_group:
-            g, q = g + 1, 0
-        dst = padded if job.fold != NULL else out + (n0 * job.n_features + k) * out_size
-        if job.band:
-            correlate_bands(job, dst, group, buffer, k, bias)
-        for i in range(0 if job.band else job.n_passes):
-            run = job.passes + i
-            to = scratch + (i & 1) * job.odd_at
-            if run.columns != NULL:
-                correlate_rows(
-                    dst + run.dst_at if job.direct else to,
-                    run.dst_row if job.direct else job.scratch_row,
-                    group + run.src_at, p.pitch, run.rows, run.cols, run.columns,
-                    <const real *>run.columns.weights + k * run.n_taps,
-                    bias[k] if bias != NULL else <real>0, job.with_relu,
-                )
+cdef double pixels_cycles(const Correlation *task) noexcept nogil:
+    """About how long an image takes."""
+    cdef PixelsLayout layout = pixels_layout(task)
+    cdef const Packing *p = &layout.packing
+    cdef Py_ssize_t rows = task.y.longest, cols = task.x.longest, lanes = task.lanes, n_at
+    cdef Py_ssize_t n_phases = task.y.n_phases * task.x.n_phases
+    cdef Py_ssize_t per_group = task.n_features // task.groups
+    cdef int block = <int>ceil_div(per_group, ceil_div(per_group, MAX_FEATURES))
+    if layout.direct and p.pitch == cols and p.stack == 1:
+        n_at = ceil_div(rows * cols, lanes)
+    elif layout.direct:
+        n_at = rows * ceil_div(cols, lanes)
+    else:
+        n_at = ceil_div(run_of(p, p.stack, rows, cols), lanes)
+    cdef int n = best_vectors(block, n_at)
+    cdef double n_tiles = n_phases * ceil_div(n_at, n) / <double>p.stack
+    n_tiles *= ceil_div(per_group, block) * task.groups
+    # Vectors go straight to the output; by way of a buffer; or value by value, with gaps.
+    cdef bint zipped = task.x.n_phases == 2
+    cdef double storing = 2 if layout.direct else 4 if n_phases == 1 or zipped else lanes
+    cdef double cycles = n_tiles * (
+        tile_cycles(block, n) * task.n_taps + storing * block * n + 20)
+    if zipped:
+        cycles += 25 * task.n_features * task.out_h
+    if p.stride_x > 1:
+        # Measured with rows of 4 to 28 pixels; without a stride it is a few cycles.
+        cycles += (25 if p.stride_x == 2 == p.n_phases_x else 40) * (
+            task.n_channels * p.rows * p.n_phases_y * p.n_phases_x)
+    if p.in_place:
+        # Every block of features reads all channels again, whole planes apart: often from the
+        # L2 cache, 3 cycles a line. Measured with 1x1 filters of 32 to 128 channels.
+        cycles += n_tiles * n * (task.n_channels // task.groups) * 3 * VECTOR_BYTES / 64
+    return cycles
+
+
+cdef double tile_cycles(int n_features, int n_vectors) noexcept nogil:
+    """About how many cycles a tap costs a tile.
+
+    One a multiply-add or, where that is more, two a vector of pixels (loads
+    across cache lines) and half a cycle a weight; few accumulators wait for
+    the latency of their own sums. And one for the loop itself.
+    """
+    return 1.0 + max(
+        <double>(n_features * n_vectors), 2.0 * n_vectors + 0.5 * n_features, <double>LATENCY)
+
+
+cdef int best_vectors(int n_features, Py_ssize_t n_at) noexcept nogil:
+    """The tile width that takes the fewest cycles for n_at vectors of pixels."""
+    cdef int n, best = 1
+    cdef double cycles, fewest = n_at * tile_cycles(n_features, 1)
+    for n in range(2, MAX_VECTORS + 1):
+        if n == 5 or n == 7 or n * n_features > MAX_ACCUMULATORS:
+            continue
+        cycles = tile_cycles(n_features, n) * ((n_at + n - 1) // n)
+        if cycles < fewest:
+            best, fewest = n, cycles
+    return best
+
+
+# --- the plan -----------------------------------------------------------------------
+
+cdef void *pixels_plan(const Correlation *task, Workspace memory) except NULL:
+    cdef Pixels *plan = <Pixels *>memory.take(sizeof(Pixels))
+    cdef Py_ssize_t per_group = task.n_features // task.groups, lanes = task.lanes, i, at
+    plan.layout = pixels_layout(task)
+    plan.blocks_per_group = ceil_div(per_group, MAX_FEATURES)
+    plan.block = ceil_div(per_group, plan.blocks_per_group)     # all of about one size
+    plan.blocks_per_group = ceil_div(per_group, plan.block)
+    plan.n_blocks = plan.blocks_per_group * task.groups
+    plan.n_passes = task.y.n_phases * task.x.n_phases
+    plan.passes = <PixelsPass *>memory.take(plan.n_passes * sizeof(PixelsPass))
+    plan.scratch_pitch, at = 0, task.n_features     # the biases come first
+    for i in range(plan.n_passes):
+        plan.passes[i] = pixels_pass(
+            task, &plan.layout, &task.y.phases[i // task.x.n_phases],
+            &task.x.phases[i % task.x.n_phases], at, memory)
+        at += task.n_features * plan.passes[i].n_taps
+        plan.scratch_pitch = max(plan.scratch_pitch, plan.passes[i].n_at * lanes)
+    plan.sizes.packed = at
+    plan.sizes.buffer = pack_buffer(
+        &plan.layout.packing, task.n_channels // task.groups, lanes)
+    plan.scratch_size = 0 if plan.layout.direct else plan.scratch_pitch * plan.block
+    plan.odd_at = 0
+    if plan.n_passes > 1 and plan.passes.dst_col == 2 and task.out_w > 1:
+        plan.odd_at = plan.scratch_size
+        plan.scratch_size *= 2
+    plan.sizes.thread = plan.sizes.buffer + plan.scratch_size
+    if task.folds:
+        plan.sizes.thread += plan.block * task.out_h * task.out_w
+    return plan
+
+
+cdef PixelsPass pixels_pass(
+    const Correlation *task, const PixelsLayout *layout, const Phase *y, const Phase *x,
+    Py_ssize_t weights_at, Workspace memory,
+) except *:
+    """The tables of taps and of vectors of one pass."""
+    cdef PixelsPass run
+    cdef const Packing *p = &layout.packing
+    cdef Py_ssize_t i, j, m = 0
+    run.rows, run.cols = y.count, x.count
+    run.dst_at = y.pixel * task.out_w + x.pixel
+    run.dst_row, run.dst_col = task.y.out_step * task.out_w, task.x.out_step
+    run.n_ij = y.n_taps * x.n_taps
+    run.n_taps = run.n_ij * (task.n_channels // task.groups)
+    run.ij = <Py_ssize_t *>memory.take(run.n_ij * sizeof(Py_ssize_t))
+    run.tap_at = <Py_ssize_t *>memory.take(run.n_taps * sizeof(Py_ssize_t))
+    run.weights_at = weights_at
+    for i in range(y.n_taps):
+        for j in range(x.n_taps):
+            run.ij[m] = y.tap[i] * task.fil_w + x.tap[j]
+            run.tap_at[m] = pack_tap_at(p, y, x, i, j)
+            m += 1
+    for m in range(run.n_ij, run.n_taps):
+        run.tap_at[m] = run.tap_at[m - run.n_ij] + p.channel_pitch
+    pixels_vectors(&run, layout, y.first * p.pitch + x.first, task.lanes, memory)
+    for m in range(1, MAX_FEATURES + 1):
+        run.tile[m] = best_vectors(<int>m, run.n_at)
+    return run
+
+
+cdef void pixels_vectors(PixelsPass *run, const PixelsLayout *layout, Py_ssize_t first,
+                         Py_ssize_t lanes, Workspace memory) except *:
+    """The table of pixel vectors: where each is read, from `first` on, and where it is stored."""
+    cdef const Packing *p = &layout.packing
+    cdef Py_ssize_t rows = run.rows, cols = run.cols, per_row, extent, i, v = 0, x, y
+    if run.dst_col == 1 and p.pitch == cols and run.dst_row == cols and p.stack == 1:
+        rows, cols = 1, rows * cols     # without gaps a plane is one long row
+    extent, per_row = run_of(p, p.stack, run.rows, run.cols), ceil_div(cols, lanes)
+    if not layout.direct:
+        rows, per_row = 1, ceil_div(extent, lanes)
+    run.n_at = rows * per_row
+    # Tiles read up to MAX_VECTORS entries at once.
+    run.src_at = <Py_ssize_t *>memory.take((run.n_at + MAX_VECTORS) * sizeof(Py_ssize_t))
+    run.dst_at_of = <Py_ssize_t *>memory.take((run.n_at + MAX_VECTORS) * sizeof(Py_ssize_t))
+    for y in range(rows):
+        for i in range(per_row):
+            x = i * lanes
+            if layout.direct:
+                x = min(x, cols - lanes)    # the last vector of a row ends with it
+                run.src_at[v] = first + y * p.pitch + x
+                run.dst_at_of[v] = run.dst_at + y * run.dst_row + x
             else:
-                correlate(
-                    dst if job.direct else to,
-                    out_size if job.direct else job.scratch_pitch,
-                    run.vector_dst,
-                    group, run.vector_src, run.n_at,
-                    run.tap_at, <const real *>run.weights + k * run.n_taps, run.n_taps,
-                    bias + k if bias != NULL else NULL, job.with_relu,
-                    run.tile[k_end - k], <int>(k_end - k),
-                )
-            if not job.direct and (i & 1 or job.odd_at == 0):
-                for s in range(n_stacked):
-                    unpack_planes(job, dst + s * job.n_features * out_size,
-                                  scratch + s * p.image_pitch, k_end - k, run)
-        if job.fold != NULL:
-            for c in range(k, k_end):
-                fold_plane(
-                    out + (n0 * job.n_features + c) * job.fold.h * job.fold.w,
-                    padded + (c - k) * out_size, job.out_h, job.out_w, job.fold,
-                )
+                if extent >= lanes:
+                    x = min(x, extent - lanes)
+                run.src_at[v] = first + x
+                run.dst_at_of[v] = x
+            v += 1
+    for v in range(run.n_at, run.n_at + MAX_VECTORS):
+        run.src_at[v] = run.src_at[run.n_at - 1]
+        run.dst_at_of[v] = run.dst_at_of[run.n_at - 1]
 
 
-cdef void strips_of_image(const Correlation *job, Py_ssize_t n, Py_ssize_t first, Py_ssize_t last,
-                          const real *imgs, real *out, const real *bias,
-                          real *padded) noexcept nogil:
-    """The same for planes in strips: features [first, last) of image n, whose pixels are given."""
-    cdef Py_ssize_t size = job.out_h * job.out_w, k
-    cdef real *dst
-    if job.fold != NULL:
-        size = job.fold.h * job.fold.w
-    out += n * job.n_features * size
-    for k in range(first, last):
-        dst = padded if job.fold != NULL else out + k * size
-        correlate_strips(dst, imgs + k * job.packing.h * job.packing.w, job.strips, k,
-                         bias[k] if bias != NULL else <real>0, job.with_relu)
-        if job.fold != NULL:
-            fold_plane(out + k * size, padded, job.out_h, job.out_w, job.fold)
+cdef inline Py_ssize_t pixels_block(const Correlation *task, const Pixels *plan,
+                                    Py_ssize_t b) noexcept nogil:
+    """The first feature of a block; blocks are spread evenly over a group."""
+    cdef Py_ssize_t per_group = task.n_features // task.groups
+    return b // plan.blocks_per_group * per_group + min(
+        b % plan.blocks_per_group * plan.block, per_group
+    )
 
 
-cdef void unpack_planes(const Correlation *job, real *dst, const real *scratch,
-                        Py_ssize_t n_planes, const Pass *run) noexcept nogil:
+cdef Share pixels_share(const Correlation *task, const void *plan_, Py_ssize_t n_imgs,
+                        int n_threads) noexcept nogil:
+    """Stacks of images, each in parts of features where stacks are few."""
+    cdef const Pixels *plan = <const Pixels *>plan_
+    cdef Share share
+    cdef Py_ssize_t stack = plan.layout.packing.stack
+    share.stack, share.rows, share.parts, share.n_threads = stack, task.out_h, 1, n_threads
+    share.n_units = ceil_div(n_imgs, stack)
+    if n_threads > 1 and share.n_units < 2 * n_threads:
+        share.parts = min(plan.n_blocks, ceil_div(2 * n_threads, share.n_units))
+    share.n_units *= share.parts
+    return share
+
+
+# --- the run ------------------------------------------------------------------------
+
+cdef void pixels_pack(const Correlation *task, const void *plan_, const real *filters,
+                      const real *bias, real *packed) noexcept nogil:
+    """Biases, and the weights of all features in the order in which the tiles read them."""
+    cdef const Pixels *plan = <const Pixels *>plan_
+    cdef Py_ssize_t per_group = task.n_features // task.groups
+    cdef Py_ssize_t channels = task.n_channels // task.groups
+    cdef Py_ssize_t i, b, f, first, width, group, c, m
+    cdef const PixelsPass *run
+    cdef real *column
+    cdef const real *source
+    pack_bias(packed, bias, task.n_features)
+    for i in range(plan.n_passes):
+        run = &plan.passes[i]
+        for b in range(plan.n_blocks):
+            first = pixels_block(task, plan, b)
+            width = pixels_block(task, plan, b + 1) - first
+            group = b // plan.blocks_per_group
+            for f in range(first, first + width):
+                column = packed + run.weights_at + first * run.n_taps + f - first
+                source = filters + group * task.pitch.group
+                source += (f - group * per_group) * task.pitch.feature
+                for c in range(channels):
+                    for m in range(run.n_ij):
+                        column[0] = source[c * task.pitch.channel + run.ij[m]]
+                        column += width
+
+
+cdef inline void pack_bias(real *packed, const real *bias, Py_ssize_t n) noexcept nogil:
+    if bias == NULL:
+        memset(packed, 0, n * sizeof(real))
+    else:
+        memcpy(packed, bias, n * sizeof(real))
+
+
+cdef void pixels_unit(real *buffer, const Call *call, Py_ssize_t unit) noexcept nogil:
+    """One stack of images and one part of the features."""
+    cdef const Correlation *task = call.task
+    cdef const Pixels *plan = <const Pixels *>call.plan
+    cdef const Packing *p = &plan.layout.packing
+    cdef Py_ssize_t n0 = unit // call.share.parts * p.stack, part = unit % call.share.parts
+    cdef Py_ssize_t n = n_stacked(call, n0), channels = task.n_channels // task.groups
+    cdef Py_ssize_t first = part * plan.n_blocks // call.share.parts
+    cdef Py_ssize_t last = (part + 1) * plan.n_blocks // call.share.parts
+    cdef Py_ssize_t b, k, k_end, g
+    cdef const real *imgs = <const real *>call.imgs + n0 * task.n_channels * p.h * p.w
+    cdef const real *group = buffer
+    cdef real *out = <real *>call.out + n0 * task.n_features * task.out_size
+    for b in range(first, last):
+        g = b // plan.blocks_per_group
+        if p.in_place:
+            group = imgs + g * channels * p.h * p.w
+        elif b == first or b % plan.blocks_per_group == 0:
+            pack_stack(buffer, imgs, n, task.n_channels, g * channels, channels, p)
+        k, k_end = pixels_block(task, plan, b), pixels_block(task, plan, b + 1)
+        pixels_features(call, group, buffer + plan.sizes.buffer, out, n, k, k_end)
+
+
+cdef void pixels_features(const Call *call, const real *group, real *scratch, real *out,
+                          Py_ssize_t n, Py_ssize_t k, Py_ssize_t k_end) noexcept nogil:
+    """One block of features of n images, whose channels are packed."""
+    cdef const Correlation *task = call.task
+    cdef const Pixels *plan = <const Pixels *>call.plan
+    cdef const Packing *p = &plan.layout.packing
+    cdef const PixelsPass *run
+    cdef const real *packed = <const real *>call.packed
+    cdef Py_ssize_t plane = task.out_h * task.out_w, i, s, n_at
+    cdef real *padded = scratch + plan.scratch_size
+    cdef real *dst = padded if task.folds else out + k * plane
+    cdef real *to
+    for i in range(plan.n_passes):
+        run = &plan.passes[i]
+        to = dst if plan.layout.direct else scratch + (i & 1) * plan.odd_at
+        n_at = run.n_at
+        if n < p.stack:
+            n_at = ceil_div(run_of(p, n, run.rows, run.cols), task.lanes)
+        pixels_tiles(
+            to, plane if plan.layout.direct else plan.scratch_pitch, run.dst_at_of, group,
+            run.src_at, n_at, run.tap_at, packed + run.weights_at + k * run.n_taps, run.n_taps,
+            packed + k, call.with_relu, run.tile[k_end - k], <int>(k_end - k))
+        if not plan.layout.direct and (i & 1 or plan.odd_at == 0):
+            for s in range(n):
+                pixels_unpack(task, plan, dst + s * task.n_features * plane,
+                              scratch + s * p.image_pitch, k_end - k, run)
+    for i in range(k, k_end if task.folds else k):
+        fold_plane(out + i * task.out_size, padded + (i - k) * plane, task.out_h, task.out_w,
+                   &task.fold)
+
+
+cdef void pixels_unpack(const Correlation *task, const Pixels *plan, real *dst,
+                        const real *scratch, Py_ssize_t n_planes,
+                        const PixelsPass *run) noexcept nogil:
     """The rows of a scratch buffer, without the gaps between them, to their place.
 
-    With job.odd_at, `run` has the odd columns, the pass before it the even ones.
+    With plan.odd_at, `run` has the odd columns, the pass before it the even ones.
     """
-    cdef Py_ssize_t f, y, x, n = run.cols, step = run.dst_col, odd_at = job.odd_at
-    cdef const Pass *even = run - 1 if odd_at else run
+    cdef Py_ssize_t f, y, x, n = run.cols, step = run.dst_col, odd_at = plan.odd_at
+    cdef const PixelsPass *even = run - 1 if odd_at else run
     cdef real *row
     cdef const real *source
     for f in range(n_planes):
-        row = dst + f * job.out_h * job.out_w + even.dst_at
-        source = scratch + f * job.scratch_pitch
+        row = dst + f * task.out_h * task.out_w + even.dst_at
+        source = scratch + f * plan.scratch_pitch
         for y in range(run.rows):
             if step == 1:
                 copy(row, source, n)
@@ -244,251 +376,4 @@ cdef void unpack_planes(const Correlation *job, real *dst, const real *scratch,
                 for x in range(n):
                     row[x * step] = source[x]
             row += run.dst_row
-            source += job.scratch_row
-
-
-cdef struct CorrelationWork:            # what the threads share
-    const Correlation *job
-    const void *imgs
-    void *out
-    const void *bias
-    ThreadMemory memory                 # packed images, scratch, padded output planes
-    Py_ssize_t buffer_size, scratch_size
-
-
-cdef void correlate_images(Correlation *job, const real *imgs, real *out, const real *bias,
-                           Workspace space, int n_threads) except *:
-    """Run a planned correlation on `n_threads` threads."""
-    cdef CorrelationWork work
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t padded_size = 0, i
-    job.scratch_pitch = 0
-    work.job, work.imgs, work.out, work.bias = job, imgs, out, bias
-    work.buffer_size = 0
-    job.band = band_of(job, lanes)
-    if job.band:
-        work.buffer_size = ceil_div(
-            (job.band + job.packing.rows - job.passes.rows + 1) * job.packing.pitch + 2 * lanes,
-            lanes) * lanes
-    elif not job.packing.in_place:
-        work.buffer_size = ceil_div(
-            job.n_channels // job.groups * job.packing.channel_pitch + 2 * lanes, lanes) * lanes
-    if not job.direct:
-        for i in range(job.n_passes):
-            job.scratch_pitch = max(job.scratch_pitch, job.passes[i].n_at * lanes)
-    work.scratch_size = job.scratch_pitch * job.block
-    job.odd_at = 0
-    if job.n_passes > 1 and job.passes.dst_col == 2 and job.out_w > 1:
-        job.odd_at = work.scratch_size
-        work.scratch_size *= 2
-    if job.fold != NULL:
-        padded_size = job.block * job.out_h * job.out_w
-    work.memory = take_for_threads(
-        space, n_threads, (work.buffer_size + work.scratch_size + padded_size) * sizeof(real),
-        work.buffer_size * sizeof(real))
-    with nogil:
-        parallel_for(correlate_float if real is float else correlate_double, &work,
-                     job.n_stacks * job.parts, n_threads)
-
-
-cdef void correlate_in_strips(Correlation *job, const real *imgs, const real *filters,
-                              bint backward, real *out, const real *bias, Workspace space,
-                              int n_threads) except *:
-    job.n_passes = 0
-    pack_strips(job.strips, filters, job.n_features, backward, space)
-    correlate_images(job, imgs, out, bias, space, n_threads)
-
-
-cdef void correlate_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
-    cdef CorrelationWork *work = <CorrelationWork *>context
-    cdef float *buffer = <float *>piece_of(&work.memory, thread)
-    correlate_unit(
-        work.job, unit, <const float *>work.imgs, <float *>work.out, <const float *>work.bias,
-        buffer, buffer + work.buffer_size, buffer + work.buffer_size + work.scratch_size,
-    )
-
-
-cdef void correlate_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
-    cdef CorrelationWork *work = <CorrelationWork *>context
-    cdef double *buffer = <double *>piece_of(&work.memory, thread)
-    correlate_unit(
-        work.job, unit, <const double *>work.imgs, <double *>work.out, <const double *>work.bias,
-        buffer, buffer + work.buffer_size, buffer + work.buffer_size + work.scratch_size,
-    )
-
-
-cdef void tap_offsets(Py_ssize_t *tap_at, Py_ssize_t n_channels, Py_ssize_t fil_h,
-                      Py_ssize_t fil_w, const Packing *p) noexcept nogil:
-    """Where the taps (c, i, j) of a forward pass are read, from an output pixel's first."""
-    cdef Py_ssize_t c, i, j, t = 0
-    for c in range(n_channels):
-        for i in range(fil_h):
-            for j in range(fil_w):
-                # Phases come back after n_phases taps, one stride or more further on.
-                tap_at[t] = (
-                    c * p.channel_pitch
-                    + (i % p.n_phases_y * p.n_phases_x + j % p.n_phases_x) * p.phase_pitch
-                    + i * p.dilation_y // p.stride_y * p.pitch
-                    + j * p.dilation_x // p.stride_x
-                )
-                t += 1
-
-
-cdef void plan_packing(Packing *p, object geometry, Py_ssize_t h, Py_ssize_t w,
-                       Py_ssize_t fil_h, Py_ssize_t fil_w, int border) except *:
-    """How a forward convolution wants its images packed (without pitches)."""
-    p.h, p.w = h, w
-    p.top, p.left = geometry.top, geometry.left
-    p.stride_y, p.stride_x = geometry.stride_y, geometry.stride_x
-    p.dilation_y, p.dilation_x = geometry.dilation_y, geometry.dilation_x
-    p.border = border
-    p.n_phases_y = min(fil_h, p.stride_y // <Py_ssize_t>gcd(p.stride_y, p.dilation_y))
-    p.n_phases_x = min(fil_w, p.stride_x // <Py_ssize_t>gcd(p.stride_x, p.dilation_x))
-    p.rows = geometry.out_h + (fil_h - 1) * p.dilation_y // p.stride_y
-    p.cols = geometry.out_w + (fil_w - 1) * p.dilation_x // p.stride_x
-    p.in_place = False
-
-
-cdef bint needs_no_packing(const Packing *p, Py_ssize_t out_h, Py_ssize_t out_w,
-                           Py_ssize_t lanes) noexcept nogil:
-    """Without padding and strides the images can be read where they are.
-
-    A run of pixels is moved back at its end, so that no vector reads past the
-    image; it must hold at least one vector for that.
-    """
-    return (
-        p.stride_y == 1 and p.stride_x == 1 and p.rows == p.h and p.cols == p.w
-        and p.top == 0 and p.left == 0 and (out_h - 1) * p.w + out_w >= lanes
-    )
-
-
-cdef void read_in_place(Packing *p) noexcept nogil:
-    p.in_place = True
-    p.stack = 1
-    p.pitch = p.w
-    p.image_pitch = p.phase_pitch = p.channel_pitch = p.h * p.w
-
-
-cdef void plan_rows(Correlation *job, Axis axis_y, Axis axis_x, Py_ssize_t fil_h,
-                    Py_ssize_t fil_w, object geometry, bint backward, Workspace space,
-                    Py_ssize_t lanes) except *:
-    """Whether to keep rows of single features in the registers, and not to copy them at all."""
-    cdef const Packing *p = &job.packing
-    cdef Py_ssize_t stride = geometry.stride_y, dilation = geometry.dilation_y
-    cdef Py_ssize_t rows = axis_y.shortest, step = geometry.dilation_x
-    cdef Py_ssize_t start = (axis_x.last if backward else axis_x.first) - p.left
-    job.every = dilation // <Py_ssize_t>gcd(stride, dilation)
-    job.by_rows = (
-        job.n_features == job.groups and fil_h > stride and rows // job.every >= MIN_ROWS
-    )
-    job.strips = <Strips *>space.take(sizeof(Strips))
-    if not (
-        job.by_rows and job.n_channels == job.groups and p.border == BORDER_ZEROS
-        and dilation == 1 and stride == 1 and geometry.stride_x == 1
-        and fil_w <= 2 * fil_h      # 3x9 taps: more loads than the copies cost
-        and plan_strips(job.strips, p.h, p.w, rows, axis_x.longest, p.top - axis_y.first, start,
-                        -step if backward else step, fil_h, fil_w, space, lanes)
-    ):
-        job.strips = NULL
-
-
-cdef void plan_layout(Correlation *job, Py_ssize_t rows, Py_ssize_t cols, bint dense,
-                      Py_ssize_t lanes) noexcept nogil:
-    """Packed or in place, direct or by way of a scratch buffer, and how many images at once.
-
-    `dense`: the output has its pixels side by side, without a stride between them.
-    """
-    cdef Packing *p = &job.packing
-    if job.strips != NULL or dense and needs_no_packing(p, rows, cols, lanes):
-        read_in_place(p)
-    else:
-        lay_out(p, rows, cols, 1, lanes)
-    job.scratch_row = p.pitch
-    if job.strips != NULL:
-        job.direct = True
-        return
-    if job.by_rows:
-        job.direct = dense and cols >= lanes
-        if cols < lanes:
-            lay_out(p, rows, cols, 1, lanes)    # vectors read past the ends of rows, ...
-            p.in_place = False
-        if not job.direct:
-            job.scratch_row = ceil_div(p.pitch, lanes) * lanes  # ... and write there
-        return
-    job.direct = dense and rows_fill_vectors(p, rows, cols, lanes)
-    if not (job.direct or p.in_place or job.fold != NULL):
-        lay_out(
-            p, rows, cols,
-            best_stack(p, rows, cols, lanes, job.n_imgs, job.n_channels,
-                       job.n_features // job.groups, VECTOR_BYTES // lanes),
-            lanes,
-        )
-
-
-cdef struct FilterPitches:
-    # How far apart the features, the channels of a group and the groups of a
-    # correlation lie in the filters; backward, features and channels change places.
-    Py_ssize_t feature, channel, group
-
-
-cdef FilterPitches filter_pitches(const Correlation *job, Py_ssize_t fil_size,
-                                  bint backward) noexcept nogil:
-    cdef FilterPitches pitch
-    if backward:
-        pitch.feature, pitch.channel = job.n_channels * fil_size, fil_size
-        pitch.group = job.n_channels // job.groups * fil_size
-    else:
-        pitch.feature, pitch.channel = fil_size, job.n_features * fil_size
-        pitch.group = job.n_features // job.groups * fil_size
-    return pitch
-
-
-cdef void pack_weights(
-    const Correlation *job, real *packed, const real *filters, Py_ssize_t fil_size, bint backward,
-    const Py_ssize_t *ij, Py_ssize_t n_ij,
-) noexcept nogil:
-    """The weights of all features, in the order in which the tiles read them.
-
-    `ij` says where in a filter the taps lie that are wanted.
-    """
-    cdef FilterPitches pitch = filter_pitches(job, fil_size, backward)
-    cdef Py_ssize_t per_group = job.n_features // job.groups
-    cdef Py_ssize_t channels = job.n_channels // job.groups
-    cdef Py_ssize_t b, f, first, width, group, c, m
-    cdef real *column
-    cdef const real *source
-    for b in range(job.n_blocks):
-        first, width = block_start(job, b), block_start(job, b + 1) - block_start(job, b)
-        group = b // job.blocks_per_group
-        for f in range(first, first + width):
-            column = packed + first * channels * n_ij + f - first
-            source = filters + group * pitch.group + (f - group * per_group) * pitch.feature
-            for c in range(channels):
-                for m in range(n_ij):
-                    column[0] = source[c * pitch.channel + ij[m]]
-                    column += width
-
-
-cdef void plan_gradient_taps(
-    const Correlation *job, Pass *run, const real *filters, Py_ssize_t fil_size, Py_ssize_t fil_w,
-    Phase phase_y, Phase phase_x, Workspace space,
-) except *:
-    """Offsets and weights of one phase: its taps (k, i, j)."""
-    cdef Py_ssize_t n_ij = phase_y.n_taps * phase_x.n_taps, m = 0, i, j
-    cdef Py_ssize_t *ij = <Py_ssize_t *>space.take(n_ij * sizeof(Py_ssize_t))
-    cdef real *packed
-    run.n_taps = job.n_channels // job.groups * n_ij
-    run.tap_at = <Py_ssize_t *>space.take(run.n_taps * sizeof(Py_ssize_t))
-    for i in range(phase_y.n_taps):
-        for j in range(phase_x.n_taps):
-            ij[m] = phase_y.tap[i] * fil_w + phase_x.tap[j]
-            run.tap_at[m] = phase_y.shift[i] * job.packing.pitch + phase_x.shift[j]
-            m += 1
-    for m in range(n_ij, run.n_taps):
-        run.tap_at[m] = run.tap_at[m - n_ij] + job.packing.channel_pitch
-    packed = <real *>space.take(run.n_taps * job.n_features * sizeof(real))
-    run.weights = packed
-    pack_weights(job, packed, filters, fil_size, True, ij, n_ij)
-    if job.by_rows:
-        run.columns = plan_columns(packed, job.n_features, run.tap_at, run.n_taps, phase_y.n_taps,
-                                   phase_x.n_taps, -1, job.every, run.rows, space)
+            source += plan.layout.packing.pitch

@@ -1,4 +1,4 @@
-# What lies where in memory while a convolution runs.
+# Images padded and split into the phases of a stride, plane by plane. Needs common/simd.pxi.
 #
 # Each thread copies the images that it works on into a buffer of its own, with
 # the padding that a convolution sees, so that a tap of the filter is a constant
@@ -65,10 +65,11 @@ cdef inline Py_ssize_t clip(Py_ssize_t i, Py_ssize_t low, Py_ssize_t high) noexc
     return low if i < low else high if i > high else i
 
 
-cdef void lay_out(Packing *p, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t stack,
-                  Py_ssize_t lanes) noexcept nogil:
-    """Fill in the pitches, for output planes of out_h x out_w read from each row and column."""
+cdef Packing pack_laid_out(Packing p, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t stack,
+                           Py_ssize_t lanes) noexcept nogil:
+    """With pitches, for output planes of out_h x out_w read from each row and column."""
     cdef Py_ssize_t h, w
+    p.in_place = False
     p.stack = stack
     p.pitch, h = p.cols, p.rows
     if p.border == BORDER_ZEROS and p.stride_x == 1:
@@ -84,6 +85,47 @@ cdef void lay_out(Packing *p, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t sta
     if p.phase_pitch % 512 == 0:
         p.phase_pitch += lanes  # powers of two would put all channels into the same cache sets
     p.channel_pitch = p.phase_pitch * p.n_phases_y * p.n_phases_x
+    return p
+
+
+cdef bint pack_is_needless(const Packing *p, Py_ssize_t out_h, Py_ssize_t out_w,
+                           Py_ssize_t lanes) noexcept nogil:
+    """Without padding and strides the images can be read where they are.
+
+    A run of pixels is moved back at its end, so that no vector reads past the
+    image; it must hold at least one vector for that.
+    """
+    return (
+        p.stride_y == 1 and p.stride_x == 1 and p.rows == p.h and p.cols == p.w
+        and p.top == 0 and p.left == 0 and (out_h - 1) * p.w + out_w >= lanes
+    )
+
+
+cdef Packing pack_in_place(Packing p) noexcept nogil:
+    """With the pitches of the images themselves."""
+    p.in_place = True
+    p.stack = 1
+    p.pitch = p.w
+    p.image_pitch = p.phase_pitch = p.channel_pitch = p.h * p.w
+    return p
+
+
+cdef Py_ssize_t pack_buffer(const Packing *p, Py_ssize_t n_channels,
+                            Py_ssize_t lanes) noexcept nogil:
+    """Values of a buffer for so many channels."""
+    if p.in_place:
+        return 0
+    return ceil_div(n_channels * p.channel_pitch + 2 * lanes, lanes) * lanes
+
+
+cdef Py_ssize_t pack_tap_at(const Packing *p, const Phase *y, const Phase *x, Py_ssize_t i,
+                            Py_ssize_t j) noexcept nogil:
+    """Where taps i and j of two phases are read, from an output pixel's first."""
+    # Phases of the stride come back after n_phases taps, one stride or more further on.
+    return (
+        (y.tap[i] % p.n_phases_y * p.n_phases_x + x.tap[j] % p.n_phases_x) * p.phase_pitch
+        + y.shift[i] // p.stride_y * p.pitch + x.shift[j] // p.stride_x
+    )
 
 
 cdef struct Span:

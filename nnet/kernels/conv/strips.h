@@ -8,7 +8,6 @@ typedef struct {
     Py_ssize_t start, step;         /* output x reads pixel x + start + j * step */
     Py_ssize_t n_taps, n_columns;   /* of the filter; a column has n_taps */
     unsigned short *kept;           /* (n_strips, n_columns) the lanes of pixels */
-    void *weights;                  /* (n_features, n_columns, n_taps) of a correlation */
 } Strips;
 
 #if defined(__AVX512F__)
@@ -19,11 +18,11 @@ enum { HAS_STRIPS = 1 };
 #define STORE32 _mm512_mask_storeu_ps
 #define STORE64 _mm512_mask_storeu_pd
 #include "for_reals.h"
+#define strips_plane(...) ON_REALS(strips_plane, __VA_ARGS__)
 #else
 #undef TEMPLATE
 enum { HAS_STRIPS = 0 };
-#define strip32(out, pixels, p, kept, stored, ...) (void)(stored)
-#define strip64(out, pixels, p, kept, stored, ...) (void)(stored)
+#define strips_plane(...) (void)0
 #define strip_gradient32(...)
 #define strip_gradient64(...)
 #endif
@@ -65,6 +64,26 @@ INLINE void OF(strip)(real *out, const real *pixels, const Strips *p,
         if (y < 0 || y >= rows) continue;
         if (with_relu) acc[i] = OF(rectified)(acc[i]);
         OF(STORE)(out + y * cols, stored, acc[i]); } }
+
+/* All outputs of a feature, from its plane of pixels. */
+static void OF(strips_plane)(real *out, const real *plane, const Strips *p, const real *w,
+                             real bias, int with_relu) {
+    const unsigned short *kept = p->kept;
+    plane += p->start;
+    for (Py_ssize_t x = 0; x < p->cols; x += OF(N_LANES), kept += p->n_columns) {
+        Py_ssize_t n = p->cols - x < OF(N_LANES) ? p->cols - x : OF(N_LANES);
+        unsigned stored = (1u << n) - 1;
+#define STRIP(n)                                                                              \
+        if (p->n_columns == n)                                                                \
+            OF(strip)(out + x, plane + x, p, kept, stored, w, bias, with_relu, n, n);         \
+        else                                                                                  \
+            OF(strip)(out + x, plane + x, p, kept, stored, w, bias, with_relu, n, p->n_columns)
+        switch (p->n_taps) { CASE(2, STRIP) CASE(3, STRIP) CASE(4, STRIP) CASE(5, STRIP)
+            CASE(6, STRIP) CASE(7, STRIP) }
+#undef STRIP
+    }
+}
+
 INLINE void OF(strip_gradient)(real *sums, const real *pixels, const real *grad,
                                  const Strips *p, const unsigned short *kept,
                                  unsigned stored, const int n_taps,

@@ -25,19 +25,20 @@ cdef extern from "conv/strips.h":
         Py_ssize_t start, step
         Py_ssize_t n_taps, n_columns
         unsigned short *kept
-        void *weights
-    void strip32(float *out, const float *pixels, const Strips *p, const unsigned short *kept,
-                 unsigned stored, const float *w, float bias, bint with_relu, int n_taps,
-                 Py_ssize_t n_columns) noexcept nogil
-    void strip64(double *out, const double *pixels, const Strips *p, const unsigned short *kept,
-                 unsigned stored, const double *w, double bias, bint with_relu, int n_taps,
-                 Py_ssize_t n_columns) noexcept nogil
+    void strips_plane(...) noexcept nogil
     void strip_gradient32(float *sums, const float *pixels, const float *grad, const Strips *p,
                           const unsigned short *kept, unsigned stored, int n_taps,
                           int n_columns) noexcept nogil
     void strip_gradient64(double *sums, const double *pixels, const double *grad,
                           const Strips *p, const unsigned short *kept, unsigned stored,
                           int n_taps, int n_columns) noexcept nogil
+
+
+cdef bint strips_cover(Py_ssize_t h, Py_ssize_t rows, Py_ssize_t top,
+                       Py_ssize_t fil_h) noexcept nogil:
+    """Each output must be in the making while some row is read."""
+    return (HAS_STRIPS and 2 <= fil_h <= MAX_STRIP_TAPS and 0 <= top < fil_h
+            and MIN_ROWS <= rows <= top + h)    # measured: low planes lose
 
 
 cdef bint plan_strips(
@@ -51,8 +52,7 @@ cdef bint plan_strips(
     in the making while some row is read.
     """
     cdef Py_ssize_t n_strips = ceil_div(cols, lanes), s, j, l, x
-    if not (HAS_STRIPS and 2 <= fil_h <= MAX_STRIP_TAPS and 0 <= top < fil_h
-            and MIN_ROWS <= rows <= top + h):   # measured: low planes lose
+    if not strips_cover(h, rows, top, fil_h):
         return False
     p.w, p.rows, p.cols, p.n_taps, p.n_columns = w, rows, cols, fil_h, fil_w
     p.start, p.step = start, step
@@ -66,62 +66,9 @@ cdef bint plan_strips(
     return True
 
 
-cdef void pack_strips(Strips *p, const real *filters, Py_ssize_t n_features, bint backward,
-                      Workspace space) except *:
-    """The weights in the order of their use; backward, columns are read from below."""
-    cdef Py_ssize_t n = p.n_taps, k, i, j
-    cdef real *w = <real *>space.take(n_features * n * p.n_columns * sizeof(real))
-    p.weights = w
-    for k in range(n_features):
-        for j in range(p.n_columns):
-            for i in range(n):
-                w[0] = filters[(n - 1 - i if backward else i) * p.n_columns + j]
-                w += 1
-        filters += n * p.n_columns
-
-
-cdef void correlate_strips(real *out, const real *plane, const Strips *p, Py_ssize_t k, real bias,
-                           bint with_relu) noexcept nogil:
-    """All outputs of feature k, from its plane of pixels."""
-    cdef const real *weights = <const real *>p.weights + k * p.n_taps * p.n_columns
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), x = 0
-    cdef const unsigned short *kept = p.kept
-    while x < p.cols:
-        if p.n_taps == 2:
-            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 2)
-        elif p.n_taps == 3:
-            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 3)
-        elif p.n_taps == 4:
-            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 4)
-        elif p.n_taps == 5:
-            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 5)
-        elif p.n_taps == 6:
-            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 6)
-        else:
-            strip(out + x, plane + x + p.start, p, kept, x, weights, bias, with_relu, 7)
-        x += lanes
-        kept += p.n_columns
-
-
 cdef inline unsigned lanes_from(const Strips *p, Py_ssize_t x, Py_ssize_t lanes) noexcept nogil:
     """The lanes of outputs in the strip that starts at x."""
     return (1 << min(lanes, p.cols - x)) - 1
-
-
-cdef inline void strip(
-    real *out, const real *pixels, const Strips *p, const unsigned short *kept, Py_ssize_t x,
-    const real *weights, real bias, bint with_relu, const int n_taps,
-) noexcept nogil:
-    cdef unsigned stored = lanes_from(p, x, VECTOR_BYTES // sizeof(real))
-    if real is float:
-        if p.n_columns == n_taps:
-            strip32(out, pixels, p, kept, stored, weights, bias, with_relu, n_taps, n_taps)
-        else:
-            strip32(out, pixels, p, kept, stored, weights, bias, with_relu, n_taps, p.n_columns)
-    elif p.n_columns == n_taps:
-        strip64(out, pixels, p, kept, stored, weights, bias, with_relu, n_taps, n_taps)
-    else:
-        strip64(out, pixels, p, kept, stored, weights, bias, with_relu, n_taps, p.n_columns)
 
 
 cdef void gradient_strips(
