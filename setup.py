@@ -2,9 +2,8 @@
 
 What was compiled stays in build/kernels, and serves later builds of the same sources.
 
-Environment variables, all optional:
-NNET_REQUIRE_OPENMP=1   a compiler without OpenMP is an error, not a serial build
-NNET_DISABLE_OPENMP=1   build the serial kernels even where OpenMP works
+An environment variable, optional:
+NNET_DISABLE_THREADS=1   build kernels that run on one thread, as where there are no pthreads
 """
 
 import hashlib
@@ -53,18 +52,18 @@ DIRECTIVES = {
     "initializedcheck": False,
 }
 
-PROBE = "#include <Python.h>\n#include <pthread.h>\nint main(void) { return 0; }\n"
+PROBE = "#include <Python.h>\nint main(void) { return 0; }\n"
 NO_COMPILER = (
     "nnet is compiled while it is installed, which needs gcc or clang and the headers of Python: "
     "`sudo apt install build-essential python3-dev` on Debian and Ubuntu, "
     "`sudo dnf install gcc python3-devel` on Fedora, `xcode-select --install` on macOS; "
     "on Windows, `wsl --install` and then as on Ubuntu"
 )
-OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
-OPENMP_FLAGS = [
-    (["-fopenmp"], ["-fopenmp"]),
-    (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),  # Apple's clang with libomp installed
-]
+THREADS_PROBE = """
+#include <pthread.h>
+#include <stdatomic.h>
+int main(void) { return pthread_atfork(0, 0, 0); }
+"""
 
 
 @contextmanager
@@ -106,12 +105,12 @@ class BuildKernels(build_ext):
 
     def build_extensions(self):
         self.check_compiler()
-        compile_args, link_args = self.openmp_flags()
+        flags = self.thread_flags()
         compiler = self.describe_compiler()
         for extension in self.extensions:
             if extension.name == "nnet._runtime":  # which has the threads of all kernels
-                extension.extra_compile_args += compile_args
-                extension.extra_link_args += link_args
+                extension.extra_compile_args += flags
+                extension.extra_link_args += flags
         with ThreadPoolExecutor(self.parallel or os.cpu_count()) as pool:
             try:
                 tasks = (self.task(extension, compiler) for extension in self.extensions)
@@ -165,24 +164,15 @@ class BuildKernels(build_ext):
         versions = version, sys.version, numpy.__version__, Cython.__version__
         return *versions, command, self.compiler.linker_so, self.debug, self.define, self.undef
 
-    def openmp_flags(self):
-        """The flags that compile and link an OpenMP program; none for a serial build."""
-        disabled = os.environ.get("NNET_DISABLE_OPENMP") == "1"
-        required = os.environ.get("NNET_REQUIRE_OPENMP") == "1"
-        if disabled and required:
-            raise PlatformError(
-                "NNET_DISABLE_OPENMP=1 and NNET_REQUIRE_OPENMP=1 exclude each other"
-            )
-        for compile_args, link_args in [] if disabled else OPENMP_FLAGS:
+    def thread_flags(self):
+        """The flags that compile and link a program with threads, or one without."""
+        if os.environ.get("NNET_DISABLE_THREADS") != "1":
             try:
-                self.probe(OPENMP_PROBE, compile_args, link_args)
+                self.probe(THREADS_PROBE, ["-pthread"], ["-pthread"])
+                return ["-pthread"]
             except (CompileError, LinkError):
-                continue
-            return compile_args, link_args
-        if required:
-            raise PlatformError("NNET_REQUIRE_OPENMP=1, but the compiler cannot build OpenMP code")
-        print("warning: nnet: no OpenMP, the kernels will run on one thread", file=sys.stderr)
-        return [], []
+                print("warning: nnet: no pthreads, kernels will run on one thread", file=sys.stderr)
+        return ["-DNNET_NO_THREADS"]
 
     def probe(self, program, compile_args=(), link_args=()):
         """Compile and link a program; an error says that this does not work."""

@@ -5,7 +5,8 @@ import zipfile
 from pathlib import Path
 
 path = Path(sys.argv[1])
-names = zipfile.ZipFile(path).namelist()
+wheel = zipfile.ZipFile(path)
+names = wheel.namelist()
 kernels = ("_conv", "_dense", "_pool")
 if "x86_64" in path.name:
     kernels += tuple(f"{kernel}_{target}" for kernel in kernels for target in ("avx2", "avx512"))
@@ -17,6 +18,8 @@ for source in (root / "nnet").rglob("*"):
         name = source.relative_to(root).as_posix()
         assert name in names, name
 assert not [n for n in names if n.endswith((".c", ".pyx", ".pxi"))], "sources in the wheel"
+for name in names:
+    assert not name.endswith(".so") or b"libgomp.so" not in wheel.read(name), f"{name}: OpenMP"
 size = path.stat().st_size
 assert size <= 5_000_000, f"{size} bytes"
 print(f"{path.name}: {size / 1e6:.2f} MB, {len(names)} files")

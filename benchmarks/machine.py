@@ -121,7 +121,6 @@ def describe(target=None):
         "nnet": nnet.__version__,
         "nnet's compiler": _runtime.COMPILER,
         "nnet's target": target or dispatch.TARGET,
-        "OpenMP": "yes" if _runtime.OPENMP else "no, nnet runs on one thread",
     }
 
 

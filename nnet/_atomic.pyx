@@ -1,8 +1,8 @@
 """What an interrupt must not cut in two, and the arrays that layers are lent.
 
 Python handles signals, such as that of Ctrl-C, between the bytecodes of Python code, so
-that an exception can arrive after any of them. It never arrives inside of compiled code:
-what is here is done whole, or not at all.
+that an exception can arrive after any of them, and within a kernel's call that lasts (team.h). It
+never arrives inside of other compiled code: what is here is done whole, or not at all.
 """
 
 cimport numpy as cnp

@@ -5,7 +5,8 @@ best one that this processor supports is chosen at import; `NNET_TARGET` forces
 another. Thread counts come from, in this order: the `num_threads` context of
 the calling thread or task, `set_num_threads`, `NNET_NUM_THREADS`,
 `OMP_NUM_THREADS`, and last the processors that the affinity mask and the
-container's CPU quota leave this process.
+container's CPU quota leave this process. A limit that was set on an OpenMP
+runtime, such as threadpoolctl sets, holds for all of them.
 """
 
 import os
@@ -148,7 +149,8 @@ class _Context:
 _threads, _threads_why = _default_threads()  # of the process
 # Of this thread or task; the last one rules.
 _contexts: ContextVar[tuple[_Context, ...]] = ContextVar("nnet.num_threads", default=())
-_omp_threads_at_start = _runtime.max_threads()
+# What OpenMP's runtimes start with, if it is set: also where NNET_NUM_THREADS overrules it.
+_omp_threads = _env_threads("OMP_NUM_THREADS") or 0
 
 
 def _wanted_threads():
@@ -162,15 +164,14 @@ def _wanted_threads():
 def get_num_threads():
     """The number of threads that a large kernel call uses now.
 
-    Small calls stay on one thread. The results do not depend on it.
+    Small calls stay on one thread. The results do not depend on it. It is at most what
+    threadpoolctl, or omp_set_num_threads, has set on an OpenMP runtime that the process has
+    loaded, with scikit-learn for example.
     """
-    if not _runtime.OPENMP:
+    if not _runtime.THREADS:
         return 1
     n_threads, _ = _wanted_threads()
-    omp_threads = _runtime.max_threads()
-    if omp_threads != _omp_threads_at_start:  # threadpoolctl, or omp_set_num_threads
-        return min(n_threads, omp_threads)
-    return n_threads
+    return min(n_threads, _runtime.openmp_limit(_omp_threads) or n_threads)
 
 
 def call_threads(n_threads=None):
@@ -182,7 +183,7 @@ def call_threads(n_threads=None):
         As `set_num_threads` does.
     """
     n_threads = get_num_threads() if n_threads is None else _as_count(n_threads)
-    return n_threads if _runtime.OPENMP else 1
+    return n_threads if _runtime.THREADS else 1
 
 
 def _as_count(n_threads):
@@ -239,23 +240,23 @@ def num_threads(n_threads):
 
 
 def show_config(file=None):
-    """Print the version, the chosen and built targets, OpenMP, threads and compiler."""
+    """Print the version, the chosen and built targets, threads, OpenMP runtimes and compiler."""
     import numpy
 
     import nnet
 
     threads, (wanted, why) = get_num_threads(), _wanted_threads()
-    if not _runtime.OPENMP:
-        why = "built without OpenMP"
+    if not _runtime.THREADS:
+        why = "built without threads"
     elif threads != wanted:
         why = "OpenMP's limit, set by threadpoolctl or omp_set_num_threads"
-    openmp = f"yes ({_runtime.OPENMP})" if _runtime.OPENMP else "no"
+    runtimes = [Path(path).name for path in _runtime.openmp_runtimes()]
     rows = {
         "nnet": nnet.__version__,
         "target": f"{TARGET} ({_TARGET_WHY})",
         "targets built": ", ".join(built_targets()),
-        "OpenMP": openmp,
         "threads": f"{threads} ({why})",
+        "OpenMP loaded": ", ".join(runtimes) or "none",
         "compiler": _runtime.COMPILER,
         "Python": sys.version.split()[0],
         "NumPy": numpy.__version__,

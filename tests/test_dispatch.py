@@ -119,11 +119,11 @@ def test_cpu_knows_every_target_and_no_other():
 
 # --- thread counts ------------------------------------------------------------
 
-openmp = pytest.mark.skipif(not _runtime.OPENMP, reason="built without OpenMP")
+threads = pytest.mark.skipif(not _runtime.THREADS, reason="built without threads")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
 
-@openmp
+@threads
 @pytest.mark.parametrize(
     "variables, threads, why",
     [
@@ -241,7 +241,7 @@ def test_quota_below_the_affinity_decides(monkeypatch):
     assert dispatch._default_threads() == (os.cpu_count(), "CPUs of the machine")
 
 
-@openmp
+@threads
 def test_set_and_get(restore_threads):
     for n_threads in (3, 1, 2):
         nnet.set_num_threads(n_threads)
@@ -259,7 +259,7 @@ def test_bad_counts_change_nothing(restore_threads, value, error):
         assert nnet.get_num_threads() == before
 
 
-@openmp
+@threads
 def test_context_restores(restore_threads):
     nnet.set_num_threads(2)
     with nnet.num_threads(3):
@@ -275,14 +275,26 @@ def test_context_restores(restore_threads):
     assert nnet.get_num_threads() == 4
 
 
-@openmp
-def test_threadpoolctl_limits_count(run_python):
-    """Limits that others set on OpenMP bind, and lifting them lets go."""
-    pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
+def test_nnet_brings_no_openmp(run_python):
+    done = run_python("""
+import nnet
+assert nnet._runtime.openmp_runtimes() == [], nnet._runtime.openmp_runtimes()
+assert nnet._runtime.openmp_limit(0) == 0
+nnet.show_config()
+""")
+    assert "OpenMP loaded: none\n" in done.stdout, done.stderr
+
+
+@threads
+@pytest.mark.parametrize("imports", ["nnet, sklearn", "sklearn, nnet"])
+def test_threadpoolctl_limits_count(run_python, imports):
+    """Limits that others set on OpenMP bind, and lifting them lets go: whoever brings it."""
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     for variables in ({"NNET_NUM_THREADS": "4", "OMP_NUM_THREADS": "8"}, {"OMP_NUM_THREADS": "4"}):
         done = run_python(
+            f"import {imports}"
             """
-import nnet, threadpoolctl
+import threadpoolctl
 print(nnet.get_num_threads())
 with threadpoolctl.threadpool_limits(1):
     print(nnet.get_num_threads())
@@ -298,10 +310,57 @@ print(nnet.get_num_threads())
         lines = done.stdout.splitlines()
         assert [line for line in lines if line.isdigit()] == ["4", "1", "3", "4", "4"], done.stderr
         assert any(line.startswith("threads:") and "OpenMP's limit" in line for line in lines)
+        assert any(line.startswith("OpenMP loaded:") and "lib" in line for line in lines)
+
+
+@threads
+@pytest.mark.parametrize("first", ["nnet.get_num_threads()", ""])
+def test_limits_count_from_the_first_call_on(run_python, first):
+    """Also where the runtime came after a call that found none, and the limit before any call."""
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    done = run_python(
+        f"""
+import nnet, threadpoolctl
+{first}
+import sklearn
+with threadpoolctl.threadpool_limits(1):
+    print(nnet.get_num_threads(), nnet.dispatch.call_threads(), nnet.dispatch.call_threads(3))
+print(nnet.get_num_threads())
+""",
+        NNET_NUM_THREADS="4",
+    )
+    assert done.stdout == "1 1 3\n4\n", done.stderr
+
+
+@threads
+def test_omp_set_num_threads_counts_in_its_thread(run_python):
+    """As OpenMP has it. Of several runtimes the least counts."""
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    done = run_python(
+        """
+import ctypes
+import threading
+import nnet, sklearn
+
+path, *others = nnet._runtime.openmp_runtimes()
+assert not others
+library = ctypes.CDLL(path)
+library.omp_set_num_threads(2)
+print(nnet.get_num_threads())
+thread = threading.Thread(target=lambda: print(nnet.get_num_threads()))
+thread.start()
+thread.join()
+library.omp_set_num_threads(7)
+print(nnet.get_num_threads())
+""",
+        NNET_NUM_THREADS="4",
+        OMP_NUM_THREADS="6",
+    )
+    assert done.stdout.split() == ["2", "4", "4"], done.stderr
 
 
 @linux
-@openmp
+@threads
 def test_forked_child_starts_threads_of_its_own(run_python):
     """Also where the fork came during a call: the child has none of the parent's threads."""
     done = run_python("""
@@ -355,7 +414,8 @@ def test_show_config(restore_threads, capsys):
     assert rows["nnet"] == nnet.__version__
     assert rows["target"].split()[0] == dispatch.TARGET
     assert rows["targets built"].split(", ") == list(dispatch.built_targets())
-    assert rows["OpenMP"] == (f"yes ({_runtime.OPENMP})" if _runtime.OPENMP else "no")
+    runtimes = [Path(path).name for path in _runtime.openmp_runtimes()]
+    assert rows["OpenMP loaded"] == (", ".join(runtimes) or "none")
     assert rows["threads"].startswith("1 (")
     assert rows["compiler"].startswith(("gcc ", "clang "))
     assert rows["Python"] == sys.version.split()[0] and rows["NumPy"]

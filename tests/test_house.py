@@ -151,7 +151,7 @@ def test_imports_are_read():
     python = (
         "import nnet.files.saving\ndef f():\n    from nnet import Conv, dispatch\n    import os"
     )
-    assert list(imports_of_python(python)) == ["files", "nnet", "geometry"]
+    assert list(imports_of_python(python)) == ["files", "nnet", "dispatch"]
     cython = "from nnet import a, b\nimport numpy\nfrom nnet._runtime cimport (\n    c)\n"
     assert set(imports_of_cython(cython)) == {"_runtime", "a", "b"}
     guarded = "    with IMPORTS:\n        import a\n        import_module('b')\n"

@@ -120,14 +120,20 @@ def test_other_flags_compile_anew(build, monkeypatch, name):
 
 def test_a_serial_build_compiles_one_module(build, monkeypatch):
     """The one that has the threads of all."""
-    monkeypatch.setenv("NNET_REQUIRE_OPENMP", "1")
-    try:
-        build()
-    except setuptools.errors.PlatformError:
-        pytest.skip("the compiler has no OpenMP")
-    monkeypatch.delenv("NNET_REQUIRE_OPENMP")
-    monkeypatch.setenv("NNET_DISABLE_OPENMP", "1")
+    build()
+    monkeypatch.setenv("NNET_DISABLE_THREADS", "1")
     assert build() == ["_runtime"]
+
+
+def test_where_there_are_no_pthreads_the_build_is_serial(build, monkeypatch, capsys):
+    monkeypatch.setenv("NNET_DISABLE_THREADS", "1")
+    build()
+    assert "no pthreads" not in capsys.readouterr().err
+    monkeypatch.delenv("NNET_DISABLE_THREADS")
+    script = Path("setup.py").read_text()
+    Path("setup.py").write_text(script.replace("<pthread.h>", "<no_pthread.h>"))
+    build()
+    assert "no pthreads, kernels will run on one thread" in capsys.readouterr().err
 
 
 def test_binaries_that_no_longer_serve_are_removed(build):

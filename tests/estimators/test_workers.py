@@ -66,7 +66,7 @@ def run_probe(run_python, tmp_path, **environment):
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(not nnet._runtime.OPENMP, reason="built without OpenMP")
+@pytest.mark.skipif(not nnet._runtime.THREADS, reason="built without threads")
 def test_workers_share_the_processors(run_python, tmp_path):
     found = run_probe(run_python, tmp_path, OMP_NUM_THREADS="8")
     share = max(found["cpus"] // 2, 1)
@@ -127,7 +127,7 @@ def threads_of(estimator, X):
     return estimator.predict(X)
 
 
-@pytest.mark.skipif(not nnet._runtime.OPENMP, reason="built without OpenMP")
+@pytest.mark.skipif(not nnet._runtime.THREADS, reason="built without threads")
 def test_threads_of_predictions():
     X, y = np.arange(60.0).reshape(20, 3), np.arange(20) % 2
     fitted = CNNClassifier(max_iter=1, n_threads=1).fit(X, y)

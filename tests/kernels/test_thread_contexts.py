@@ -11,7 +11,7 @@ import pytest
 import nnet
 from nnet import _runtime, dispatch
 
-pytestmark = pytest.mark.skipif(not _runtime.OPENMP, reason="built without OpenMP")
+pytestmark = pytest.mark.skipif(not _runtime.THREADS, reason="built without threads")
 
 
 @pytest.fixture(autouse=True)

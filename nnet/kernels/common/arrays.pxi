@@ -4,6 +4,8 @@
 cimport numpy as cnp
 import numpy as np
 
+from nnet._runtime cimport end_call
+
 cnp.import_array()
 
 cdef extern from "Python.h":
@@ -122,6 +124,8 @@ cdef cnp.ndarray work_array(cnp.ndarray out):
 
 
 cdef void deliver(cnp.ndarray out, cnp.ndarray work) except *:
+    """The end of a call, for each of its outputs; of one that was interrupted, an exception."""
+    end_call()
     if out is not work:
         (<object>out)[...] = work
 

@@ -293,6 +293,7 @@ def batch_norm(
         with nogil:
             run_pass(job, BATCH_MOMENTS, call.is_float, call.n_threads)
             join_chunks(job)
+        end_call()      # running averages move after whole sums, or not at all
         batch_statistics(job, doubles(mean_), doubles(inv_std_), eps_)
         if job.count > 1 and call.is_float:
             move_average[float](<float *>data_of(run_mean), job, momentum_, False)

@@ -357,6 +357,9 @@ cdef void run_product(Product *job, bint is_float, int n_threads) noexcept nogil
     job.n_blocks = (n_vectors + MAX_COLUMNS - 1) // MAX_COLUMNS
     job.n_parts = 1
     if n_threads > 1:
-        job.n_parts = max(<Py_ssize_t>1, min(n_tiles, 4 * n_threads // job.n_blocks))
+        job.n_parts = 4 * n_threads // job.n_blocks
+    # After some 10 ms of one thread, a look for signals.
+    job.n_parts = max(job.n_parts, job.n_rows * job.n_inner * MAX_COLUMNS * lanes >> 30)
+    job.n_parts = max(<Py_ssize_t>1, min(n_tiles, job.n_parts))
     parallel_for(float_unit if is_float else double_unit, job, job.n_blocks * job.n_parts,
                  n_threads)

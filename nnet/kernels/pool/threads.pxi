@@ -2,6 +2,9 @@
 
 from nnet._runtime cimport parallel_for, unit_function
 
+cdef enum:
+    UNIT_PIXELS = 1 << 22         # of images: after a few ms of one thread, a look for signals
+
 cdef struct PoolWork:
     const void *source            # imgs, or poolout_grad
     void *out                     # poolout, or imgs_grad
@@ -22,7 +25,9 @@ cdef void share(PoolWork *work, unit_function run, Py_ssize_t buffer_size, int n
     """Run a function on all units, with a buffer of so many bytes for each thread."""
     cdef Workspace space = acquire_workspace()
     work.buffers = take_for_threads(space, n_threads, buffer_size, 0)
-    work.n_units = min(work.n_planes, 4 * n_threads) if n_threads > 1 else 1
+    cdef Py_ssize_t n_pixels = work.n_planes * work.job.height.size * work.job.width.size
+    work.n_units = 4 * n_threads if n_threads > 1 else 1
+    work.n_units = min(work.n_planes, max(work.n_units, n_pixels // UNIT_PIXELS))
     with nogil:
         parallel_for(run, work, work.n_units, n_threads)
     space.release()
