@@ -1,46 +1,21 @@
 """What the processor and the compiler can do: asked before any faster module is loaded.
 
-And the threads of all kernels, and what limits their number: kernels/team.h, kernels/openmp.h.
+And the threads of all kernels, and what limits their number. The C of this is in kernels/cpu.h,
+kernels/team.h and kernels/openmp.h.
 """
 
-cdef extern from *:
-    """
-    #include "openmp.h"
-    #include "team.h"
-
-    #if defined(NNET_NO_THREADS)
-    #define NNET_THREADS 0
-    #else
-    #define NNET_THREADS 1
-    #endif
-
-    #if defined(__x86_64__)
-    static int nnet_has_avx2(void) {
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    }
-    static int nnet_has_avx512(void) {
-        return nnet_has_avx2()
-            && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-            && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    }
-    #else
-    static int nnet_has_avx2(void) { return 0; }
-    static int nnet_has_avx512(void) { return 0; }
-    #endif
-
-    #if defined(__clang__)
-    #define NNET_COMPILER "clang " __clang_version__
-    #else
-    #define NNET_COMPILER "gcc " __VERSION__
-    #endif
-    """
+cdef extern from "cpu.h":
     const char *NNET_COMPILER
-    const bint NNET_THREADS
     int nnet_has_avx2()
     int nnet_has_avx512()
+
+cdef extern from "openmp.h":
     int nnet_find_openmp()
     int nnet_openmp_limit(int usual)
     const char *nnet_openmp_path(int i)
+
+cdef extern from "team.h":
+    enum: NNET_THREADS
     long long nnet_patience, nnet_interval
     int nnet_end_call() except -1
     void nnet_parallel_for(unit_function run, void *context, Py_ssize_t n_units,

@@ -11,6 +11,10 @@ NNET = ROOT / "nnet"
 PYTHON = sorted(NNET.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 CYTHON = sorted([*NNET.rglob("*.pyx"), *NNET.rglob("*.pxi")])
+ROOM = NNET / "kernels"
+KERNELS = sorted([*ROOM.rglob("*.pxi"), *ROOM.rglob("*.h")])
+MODULES = sorted(NNET.glob("*.pyx"))
+MULTI = re.MULTILINE | re.DOTALL
 
 # Top to bottom. A room imports from those beside and below it; `nnet` is nnet/__init__.py.
 ROOMS = (
@@ -192,3 +196,248 @@ def test_names_of_tests_are_the_same_in_every_process(request):
     """Without addresses of objects: processes that share the tests compare their lists."""
     names = [item.nodeid for item in request.session.items]
     assert [name for name in names if re.search("0x[0-9a-f]{6}", name)] == []
+
+
+# --- the kernels' own files ---------------------------------------------------
+
+# What is not as it should be yet: a test fails when one of these is, so that the lists only shrink.
+LONG_FILES = {
+    "nnet/_conv.pyx",
+    "nnet/kernels/conv/direct_pixels.pxi",
+    "nnet/kernels/conv/gradient_dot.pxi",
+    "nnet/kernels/dense/batch_norm.pxi",
+    "nnet/kernels/dense/cross_entropy.pxi",
+    "nnet/kernels/dense/norm_passes.pxi",
+    "nnet/kernels/pool/forward.pxi",
+    "nnet/kernels/pool/vectors.pxi",
+}
+LONG_FUNCTIONS = {
+    "nnet/_conv.pyx: bprop_conv_bc01",
+    "nnet/kernels/conv/correlation.pxi: conv_imgs_gradient",
+    "nnet/kernels/conv/direct_features.pxi: pixels_unit",
+    "nnet/kernels/conv/direct_features_plan.pxi: correlate_by_pixels",
+    "nnet/kernels/conv/direct_pixels.pxi: correlate_unit",
+    "nnet/kernels/conv/gradient_tiles.pxi: dot_tile",
+    "nnet/kernels/dense/matmul.pxi: product_unit",
+}
+NAMED_TWICE = {
+    "Axis",
+    "INLINE",
+    "KEEP",
+    "MAX_RUN",
+    "PIXELS",
+    "PixelJob",
+    "SHUFFLE",
+    "SMALL_WORK",
+    "clip",
+    "next_vector",
+    "pack_block",
+    "run_pixels",
+    "write_pixels",
+}
+WITHOUT_NEEDS = {
+    "conv/axes.pxi",
+    "conv/bands.pxi",
+    "conv/correlation.pxi",
+    "conv/direct_features.pxi",
+    "conv/direct_features_plan.pxi",
+    "conv/direct_pixels.pxi",
+    "conv/gradient.pxi",
+    "conv/gradient_dot.pxi",
+    "conv/gradient_outer.pxi",
+    "conv/gradient_tiles.pxi",
+    "conv/gradient_winograd.pxi",
+    "conv/packing.pxi",
+    "conv/rows.pxi",
+    "conv/strips.pxi",
+    "conv/tiles.pxi",
+    "conv/winograd.pxi",
+    "conv/winograd_plan.pxi",
+    "dense/activations.pxi",
+    "dense/batch_norm.pxi",
+    "dense/binary_cross_entropy.pxi",
+    "dense/cross_entropy.pxi",
+    "dense/exponential.pxi",
+    "dense/group_norm.pxi",
+    "dense/matmul.pxi",
+    "dense/norm_passes.pxi",
+    "dense/steps.pxi",
+    "pool/backward.pxi",
+    "pool/common.pxi",
+    "pool/forward.pxi",
+    "pool/geometry.pxi",
+    "pool/switches.pxi",
+    "pool/threads.pxi",
+    "pool/values.pxi",
+    "pool/vectors.pxi",
+    "pool/window3.pxi",
+}
+C_IN_STRINGS = {
+    "nnet/kernels/dense/exponential.pxi",
+    "nnet/kernels/dense/norm_passes.pxi",
+    "nnet/kernels/pool/vectors.pxi",
+}
+
+
+def first_paragraph(path):
+    """What a file of kernels says first, in a line if it is short: what it is, what it needs."""
+    lines = []
+    for line in path.read_text().splitlines():
+        words = line.removeprefix("/*").lstrip("#* ").strip()
+        if not line.startswith(("/*", "#", " *")) or not words.removesuffix("*/"):
+            break
+        lines.append(words)
+        if words.endswith("*/"):
+            break
+    return " ".join(lines).removesuffix("*/").strip()
+
+
+def needs_of(path):
+    """The last sentence of that: the files that it needs, 'Python.h', 'pthreads', or None."""
+    found = re.search(r"[Nn]eeds ([^:]+?)\.?$", first_paragraph(path))
+    return found and re.split(r", (?:and |or )?| and ", found[1])
+
+
+def kernel_table():
+    """The rows of the table in nnet/kernels/README.md, from what the files say."""
+    rows = ["| file | what it is, and what it needs |", "|---|---|"]
+    for path in sorted(KERNELS, key=lambda path: (len(path.parts), path)):
+        text = first_paragraph(path).replace("|", "\\|")
+        rows.append(f"| `{path.relative_to(ROOM).as_posix()}` | {text} |")
+    return "\n".join(rows)
+
+
+def functions_of(path):
+    """(name, lines without the docstring) of the functions of a Cython file, or of a header."""
+    text = path.read_text()
+    if path.suffix == ".h":
+        for found in re.finditer(
+            r"^[A-Za-z][^;{}#]*?(OF\(\w+\)|\w+)\([^;{}]*\{(?:[^\n]*\}$|.*?^\})", text, MULTI
+        ):
+            yield found[1], found[0].count("\n") + 1
+        return
+    start = r"^(?:cdef|cpdef|def) (?!extern|class|struct|enum)[^\n=]*?(\w+)\(.*?(?=\n\S(?<!\)))"
+    for found in re.finditer(start, f"{text}\nend", MULTI):
+        body = re.sub(r'^ +""".*?"""\n', "", found[0].rstrip(), count=1, flags=MULTI)
+        yield found[1], body.count("\n") + 1
+
+
+def names_of(path):
+    """What a file of kernels defines for those that include it."""
+    text = path.read_text()
+    macros = set(re.findall(r"^ *#define (\w+)", text, re.MULTILINE))
+    macros -= set(re.findall(r"^ *#undef (\w+)", text, re.MULTILINE)) | {"TEMPLATE"}
+    names = {name for name, _ in functions_of(path)} | macros
+    names |= set(re.findall(r"^cdef (?:struct|class|enum) (\w+)\b.*:", text, re.MULTILINE))
+    names |= set(re.findall(r"^(?:typedef )?struct (\w+) \{", text, re.MULTILINE))
+    for block in re.findall(r"^cdef enum[^\n]*:\n((?: .*\n|\n)+)", text, re.MULTILINE):
+        names |= set(re.findall(r"^ +([A-Za-z]\w*) *(?:=|#|$)", block, re.MULTILINE))
+    return names
+
+
+def left_over(exceptions, found):
+    assert sorted(exceptions - set(found)) == [], "these are as they should be: take them out"
+
+
+def test_kernels_readme_lists_every_file():
+    """`python tests/test_house.py` writes the table from the files' first words."""
+    assert kernel_table() in (ROOM / "README.md").read_text()
+
+
+def test_kernels_readme_is_a_map():
+    lines = (ROOM / "README.md").read_text().splitlines()
+    assert len(lines) <= 100 + len(KERNELS)
+
+
+def test_files_of_kernels_say_what_they_need():
+    """Files of the same folder, or as `include` and `#include` name them; or nothing."""
+    without = []
+    for path in KERNELS:
+        needs = needs_of(path)
+        if needs is None:
+            without.append(path.relative_to(ROOM).as_posix())
+            continue
+        for need in needs:
+            known = need in ("nothing", "Python.h", "pthreads", "NumPy")
+            known |= any((folder / need).exists() for folder in (ROOM, path.parent))
+            assert known, f"{path} needs {need}, which is no file"
+    assert sorted(set(without) - WITHOUT_NEEDS) == []
+    left_over(WITHOUT_NEEDS, without)
+
+
+def test_files_of_kernels_come_after_what_they_need():
+    for module in NNET.glob("*.pyx"):
+        included = re.findall(r'^include "kernels/(.+)"', module.read_text(), re.MULTILINE)
+        for i, name in enumerate(included):
+            later = set(needs_of(ROOM / name) or ()) & set(included[i:])
+            assert not later, f"{module.name}: {name} needs {later}"
+
+
+def test_no_file_of_kernels_is_longer_than_400_lines():
+    sizes = {name_of(path): len(path.read_text().splitlines()) for path in [*KERNELS, *MODULES]}
+    long = [name for name, size in sizes.items() if size > 400]
+    assert sorted(set(long) - LONG_FILES) == []
+    left_over(LONG_FILES, long)
+
+
+def test_no_function_of_kernels_is_longer_than_60_lines():
+    long = [
+        f"{name_of(path)}: {name}"
+        for path in [*KERNELS, *MODULES]
+        for name, size in functions_of(path)
+        if size > 60
+    ]
+    assert sorted(set(long) - LONG_FUNCTIONS) == []
+    left_over(LONG_FUNCTIONS, long)
+
+
+def test_no_two_files_of_kernels_define_the_same_name():
+    places = {}
+    for path in KERNELS:
+        for name in names_of(path):
+            places.setdefault(name, []).append(name_of(path))
+    twice = {name: paths for name, paths in places.items() if len(paths) > 1}
+    assert {name: paths for name, paths in twice.items() if name not in NAMED_TWICE} == {}
+    left_over(NAMED_TWICE, twice)
+
+
+def test_c_code_is_in_headers():
+    """Not in strings of Cython: those are for a few macros."""
+    long = [
+        name_of(path)
+        for path in CYTHON
+        for block in re.findall(r'^cdef extern from \*:\n +"""(.*?)"""', path.read_text(), MULTI)
+        if block.count("\n") > 20
+    ]
+    assert sorted(set(long) - C_IN_STRINGS) == []
+    left_over(C_IN_STRINGS, long)
+
+
+def test_files_of_kernels_are_read(tmp_path):
+    """The readers above find what they are there for."""
+    header = tmp_path / "a.h"
+    header.write_text(
+        "/* A thing. A template; needs simd.h,\n * b.h and c.h.\n *\n * More. */\n#define ONE 1\n"
+        "#define TWO\n#undef TWO\nstruct pair { int a; };\ntypedef struct {\n    int a;\n} Pair;\n"
+        "INLINE vec OF(sum)(vec a,\n                   vec b) {\n    if (a) {\n    }\n}\n"
+        "static int twice(int a) { return a; }\nint declared(int);\n"
+    )
+    assert needs_of(header) == ["simd.h", "b.h", "c.h"]
+    assert dict(functions_of(header)) == {"OF(sum)": 5, "twice": 1}
+    assert names_of(header) == {"ONE", "pair", "OF(sum)", "twice"}
+    source = tmp_path / "a.pxi"
+    source.write_text(
+        "# A thing. Needs nothing.\n\ncdef enum:\n    ONE = 1     # of two\n    TWO\n\n"
+        "cdef struct Pair:\n    int a\n\ncdef inline void f(\n    int a,\n) noexcept:\n"
+        '    """One.\n\n    Two.\n    """\n    pass\n\n\ndef g(a):\n    return a\n'
+    )
+    assert needs_of(source) == ["nothing"]
+    assert dict(functions_of(source)) == {"f": 4, "g": 2}
+    assert names_of(source) == {"ONE", "TWO", "Pair", "f", "g"}
+
+
+if __name__ == "__main__":
+    readme = ROOM / "README.md"
+    before, _, rest = readme.read_text().partition("| file | what it is")
+    rest = rest.partition("\n\n")[2]
+    readme.write_text(f"{before}{kernel_table()}\n" + (f"\n{rest}" if rest else ""))

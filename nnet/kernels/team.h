@@ -1,6 +1,7 @@
-/* The threads that share the work of a kernel call. Needs Python.h; pthreads, or NNET_NO_THREADS.
+/* The threads that share the work of a kernel call. Needs Python.h and pthreads.
  *
- * Only _runtime.pyx includes it, so that a process has one set of threads for all kernels.
+ * Only _runtime.pyx includes it, so that a process has one set of threads for all kernels; with
+ * NNET_NO_THREADS it has none, and needs no pthreads.
  *
  * OpenMP ends a parallel region at a barrier, where all of its threads must arrive, also one that
  * the system has not let run yet: beside a busy process that takes longer than most calls. Here
@@ -100,6 +101,7 @@ static void nnet_run_alone(nnet_unit_function run, void *context, Py_ssize_t n_u
 /* --- the team -------------------------------------------------------------------------- */
 
 #if !defined(NNET_NO_THREADS)
+enum { NNET_THREADS = 1 };
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -244,6 +246,7 @@ static int nnet_run_shared(nnet_unit_function run, void *context, Py_ssize_t n_u
     return 1;
 }
 #else
+enum { NNET_THREADS = 0 };
 #define nnet_run_shared(run, context, n_units, n_threads, call) 0
 #endif
 

@@ -1,5 +1,4 @@
-# The kernels' front door: every array argument is checked here, before any work.
-# Included by _conv.pyx and _pool.pyx, so that each built target has it inlined.
+# Checks of array arguments, before any work, and what delivers outputs. Needs NumPy.
 
 cimport numpy as cnp
 import numpy as np

@@ -1,4 +1,4 @@
-# What a call leaves for those after it: its memory, and what it found out about its arguments.
+# What a call leaves for those after it: memory, and its plan. Needs common/arrays.pxi.
 
 from libc.string cimport memset
 

@@ -3,7 +3,7 @@
 from nnet._runtime cimport parallel_for, unit_function
 
 cdef enum:
-    UNIT_PIXELS = 1 << 22         # of images: after a few ms of one thread, a look for signals
+    LONG_UNIT = 1 << 22         # of images: after a few ms of one thread, a look for signals
 
 cdef struct PoolWork:
     const void *source            # imgs, or poolout_grad
@@ -27,7 +27,7 @@ cdef void share(PoolWork *work, unit_function run, Py_ssize_t buffer_size, int n
     work.buffers = take_for_threads(space, n_threads, buffer_size, 0)
     cdef Py_ssize_t n_pixels = work.n_planes * work.job.height.size * work.job.width.size
     work.n_units = 4 * n_threads if n_threads > 1 else 1
-    work.n_units = min(work.n_planes, max(work.n_units, n_pixels // UNIT_PIXELS))
+    work.n_units = min(work.n_planes, max(work.n_units, n_pixels // LONG_UNIT))
     with nogil:
         parallel_for(run, work, work.n_units, n_threads)
     space.release()
