@@ -50,6 +50,7 @@ MODULES = {
     "opencv": ("cv2",),
     "MLPClassifier": ("sklearn", "mlxtend"),
     "openvino": ("openvino", "onnx"),
+    "jax": ("jax",),
     "logistic": ("sklearn",),
     "estimator": ("sklearn",),
     "skorch": ("skorch", "torch"),

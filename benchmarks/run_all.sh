@@ -1,8 +1,8 @@
 #!/bin/bash
 # Measure everything, and put the results into benchmarks/results: about an hour on two quiet
 # cores. Takes the folder for the JSON files of the programs, build/benchmarks by default. PYTHON
-# chooses the interpreter, in which nnet, PyTorch 2.13, skorch, onnxruntime, OpenVINO, onnx, SciPy,
-# OpenCV, mlxtend and matplotlib are installed. BEFORE, if set, is an interpreter with another
+# chooses the interpreter, in which nnet, PyTorch 2.13, skorch, onnxruntime, OpenVINO, onnx, JAX,
+# SciPy, OpenCV, mlxtend and matplotlib are installed. BEFORE, if set, is an interpreter with another
 # version of nnet, which takes its turns too.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,9 +30,10 @@ bench memory memory
 bench optimizers optimizers --rounds 3 --budget 0.1
 bench estimators estimators
 bench defaults defaults
+bench accuracy accuracy
 bench conv conv-float64 --dtype float64 --compare $peers --budget 0.05
 bench pool pool-float64 --dtype float64 --compare $peers --budget 0.05
-files=(conv pool filters train predict scaling memory optimizers estimators defaults conv-float64 pool-float64)
+files=(conv pool filters train predict scaling memory optimizers estimators defaults accuracy conv-float64 pool-float64)
 
 for target in baseline avx2; do
     bench conv "conv-$target" --target $target --compare $peers --budget 0.05

@@ -281,11 +281,33 @@ def of_defaults(data):
     ]
 
 
+def of_accuracy(data):
+    """Errors of nnet's own choices and of each of its algorithms, where pixels have no offset."""
+    errors, differences = {}, {}
+    for row in data["figures"][ACCURACY]:
+        library = row["library"].partition(",")[0]
+        if library == "nnet" and "pixels +" not in row["case"]:
+            errors[f"{row['case']}, {row['library']}"] = row["error"]
+        if row["library"] == "nnet":
+            for what, found in row.items():
+                if what.startswith(("alone", "1 and")):
+                    same = found == "same bits"
+                    differences[f"{row['case']}, {what}"] = 0.0 if same else found
+    dense = {where: error for where, error in errors.items() if where.startswith("Linear")}
+    convolution = {where: error for where, error in errors.items() if where not in dense}
+    return [
+        Target("error of a convolution, 1e-7", "at most", 1.8, convolution),
+        Target("error of a dense layer, 1e-7", "at most", 2.5, dense),
+        Target("alone or in a batch, 1 or 2 threads: difference, 1e-7", "at most", 0, differences),
+    ]
+
+
 FILTERS = {"correlate": (15.0, 1.0, (3, 7, 15)), "maximum": (25.0, 0.4, (3, 7))}
 LONG_SECONDS = 5e-3
 NEARLY_ALL = 99.0  # % that are right
 ALLOCATED_KB = 8.0  # Python's own objects; one channel of one MNIST image takes 3
 # Names of tables, which the programs fill
+ACCURACY = "errors and differences, 1e-7"
 GROWTH = "growth of the time"
 NEIGHBOUR = "training beside a busy process"
 COST = "what the estimator adds"
@@ -308,4 +330,5 @@ OF_BENCHMARK = {
     "optimizers": of_optimizers,
     "estimators": of_estimators,
     "defaults": of_defaults,
+    "accuracy": of_accuracy,
 }

@@ -119,6 +119,63 @@ def test_quick_memory(quick_run):
     assert len(scratch) > 3 and all(row["growth"] > 0 for row in scratch)
 
 
+def test_quick_accuracy(quick_run):
+    printed, data = quick_run("bench_accuracy", "--compare", "numpy", "--threads", "1", "2")
+    rows = data["figures"]["errors and differences, 1e-7"]
+    cases = [row["case"] for row in rows if row["library"] == "numpy"]
+    assert cases == ["tiny convolution", *(f"tiny convolution, pixels + {n}" for n in OFFSETS)]
+    names = [row["library"] for row in rows if row["case"] == cases[0]]
+    assert names[0] == "nnet" and {"nnet, winograd", "numpy"} <= set(names)
+    assert all(0 < row["error"] < 5 for row in rows)
+    assert {row["alone and in a batch"] for row in rows if "nnet" in row["library"]} == {SAME}
+    assert "| error of a convolution, 1e-7 | at most 1.8 |" in printed
+
+
+OFFSETS, SAME = ("100", "10,000"), "same bits"
+
+
+@pytest.mark.parametrize(
+    "library", ["torch", "torch-channels-last", "onnxruntime", "openvino", "jax"]
+)
+def test_peers_of_the_accuracy_compute_the_same(library, load):
+    for module in load("common").MODULES[library]:
+        pytest.importorskip(module)
+    bench = load("bench_accuracy")
+    for operation, inputs in (("convolution", (3, 4, 5, 6)), ("dense", (3, 20))):
+        case = bench.Case(operation, inputs, 5)
+        X, W, exact = case.data()
+        for make in [*bench.runs(library, case).values(), *bench.runs("nnet", case).values()]:
+            assert bench.error_of(make(W, X)(), exact) < 5
+
+
+def test_differences_of_outputs(load):
+    bench = load("bench_accuracy")
+    outputs = np.float32([[1, -1], [1, -1]])
+    assert bench.difference(outputs, outputs.copy()) == "same bits"
+    assert abs(bench.difference(outputs + np.float32(1e-6), outputs) - 10) < 1
+    assert bench.error_of(outputs, outputs.astype(float)) == 0
+
+
+def test_targets_of_the_accuracy(load):
+    """nnet's own choices and its algorithms, without offsets; and its bits, always."""
+    case, far = "3x3 convolution", "3x3 convolution, pixels + 100"
+    same = {"alone and in a batch": "same bits", "1 and 2 threads": "same bits"}
+    rows = [
+        {"case": case, "library": "nnet", "error": 1.5, **same},
+        {"case": case, "library": "nnet, winograd", "error": 1.9, **same},
+        {"case": case, "library": "torch", "error": 9.0, **same},
+        {"case": far, "library": "nnet", "error": 9.0, **same, "1 and 2 threads": 0.5},
+        {"case": "Linear", "library": "nnet", "error": 2.0, **same},
+    ]
+    data = data_of([], benchmark="accuracy", figures={load("targets").ACCURACY: rows})
+    lines = [target.line()[2:] for target in load("targets").of([data])]
+    assert lines == [
+        ["1.90", "missed by 1 of 2", f"{case}, nnet, winograd"],
+        ["2.00", "met", "Linear, nnet"],
+        ["0.50", "missed by 1 of 6", f"{far}, 1 and 2 threads"],
+    ]
+
+
 def test_quick_optimizers(quick_run):
     _, data = quick_run("bench_optimizers")
     (row,) = data["figures"]["an epoch beside one with SGD and momentum"]
