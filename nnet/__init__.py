@@ -6,6 +6,7 @@ cli/                   the `nnet` command
 estimators/            CNNClassifier, CNNRegressor: needs scikit-learn
 training/              NeuralNetwork: fit, predict, check_gradients, save, load
 zoo.py                 well-known small networks
+explaining.py          explain: which implementations are taken, and what they should cost
 filters.py             correlate, maximum_filter, minimum_filter: by the words of scipy.ndimage
 files/                 networks as files, data sets, images
 layers/                Conv, Pool, Linear, ...: thin classes over the kernels
@@ -107,6 +108,7 @@ __all__ = [
     "conv_bc01",
     "correlate",
     "dispatch",
+    "explain",
     "get_num_threads",
     "image_folder",
     "load_images",

@@ -1,5 +1,6 @@
 """What `nnet` has besides the kernels: layers, networks and what belongs to them."""
 
+from nnet.explaining import explain
 from nnet.files.folders import image_folder
 from nnet.files.image_files import load_images
 from nnet.files.images import to_bc01
@@ -107,6 +108,7 @@ __all__ = [
     "Upsample",
     "Zoom",
     "correlate",
+    "explain",
     "image_folder",
     "load_images",
     "maximum_filter",

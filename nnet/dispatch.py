@@ -62,12 +62,17 @@ TARGET, _TARGET_WHY = _choose_target()
 
 
 def load(kernel, target=None):
-    """The functions of kernel module '_conv', '_pool' or '_dense' built for a target.
+    """The functions of kernel module '_conv', '_pool' or '_dense' built for a target."""
+    return module(kernel, target).KERNELS
+
+
+def module(kernel, target=None):
+    """That module itself.
 
     An error while a supported target is imported propagates: there is no
     silent fall back to a slower one.
     """
-    return import_module(_module_name(kernel, target or TARGET)).KERNELS
+    return import_module(_module_name(kernel, target or TARGET))
 
 
 # --- threads ------------------------------------------------------------------

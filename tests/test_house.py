@@ -21,7 +21,7 @@ ROOMS = (
     ("__main__",),
     ("cli", "estimators", "look"),
     ("nnet", "_api"),
-    ("training", "files", "filters", "zoo"),
+    ("training", "files", "explaining", "filters", "zoo"),
     ("layers",),
     ("reference", "_conv", "_pool", "_dense", "_atomic", "_augment"),
     ("dispatch", "geometry"),

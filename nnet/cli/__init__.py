@@ -1,6 +1,6 @@
-"""The `nnet` command: train, predict, evaluate, info.
+"""The `nnet` command: train, predict, evaluate, explain, info.
 
-train.py, predict.py, evaluate.py, info.py   one command each: its options, then what it does
+train.py, predict.py, evaluate.py, explain.py, info.py   one command each
 watch.py                        progress of a training, and its best epoch
 data.py                         the images and labels that commands read
 arrays.py                       files of arrays: .npz, .npy, IDX, CIFAR, CSV
@@ -24,6 +24,7 @@ from contextlib import suppress
 from nnet import __version__
 from nnet.cli.errors import BROKEN_PIPE, ERROR, INTERRUPTED, CliError, reason, tell
 from nnet.cli.evaluate import add_evaluate
+from nnet.cli.explain import add_explain
 from nnet.cli.info import add_info
 from nnet.cli.options import Parser
 from nnet.cli.predict import add_predict
@@ -64,7 +65,7 @@ def _parser():
     commands = parser.add_subparsers(
         title="commands", required=True, metavar="COMMAND", dest="command"
     )
-    for add_command in add_train, add_predict, add_evaluate, add_info:
+    for add_command in add_train, add_predict, add_evaluate, add_explain, add_info:
         add_command(commands)
     parser.commands = commands.choices
     return parser

@@ -455,7 +455,15 @@ def test_info(run_nnet, capsys):
 
 
 @pytest.mark.parametrize(
-    "args", [["--version"], ["--help"], ["train", "--help"], ["predict", "-h"], ["evaluate", "-h"]]
+    "args",
+    [
+        ["--version"],
+        ["--help"],
+        ["train", "--help"],
+        ["predict", "-h"],
+        ["evaluate", "-h"],
+        ["explain", "-h"],
+    ],
 )
 def test_version_and_help(args, capsys):
     with pytest.raises(SystemExit) as exit:

@@ -1,0 +1,177 @@
+"""`nnet.explain` and `nnet explain`: what they ask the kernels, and how they tell it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import nnet
+from nnet import (
+    Conv,
+    ConvTranspose,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    LogRegression,
+    Pool,
+    dispatch,
+)
+from nnet._dense import matmul
+
+F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Kernels whose implementations are 'slow', 'fast' and one that accepts nothing: the calls."""
+    calls = []
+
+    def explain(*args, **options):
+        calls.append((args, options))
+        return [("none", None, False), ("slow", 20_000.0, False), ("fast", 1234.5, True)]
+
+    names = "explain_conv", "explain_pool", "explain_matmul"
+    kernels = SimpleNamespace(**dict.fromkeys(names, explain))
+    monkeypatch.setattr(dispatch, "module", lambda name: kernels)
+    return calls
+
+
+def network():
+    layers = [Conv(4, 3, strides=2), Pool(2, 2), ConvTranspose(3, 2, 2, padding_mode="valid")]
+    return nnet.NeuralNetwork([*layers, GlobalAveragePool(), Linear(2), LogRegression()])
+
+
+def test_a_convolution(asked):
+    found = nnet.explain(nnet.conv_bc01, (1, 3, 8, 8), (3, 4, 3, 3), strides=2, dtype="float64")
+    assert asked == [(((1, 3, 8, 8), (3, 4, 3, 3), F8), {"direction": "forward", "strides": 2})]
+    assert found.rows == [
+        ("", "forward", "fast", 1234.5, True),
+        ("", "forward", "slow", 20_000.0, False),
+        ("", "forward", "none", None, False),
+    ]
+    assert (
+        repr(found).split()
+        == "operation taken: cycles others forward fast 1,234 slow 20,000".split()
+    )
+
+
+def test_other_kernels(asked):
+    shapes = (1, 3, 8, 8), (3, 4, 3, 3)
+    rows = nnet.explain(nnet.bprop_conv_bc01, *shapes).rows
+    assert [row.operation for row in rows if row.taken] == ["imgs_grad", "filters_grad"]
+    nnet.explain(nnet.pool_bc01, (1, 3, 8, 8), 2, 2, 2, 2, mode="avg")
+    nnet.explain(nnet.bprop_pool_bc01, (1, 3, 8, 8), 2, 2, 2, 2)
+    nnet.explain(matmul, (3, 4), (4, 5))
+    sizes = (1, 3, 8, 8), (2, 2, 2, 2)
+    assert asked == [
+        ((*shapes, F4), {"direction": "imgs_grad"}),
+        ((*shapes, F4), {"direction": "filters_grad"}),
+        ((*sizes, F4), {"direction": "forward", "mode": "avg"}),
+        ((*sizes, F4), {"direction": "imgs_grad"}),
+        (((3, 4), (4, 5), F4), {"direction": "forward"}),
+    ]
+
+
+@pytest.mark.parametrize("what", [None, "conv", nnet.show_config, [], np.ones(3)])
+def test_what_else_is_refused(what):
+    with pytest.raises(TypeError, match="expected a NeuralNetwork or one of conv_bc01, "):
+        nnet.explain(what)
+
+
+def test_a_network(asked):
+    """All layers with kernels, with the shapes that they see."""
+    built = network().build((1, 8, 8), 2, "float64")
+    found = nnet.explain(built)
+    assert len(asked) == 3 + 2 + 3 + 2 + 1
+    assert [args[:2] for args, _ in asked[::1]][:3] == [((1, 1, 8, 8), (1, 4, 3, 3))] * 3
+    assert asked[0][0][2] == F8 and asked[0][1]["strides"] == (2, 2)
+    assert asked[3][0][:2] == ((1, 4, 4, 4), (2, 2, 2, 2))
+    transposed = asked[5:8]
+    assert {args[:2] for args, _ in transposed} == {((1, 3, 4, 4), (3, 4, 2, 2))}
+    assert [options["direction"] for _, options in transposed] == [
+        "imgs_grad",
+        "forward",
+        "filters_grad",
+    ]
+    assert asked[8][0][:2] == ((1, 3, 4, 4), (4, 4, 4, 4))
+    assert asked[10][0][:2] == ((1, 3), (3, 2))
+    taken = [row for row in found.rows if row.taken]
+    assert [row.operation for row in taken[5:8]] == ["forward", "imgs_grad", "filters_grad"]
+    assert [row.layer.split("(")[0] for row in taken[:4]] == ["0 Conv"] * 3 + ["1 Pool"]
+    lines = repr(found).splitlines()
+    assert lines[0].split() == "layer operation taken: cycles others".split()
+    assert len(lines) == 12 and lines[1].startswith("0 Conv(4, 3, strides=2)")
+    assert lines[2].split() == "imgs_grad fast 1,234 slow 20,000".split()
+
+
+def test_a_network_that_is_not_set_up(asked):
+    """A copy is, for the shape that is given."""
+    plain = network()
+    expected = nnet.explain(network().build((3, 8, 8))).rows
+    for images in ((3, 8, 8), [3, 8, 8], np.zeros((5, 3, 8, 8))):
+        assert nnet.explain(plain, images).rows == expected
+    assert plain.input_shape_ is None
+    with pytest.raises(ValueError, match="not set up, expected the shape of an image as well"):
+        nnet.explain(plain)
+    built = network().build((3, 8, 8))
+    asked.clear()
+    nnet.explain(built, (3, 16, 16))
+    assert asked[0][0][0] == (1, 3, 16, 16) and built.input_shape_ == (3, 8, 8)
+
+
+def test_lines_are_as_wide_as_the_terminal(asked, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    layers = [Conv(4, 3, strides=2, padding_mode=((1, 2), (3, 4)), border_mode="reflect")]
+    wide = nnet.NeuralNetwork([*layers, Flatten(), Linear(2), LogRegression()])
+    lines = repr(nnet.explain(wide, (1, 30, 30))).splitlines()
+    assert max(map(len, lines)) <= 60 and "..." in lines[1] and "fast 1,234" in lines[1]
+
+
+# --- the command ----------------------------------------------------------------
+
+
+def test_the_command_explains_layers(asked, run_nnet):
+    code, out, err = run_nnet(
+        "explain", "--layers", "conv4-3x3,relu,pool2", "--input-shape", "1x8x8"
+    )
+    assert (code, err) == (0, "")
+    built = nnet.NeuralNetwork(
+        [
+            Conv(4, 3),
+            nnet.Activation("relu"),
+            Pool(2, 2, padding_mode="valid"),
+            Flatten(),
+            Linear(10),
+            LogRegression(),
+        ]
+    ).build((1, 8, 8), 10)
+    assert [line.split()[-4:] for line in out.splitlines()[1:]] == [
+        line.split()[-4:] for line in repr(nnet.explain(built)).splitlines()[1:]
+    ]
+
+
+def test_the_command_explains_a_model(asked, run_nnet, tmp_path):
+    pytest.importorskip("safetensors")
+    built = network().build((1, 8, 8), 2)
+    built.save(tmp_path / "model.safetensors")
+    code, out, err = run_nnet("explain", tmp_path / "model.safetensors")
+    assert (code, out, err) == (0, f"{nnet.explain(built)}\n", "")
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ([], "expected a model, or --layers with --input-shape"),
+        (["m", "--layers", "relu"], "expected a model, or --layers with --input-shape"),
+        (["--layers", "conv4-3x3"], "--layers needs --input-shape, such as 1x28x28"),
+        (["--layers", "conv4", "--input-shape", "1x8x8"], "--layers: "),
+        (["--layers", "relu", "--input-shape", "8x8"], "expected CHANNELSxHEIGHTxWIDTH"),
+        (["--layers", "relu", "--input-shape", "0x8x8"], "--layers: "),
+        (["m", "--input-shape", "1x8x8"], "a model knows the shape of its images"),
+        (["no_such_model"], "no_such_model"),
+    ],
+)
+def test_what_the_command_refuses(run_nnet, args, message):
+    code, out, err = run_nnet("explain", *args)
+    assert (code, out) == (2, "") and err.startswith("nnet: error: ") and message in err
+    assert err.count("\n") == 1
