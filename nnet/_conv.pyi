@@ -64,3 +64,15 @@ def explain_conv(
     groups: int = 1,
     algorithm: _Algorithm | None = None,
 ) -> list[tuple[str, float | None, bool]]: ...
+def explain_filters_gradient(
+    imgs_shape: tuple[int, int, int, int],
+    filters_shape: tuple[int, int, int, int],
+    dtype: str = "float32",
+    *,
+    strides: _Pair = (1, 1),
+    padding_mode: _Padding = "same",
+    border_mode: _Border = "zeros",
+    dilation: _Pair = (1, 1),
+    groups: int = 1,
+    algorithm: _Algorithm | None = None,
+) -> list[tuple[str, float | None, bool]]: ...

@@ -25,9 +25,10 @@ include "kernels/conv/rows.pxi"
 include "kernels/conv/strips.pxi"
 include "kernels/conv/depthwise.pxi"
 include "kernels/conv/implementations.pxi"
-include "kernels/conv/gradient_tiles.pxi"
-include "kernels/conv/gradient_dot.pxi"
-include "kernels/conv/gradient_outer.pxi"
+include "kernels/conv/gradient_leaf.pxi"
+include "kernels/conv/gradient_pixels.pxi"
+include "kernels/conv/gradient_depthwise.pxi"
+include "kernels/conv/gradient_features.pxi"
 include "kernels/conv/gradient_winograd.pxi"
 include "kernels/conv/gradient.pxi"
 
@@ -240,9 +241,10 @@ def bprop_conv_bc01(
     bias_grad : ndarray (n_feats,), same dtype, optional
         If given, filled with the gradient of the bias, the mean over the images.
     algorithm : str, optional
-        As in `conv_bc01`, if the gradient of the images is wanted; the gradient of the filters is a sum over pixels and images, and
-        None transforms it wherever that is faster. If asked for 'winograd', it is direct
-        with dilation and with borders other than zeros.
+        As in `conv_bc01`, if the gradient of the images is wanted; the gradient of the filters is
+        a sum over pixels and images, which None transforms wherever that is faster. Where it has
+        no such form it takes the fastest direct one, with 'winograd' for dilation.
+        'direct_features_plain' and 'direct_features_swapped' are forms of it alone.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the results.
 
@@ -277,10 +279,14 @@ def bprop_conv_bc01(
         filters, "filters", "n_channels // groups, n_feats, fil_h, fil_w", imgs_, imgs_name
     )
     # Of the forward pass there is a plan already.
-    cdef int form = gradient_form(algorithm)
+    cdef str gradient_name = gradient_algorithm(algorithm)
     cdef CorrelationPlan plan = correlation_plan(
         need_imgs_grad, imgs_, filters_, groups, strides, padding_mode, border_mode, dilation,
-        algorithm if need_imgs_grad else None)
+        algorithm if need_imgs_grad and gradient_name not in GRADIENT_ONLY else None)
+    cdef GradientPlan gradient = None
+    if need_filters_grad:
+        gradient = gradient_plan(plan.img_shape, plan.filters_shape, plan.groups, plan.geometry,
+                                 plan.border, gradient_name, cnp.PyArray_ITEMSIZE(imgs_))
     cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(imgs_, 0)
     check_shape(grad, "convout_grad", (n_imgs, *plan.out_shape))
     cdef int threads = threads_for(n_threads, n_imgs, plan)
@@ -328,14 +334,12 @@ def bprop_conv_bc01(
         if cnp.PyArray_TYPE(imgs_) == cnp.NPY_FLOAT:
             conv_filters_gradient[float](
                 <const float *>cnp.PyArray_DATA(imgs_), <const float *>cnp.PyArray_DATA(grad),
-                <float *>data_of(filters_work), <float *>data_of(bias_work), imgs_shape,
-                filters_shape, plan.groups, plan.geometry, plan.border, form,
+                <float *>data_of(filters_work), <float *>data_of(bias_work), n_imgs, gradient,
                 threads, space)
         else:
             conv_filters_gradient[double](
                 <const double *>cnp.PyArray_DATA(imgs_), <const double *>cnp.PyArray_DATA(grad),
-                <double *>data_of(filters_work), <double *>data_of(bias_work), imgs_shape,
-                filters_shape, plan.groups, plan.geometry, plan.border, form,
+                <double *>data_of(filters_work), <double *>data_of(bias_work), n_imgs, gradient,
                 threads, space)
     space.release()
     deliver(imgs_out, imgs_work)

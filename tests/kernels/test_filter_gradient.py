@@ -1,8 +1,10 @@
 """The gradient of the filters in each of its forms, whatever the library would choose.
 
-Whole numbers again, so that all forms agree bit for bit: 'planes' keeps pixels in
-the lanes, 'pixels' features, 'winograd' transforms.
+Whole numbers again, so that all forms agree bit for bit.
 """
+
+import tracemalloc
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -13,7 +15,14 @@ from test_conv_algorithms import fits_winograd
 
 from nnet import reference
 
-FORMS = ["direct", "planes", "pixels", "winograd"]
+FORMS = [
+    "direct_pixels",
+    "direct_features_plain",
+    "direct_features_swapped",
+    "winograd",
+    "depthwise",
+]
+FAMILIES = [None, "direct", "planes", "pixels", "winograd"]
 
 # sizes at which bands of rows, stacks of images and blocks of taps end unevenly
 UNEVEN = {
@@ -43,41 +52,131 @@ UNEVEN = {
 }
 
 
-def check_form(kernels, case, dtype, form, seed=0, **options):
+def explain(kernels, case, dtype=np.float32, algorithm=None):
+    """(name, cycles or None, taken) of each form for a case."""
+    name = "nnet._conv" if kernels.target == "baseline" else f"nnet._conv_{kernels.target}"
+    imgs, filters = make_arrays(case, np.zeros)[:2]
+    function = import_module(name).explain_filters_gradient
+    return function(imgs.shape, filters.shape, dtype, algorithm=algorithm, **case[-1])
+
+
+def forms_for(kernels, case, dtype):
+    return [name for name, cycles, _ in explain(kernels, case, dtype) if cycles is not None]
+
+
+def check_forms(kernels, case, dtype, names=None, seed=0, threads=(None,)):
+    """Every form that accepts a case, or the algorithms of these names."""
     imgs, filters, grad, _ = make_arrays(case, whole(case[0], seed))
     expected = reference.bprop_conv_bc01_im2col(imgs, grad, filters, **case[-1])[1]
-    if form == "winograd" and not fits_winograd(case):
-        form = None
-    actual = kernels.bprop_conv_bc01(
-        *(array.astype(dtype) for array in (imgs, grad, filters)),
-        need_imgs_grad=False, algorithm=form, **case[-1], **options,
-    )[1]  # fmt: skip
-    assert_array_equal(actual, expected.astype(dtype), strict=True)
+    bias = grad.sum((0, 2, 3)) / max(case[0], 1)
+    arrays = [array.astype(dtype) for array in (imgs, grad, filters)]
+    for name in names or forms_for(kernels, case, dtype):
+        if name == "winograd" and not fits_winograd(case):
+            continue
+        for n_threads in threads:
+            bias_grad = np.empty(case[4], dtype)
+            actual = kernels.bprop_conv_bc01(
+                *arrays, need_imgs_grad=False, bias_grad=bias_grad, algorithm=name,
+                n_threads=n_threads, **case[-1],
+            )[1]  # fmt: skip
+            assert_array_equal(actual, expected.astype(dtype), strict=True, err_msg=name)
+            assert_array_equal(bias_grad, bias.astype(dtype), strict=True, err_msg=name)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", CASES)
-def test_every_form_equals_the_reference(kernels, dtype, name, form):
-    check_form(kernels, CASES[name], dtype, form)
+def test_every_form_equals_the_reference(kernels, dtype, name):
+    check_forms(kernels, CASES[name], dtype)
+    check_forms(kernels, CASES[name], dtype, FAMILIES)
 
 
-@pytest.mark.parametrize("form", [None, *FORMS])
 @pytest.mark.parametrize("name", UNEVEN)
-def test_uneven_bands_stacks_and_blocks(kernels, dtype, name, form):
-    check_form(kernels, UNEVEN[name], dtype, form)
-    check_form(kernels, UNEVEN[name], dtype, form, n_threads=3)
+def test_uneven_bands_stacks_and_blocks(kernels, dtype, name):
+    check_forms(kernels, UNEVEN[name], dtype, threads=(1, 2, 3))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(case=any_case())
 def test_every_form_of_any_geometry(kernels, dtype, case):
-    for form in FORMS:
-        check_form(kernels, case, dtype, form)
+    check_forms(kernels, case, dtype)
 
 
-@pytest.mark.parametrize("form", FORMS[1:3])
+# --- the choice ---------------------------------------------------------------
+
+
+def test_forms_are_listed(kernels, dtype):
+    for case in CASES.values():
+        forms = explain(kernels, case, dtype)
+        assert [name for name, _, _ in forms] == FORMS
+        fewest = min(cycles for _, cycles, _ in forms if cycles is not None)
+        assert [cycles for _, cycles, taken in forms if taken] == [fewest]
+        for name in forms_for(kernels, case, dtype):
+            forced = explain(kernels, case, dtype, name)
+            assert [form for form, _, taken in forced if taken] == [name]
+
+
+def test_the_number_of_images_does_not_choose(kernels):
+    for case in LARGE.values():
+        assert explain(kernels, case) == explain(kernels, (1000, *case[1:]))
+
+
+# --- sums over images ---------------------------------------------------------
+
+TREES = {  # of an image and its filters; a leaf has at most 128 images, in any form
+    "3x3": (5, 7, 6, 9, 3, 3, {}),
+    "stride 2": (6, 9, 9, 5, 3, 3, {"strides": 2}),
+    "depthwise": (4, 8, 12, 4, 3, 3, {"groups": 4}),
+    "1x1": (17, 3, 3, 18, 1, 1, {}),
+    "symmetric": (3, 6, 5, 4, 3, 3, {"border_mode": "symmetric"}),
+}
+
+
+@pytest.mark.parametrize("parts", [(128, 128), (256, 256), (256, 128), (512, 256, 64), (128, 8)])
+@pytest.mark.parametrize("name", TREES)
+def test_parts_of_a_batch_add_up_to_its_bits(kernels, dtype, rng, name, parts):
+    """The last two first: each node is the left half plus the right one, as far as there is one."""
+    case = (sum(parts), *TREES[name])
+    imgs, filters, grad, _ = make_arrays(case, rng.standard_normal, dtype)
+
+    def means(form, first, n, n_threads=None):
+        bias = np.empty(case[4], dtype)
+        mean = kernels.bprop_conv_bc01(
+            imgs[first : first + n], grad[first : first + n], filters, need_imgs_grad=False,
+            bias_grad=bias, algorithm=form, n_threads=n_threads, **case[-1],
+        )[1]  # fmt: skip
+        return mean, bias
+
+    def sums(form, first, n):
+        return [mean * dtype.type(n) for mean in means(form, first, n)]  # exact: a power of two
+
+    for form in forms_for(kernels, case, dtype):
+        *nodes, total = [sums(form, sum(parts[:i]), n) for i, n in enumerate(parts)]
+        for node in nodes[::-1]:
+            total = [left + right for left, right in zip(node, total)]
+        for n_threads in (1, 2, 3):
+            for mean, summed in zip(means(form, 0, case[0], n_threads), total):
+                assert_array_equal(mean, summed / dtype.type(case[0]), err_msg=form)
+
+
+def test_memory_does_not_grow_with_the_batch(kernels):
+    def peak(n_imgs, form):
+        imgs, grad = (np.ones((n_imgs, 16, 4, 4), np.float32) for _ in range(2))
+        filters = np.ones((16, 16, 3, 3), np.float32)
+        options = {"need_imgs_grad": False, "algorithm": form, "n_threads": 2}
+        tracemalloc.start()
+        kernels.bprop_conv_bc01(imgs, grad, filters, **options)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    for form in FORMS[:4]:  # the largest first: memory is kept for later calls
+        assert peak(10_000, form) < 3e6, form
+
+
+@pytest.mark.parametrize("form", [None, *FORMS[:4]])
 @pytest.mark.parametrize("name", LARGE)
 def test_thread_counts_give_the_same_bits(kernels, dtype, rng, name, form):
+    if form not in [None, *forms_for(kernels, LARGE[name], dtype)]:
+        return
     imgs, filters, grad, _ = make_arrays(LARGE[name], rng.standard_normal, dtype)
     results = {
         kernels.bprop_conv_bc01(

@@ -1,383 +1,359 @@
-# The backward pass to the filters: a correlation of images with output gradients,
-# summed over pixels and images.
+# The backward pass to the filters: a correlation of images with output gradients, summed over
+# pixels and images. Needs the forms of it: conv/gradient_pixels.pxi, gradient_depthwise,
+# gradient_features and gradient_winograd.
 #
-# The images are cut into chunks, by the shape alone; each chunk sums into a part
-# of its own, and the parts are added in their order. So the result has the same
-# bits for every number of threads. Sums of very many tiles keep what each addition
-# loses by rounding, and add it in the end.
-
-cdef enum:
-    MAX_CHUNKS = 8
-    BIAS_IMGS = 64      # whose gradients of the bias add up one by one
-    # The forms of the sum, each in a file of its own
-    DENSE = 0
-    SHIFTED = 1
-    OUTER = 2
-    TRANSFORMED = 3
-    STRIPS = 4
+# A plan is found once for a call's shapes and options, but for the number of images. Its leaves
+# are the nodes of one binary tree, whatever the length of the batch and the number of threads;
+# a task sums a subtree of them, and the sums of the subtrees are added in the same order.
 
 cdef struct FilterGradient:
-    Py_ssize_t n_imgs, n_channels, n_features, groups
+    Py_ssize_t n_channels, n_features, groups
     Py_ssize_t c_per_group, k_per_group
     Py_ssize_t h, w, out_h, out_w, fil_h, fil_w
     Py_ssize_t stride_y, stride_x, dilation_y, dilation_x, top, left
+    # A border of pixels: each leaf pads its images, of this size, to that of above.
     int border
-    int form
-    DotLayout dot
+    Py_ssize_t unpadded_h, unpadded_w, pad_top, pad_left
+    int form                            # of GRADIENT_FORMS
+    GradientSums sums
+    DotLayout dot                       # of these, one
     OuterLayout outer
     WinogradLayout winograd
-    Strips strips
-    Py_ssize_t stack                    # images that a tile sums over at once
-    Py_ssize_t n_stacks, n_chunks
-    Py_ssize_t n_split, parts           # what is cut into parts: features (dot forms), channels
-                                        # or, in runs, rows of taps
-    Py_ssize_t part_size                # values of a chunk's partial sums
-    Py_ssize_t errors                   # from sums to their rounding errors; 0: they keep none
-    Py_ssize_t n_summed                 # parts that are added up: of chunks, and their errors
-    Py_ssize_t n_combined               # pieces in which the parts are added up
-    Py_ssize_t buffer_size              # values of a thread's own memory
+    Pair pair
+    Py_ssize_t padded_at                # where a thread's memory has padded images
+    Py_ssize_t bias_at, node_size       # of a node: where it has the bias; its values
+
+ctypedef void (*leaf_float)(const FilterGradient *job, const GradientLeaf *leaf,
+                            const float *imgs, const float *grad, float *node,
+                            float *buffer) noexcept nogil
+ctypedef void (*leaf_double)(const FilterGradient *job, const GradientLeaf *leaf,
+                             const double *imgs, const double *grad, double *node,
+                             double *buffer) noexcept nogil
+
+cdef struct GradientForm:
+    const char *name
+    bint (*accepts)(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil
+    double (*cycles)(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil
+    int (*plan)(FilterGradient *job, Workspace tables, Py_ssize_t itemsize) except -1
+    leaf_float run_float
+    leaf_double run_double
+
+cdef enum:
+    N_GRADIENT_FORMS = 5
+
+cdef GradientForm[N_GRADIENT_FORMS] GRADIENT_FORMS
+GRADIENT_FORMS[0] = GradientForm(
+    b"direct_pixels", dot_accepts, dot_cycles, dot_plan, dot_leaf[float], dot_leaf[double])
+GRADIENT_FORMS[1] = GradientForm(
+    b"direct_features_plain", outer_accepts, outer_cycles, outer_plan, outer_leaf[float],
+    outer_leaf[double])
+GRADIENT_FORMS[2] = GradientForm(
+    b"direct_features_swapped", outer_accepts, swapped_cycles, swapped_plan, outer_leaf[float],
+    outer_leaf[double])
+GRADIENT_FORMS[3] = GradientForm(
+    b"winograd", transformed_accepts, transformed_cycles, transformed_plan,
+    transformed_leaf[float], transformed_leaf[double])
+GRADIENT_FORMS[4] = GradientForm(
+    b"depthwise", pairs_accepts, pairs_cycles, pairs_plan, pairs_leaf[float], pairs_leaf[double])
+
+cdef tuple GRADIENT_NAMES = tuple(
+    [(<bytes>GRADIENT_FORMS[i].name).decode() for i in range(N_GRADIENT_FORMS)])
+GRADIENT_ONLY = ("direct_features_plain", "direct_features_swapped")    # no names of correlations
+cdef dict gradient_plans = {}
 
 
-cdef inline Py_ssize_t first_stack(const FilterGradient *job, Py_ssize_t chunk) noexcept nogil:
-    return chunk * job.n_stacks // job.n_chunks
+# --- the plan -------------------------------------------------------------------
+
+cdef class GradientPlan:
+    """What follows from shapes and options; it owns its tables."""
+
+    cdef FilterGradient job
+    cdef Workspace tables
+    cdef Py_ssize_t itemsize
+
+    def __init__(self, tuple img_shape, tuple filters_shape, groups, geometry, border, algorithm,
+                 itemsize):
+        cdef FilterGradient *job = &self.job
+        cdef Py_ssize_t lanes = VECTOR_BYTES // <Py_ssize_t>itemsize
+        job.n_channels, job.h, job.w = img_shape
+        job.c_per_group, job.n_features, job.fil_h, job.fil_w = filters_shape
+        job.groups, job.k_per_group = groups, job.n_features // groups
+        job.out_h, job.out_w, job.top, _, job.left, _ = geometry[:6]
+        job.stride_y, job.stride_x, job.dilation_y, job.dilation_x = geometry[6:]
+        job.border = border
+        if border != BORDER_ZEROS:
+            job.unpadded_h, job.unpadded_w = job.h, job.w
+            job.pad_top, job.pad_left, job.top, job.left = job.top, job.left, 0, 0
+            job.h = (job.out_h - 1) * job.stride_y + (job.fil_h - 1) * job.dilation_y + 1
+            job.w = (job.out_w - 1) * job.stride_x + (job.fil_w - 1) * job.dilation_x + 1
+        elif job.h == job.out_h == job.fil_h == job.stride_x == 1:
+            # A row is a column, which can be cut into bands.
+            job.h, job.out_h, job.fil_h = job.w, job.out_w, job.fil_w
+            job.w = job.out_w = job.fil_w = 1
+            job.top, job.left = job.left, job.top
+            job.dilation_y, job.stride_y, job.dilation_x = job.dilation_x, 1, 1
+        self.tables, self.itemsize = Workspace(), itemsize
+        job.form = choose_gradient(job, algorithm, lanes)
+        GRADIENT_FORMS[job.form].plan(job, self.tables, itemsize)
+        if border != BORDER_ZEROS:
+            job.padded_at = job.sums.buffer_size
+            job.sums.buffer_size += job.sums.chunk * job.n_channels * job.h * job.w
+        job.bias_at = ceil_div(job.sums.n_split * job.sums.split_size, lanes) * lanes
+        job.node_size = ceil_div(job.bias_at + job.n_features, lanes) * lanes
 
 
-cdef void gradient_unit(
-    const FilterGradient *job, Py_ssize_t unit, const real *imgs, const real *grad, real *part,
-    double *bias_part, real *buffer,
-) noexcept nogil:
-    """One chunk of images and one part."""
-    cdef Py_ssize_t chunk = unit // job.parts, i = unit % job.parts
-    cdef Py_ssize_t first = i * job.n_split // job.parts, end = (i + 1) * job.n_split // job.parts
-    part += chunk * job.part_size
-    if job.form == OUTER:
-        outer_unit(job, chunk, first, end, imgs, grad, part, buffer)
-    elif job.form == TRANSFORMED:
-        winograd_unit(job, chunk, first, end, imgs, grad, part, buffer)
-    elif job.form == STRIPS:
-        strips_unit(job, chunk, first, end, imgs, grad, part, buffer)
-    else:
-        dot_unit(job, chunk, first, end, imgs, grad, part, buffer)
-    if bias_part != NULL:
-        first, end = i * job.n_features // job.parts, (i + 1) * job.n_features // job.parts
-        bias_unit(job, chunk, first, end, grad, bias_part + chunk * job.n_features)
+cdef str gradient_algorithm(object algorithm):
+    """A name of a form, of a family or None."""
+    is_own = isinstance(algorithm, str) and algorithm in GRADIENT_ONLY
+    return algorithm if is_own else algorithm_of(algorithm)
 
 
-cdef void bias_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t k_first,
-                    Py_ssize_t k_end, const real *grad, double *part) noexcept nogil:
-    """One chunk of images and features [k_first, k_end): sums of a few images, in double."""
-    cdef Py_ssize_t first = first_stack(job, chunk) * job.stack, size = job.out_h * job.out_w
-    cdef Py_ssize_t end = min(job.n_imgs, first_stack(job, chunk + 1) * job.stack), last, n, k
-    cdef real total
-    memset(part + k_first, 0, (k_end - k_first) * sizeof(double))
-    while first < end:
-        last = min(first + BIAS_IMGS, end)
-        for k in range(k_first, k_end):
-            total = 0
-            for n in range(first, last):
-                total += plane_sum(grad + (n * job.n_features + k) * size, size)
-            part[k] += total
-        first = last
+cdef int choose_gradient(const FilterGradient *job, object algorithm, Py_ssize_t lanes) except -1:
+    """The cheapest form that accepts the call, of the family that was asked for if one does."""
+    cdef int i, best = -1
+    cdef double cycles, fewest = 0
+    for family in (algorithm, "direct"):
+        for i in range(N_GRADIENT_FORMS):
+            name = GRADIENT_NAMES[i]
+            if not (family is None or family == name or name.startswith(family + "_")
+                    or family == "direct" and name != "winograd"):
+                continue
+            cycles = GRADIENT_FORMS[i].cycles(job, lanes)
+            if GRADIENT_FORMS[i].accepts(job, lanes) and (best < 0 or cycles < fewest):
+                best, fewest = i, cycles
+        if best >= 0:
+            return best
 
 
-cdef real plane_sum(const real *plane, Py_ssize_t n) noexcept nogil:
-    """The sum of n values; those of many blocks add up in double."""
-    cdef Py_ssize_t block = RUN * (VECTOR_BYTES // sizeof(real))
-    cdef double total = 0
-    while n > block:
-        total += block_sum(plane, block)
-        plane, n = plane + block, n - block
-    return <real>(total + block_sum(plane, n))
+cdef GradientPlan gradient_plan(tuple img_shape, tuple filters_shape, object groups,
+                                object geometry, int border, object algorithm,
+                                Py_ssize_t itemsize):
+    """The plan of a call, made now or before; img_shape: of one image."""
+    key = (img_shape, filters_shape, groups, geometry, border, algorithm, itemsize)
+    plan = gradient_plans.get(key)
+    if plan is None:
+        plan = GradientPlan(*key)
+        if len(gradient_plans) >= N_RECENT:
+            gradient_plans.clear()
+        gradient_plans[key] = plan
+    return plan
 
 
-cdef real block_sum(const real *plane, Py_ssize_t n) noexcept nogil:
-    """Whole vectors in four accumulators, then the rest."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[4 * LANES]
-    cdef real total = 0
-    cdef Py_ssize_t x = 0
-    cdef int v
-    if n >= lanes:
-        for v in range(4):
-            clear(acc + v * lanes)
-        while x + 4 * lanes <= n:
-            for v in range(4):
-                add(acc + v * lanes, acc + v * lanes, plane + x + v * lanes)
-            x += 4 * lanes
-        while x + lanes <= n:
-            add(acc, acc, plane + x)
-            x += lanes
-        for v in range(1, 4):
-            add(acc, acc, acc + v * lanes)
-        total = lane_sum(acc)
-    for x in range(x, n):
-        total += plane[x]
-    return total
+def explain_filters_gradient(
+    tuple imgs_shape, tuple filters_shape, dtype="float32", *, strides=(1, 1),
+    padding_mode="same", border_mode="zeros", dilation=(1, 1), groups=1, algorithm=None,
+):
+    """The forms of the gradient of the filters: as `explain_conv` says it."""
+    geometry = check_arguments(
+        imgs_shape, filters_shape, groups, strides, padding_mode, border_mode, dilation)
+    cdef Py_ssize_t itemsize = np.dtype(dtype).itemsize, lanes = VECTOR_BYTES // itemsize
+    cdef GradientPlan plan = gradient_plan(
+        imgs_shape[1:], filters_shape, groups, geometry, BORDER_MODES.index(border_mode),
+        gradient_algorithm(algorithm), itemsize)
+    cdef double pixels = plan.job.out_h * plan.job.out_w * plan.job.groups
+    rows = []
+    for i in range(N_GRADIENT_FORMS):
+        accepts = GRADIENT_FORMS[i].accepts(&plan.job, lanes)
+        cycles = pixels * GRADIENT_FORMS[i].cycles(&plan.job, lanes) if accepts else None
+        rows.append((GRADIENT_NAMES[i], cycles, i == plan.job.form))
+    return rows
 
 
-cdef void combine_feature(const FilterGradient *job, Py_ssize_t k, const real *part,
-                          real *filters_grad) noexcept nogil:
-    """The mean over the images of one feature's filters, the chunks in their order."""
-    cdef Py_ssize_t taps = job.fil_h * job.fil_w, c, t, i
-    cdef real total
-    cdef const real *source
-    for c in range(job.c_per_group):
-        for t in range(taps):
-            source = part + (k * job.c_per_group + c) * taps + t
-            total = 0
-            for i in range(job.n_summed):
-                total += source[i * job.part_size]
-            filters_grad[(c * job.n_features + k) * taps + t] = total / job.n_imgs
+# --- the run --------------------------------------------------------------------
 
-
-cdef double dense_cycles(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
-    """What one pixel costs in dot form; a multiply-add of a vector of pixels is one cycle."""
-    cdef double size = job.out_h * job.out_w, taps = job.fil_h * job.fil_w
-    cdef double rows = min(job.stride_y, job.fil_h) * (
-        job.out_h + (job.fil_h - 1) * job.dilation_y // job.stride_y)
-    # 8 cycles copy a vector of one long run, 12 one of a row; 60 more for each run
-    cdef double copies = 8.0 * rows * job.out_w / lanes
-    if job.stride_y > 1 or job.out_w != job.w:
-        copies = 12.0 * rows * ceil_div(job.out_w, lanes)
-    copies += 60 * min(job.stride_y, job.fil_h)
-    # A tile of 1 tap and 5 features waits for its loads; the last vector is not full.
-    cdef double product = max(1.1, (min(taps, 5.0) + 14) / (5 * min(taps, 5.0)))
-    return job.c_per_group * (product * taps * job.k_per_group / lanes * (1 + 1.5 * lanes / size)
-                              + job.fil_w * copies / size)
-
-
-cdef double outer_cycles(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
-    """... in outer form, tap by tap: turns of 5 multiply-adds; 12 cycles transpose a vector."""
-    cdef Py_ssize_t right = max(job.out_w - 1 + job.fil_w - job.left - job.w, <Py_ssize_t>0)
-    cdef double taps = job.fil_h * job.fil_w, vectors = ceil_div(job.k_per_group, lanes)
-    if job.border == BORDER_ZEROS and job.stride_x == 1 and job.dilation_x == 1:
-        # Columns of padding are skipped.
-        taps -= job.fil_h * (job.left * (job.left + 1) + right * (right + 1)) / (2.0 * job.out_w)
-    return (taps * max(job.c_per_group * vectors, 5.0)
-            + 12 * (vectors + ceil_div(job.c_per_group, lanes)))
-
-
-cdef double run_cycles(const FilterGradient *job, bint swapped, Py_ssize_t lanes) noexcept nogil:
-    """... in runs: turns of 8; 8 cycles transpose a vector, 3 half of one, 2 a quarter."""
-    cdef double run = job.c_per_group * job.fil_w
-    cdef double pixels = <double>(job.h * job.w) / (job.out_h * job.out_w)
-    cdef double sums = run * ceil_div(job.k_per_group, lanes)
-    if swapped:
-        sums = job.k_per_group * ceil_div(job.c_per_group * job.fil_w, lanes)
-    return (job.fil_h * max(sums + 0.5, 8.5)
-            + (3 if job.k_per_group <= 8 < lanes else 8 * ceil_div(job.k_per_group, lanes))
-            + (2 if job.c_per_group <= 4 < lanes else 3 if job.c_per_group <= 8 < lanes else 6)
-            * pixels)
-
-
-cdef double transformed_cycles(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
-    """... transformed: the products of a tile of 4 pixels, and the transforms of its vectors."""
-    cdef const Pieces *y = &job.winograd.pieces_y
-    cdef const Pieces *x = &job.winograd.pieces_x
-    cdef double vectors = ceil_div(job.k_per_group, lanes)
-    cdef double tiles = ceil_div(job.out_h, 2) * ceil_div(job.out_w, 2)
-    cdef double products = y.n_products * x.n_products * max(job.c_per_group * vectors, 5.0)
-    if y.n_shifts * x.n_shifts > 1:
-        products *= 1.3     # a walk is as short as a row of tiles
-    return tiles / (job.out_h * job.out_w) * (
-        products + 92 * vectors
-        + 5.75 * y.n_elements * x.n_elements * ceil_div(job.c_per_group, lanes))
-
-
-cdef int cheapest_form(FilterGradient *job, int algorithm, Py_ssize_t lanes) noexcept nogil:
-    """The form that takes the fewest cycles.
-
-    Fitted to measurements with 3x3 filters (1 to 32 channels, 4 to 32 features, images of
-    7x7 and 16x16) and of the few-channel shapes of the benchmark, on AVX-512.
-    """
-    # One copy for few features is up to twice as fast as one for each column of taps.
-    cdef bint few = 2 * job.k_per_group <= job.fil_h
-    cdef double dense = dense_cycles(job, lanes), outer = outer_cycles(job, lanes)
-    cdef double runs = run_cycles(job, False, lanes), swapped = run_cycles(job, True, lanes)
-    cdef double winograd = transformed_cycles(job, lanes)
-    job.outer.in_runs = (job.dilation_x == 1 and job.c_per_group <= lanes
-                         and min(runs, swapped) < outer)
-    job.outer.swapped = job.outer.in_runs and swapped < runs
-    if job.outer.in_runs:
-        outer = min(runs, swapped)
-    if (
-        job.winograd.pieces_y.n > 0 and job.winograd.pieces_x.n > 0 and job.border == BORDER_ZEROS
-        and job.dilation_y == 1 and job.dilation_x == 1
-        and (algorithm == WINOGRAD
-             or algorithm == FASTEST and not few and winograd < min(dense, outer))
-    ):
-        return TRANSFORMED
-    if algorithm == PIXELS or algorithm != PLANES and not few and outer < dense:
-        return OUTER
-    return SHIFTED if few else DENSE
-
-
-cdef bint strips_fit(FilterGradient *job, int algorithm, Workspace space,
-                     Py_ssize_t lanes) except -1:
-    """Whether the sums need no copies of images; if so, they are planned."""
-    return (
-        algorithm != PIXELS and algorithm != WINOGRAD and job.border == BORDER_ZEROS
-        and job.c_per_group == 1 and job.k_per_group == 1
-        and job.stride_y == 1 and job.stride_x == 1 and job.dilation_y == 1
-        and job.fil_w <= 16     # measured: wide filters lose
-        and plan_strips(&job.strips, job.h, job.w, job.out_h, job.out_w, job.top, -job.left,
-                        job.dilation_x, job.fil_h, job.fil_w, space, lanes)
-    )
-
-
-cdef int plan_filters_gradient(FilterGradient *job, int algorithm, int n_threads,
-                               Workspace space, Py_ssize_t itemsize) except 0:
-    """Which form, how many images at once, and units of work for how many threads.
-
-    Only the number of parts depends on the threads: it moves no sum.
-    """
-    cdef Py_ssize_t lanes = VECTOR_BYTES // itemsize
-    cdef Py_ssize_t taps = job.fil_h * job.fil_w, size = job.out_h * job.out_w
-    job.winograd.pieces_y = cut_axis(job.fil_h, job.stride_y, job.dilation_y)
-    job.winograd.pieces_x = cut_axis(job.fil_w, job.stride_x, job.dilation_x)
-    job.form = STRIPS
-    if not strips_fit(job, algorithm, space, lanes):
-        job.form = cheapest_form(job, algorithm, lanes)
-    if job.form == OUTER:
-        plan_outer(job, lanes, itemsize)
-        job.buffer_size = job.outer.size
-        job.part_size = job.groups * job.fil_h * job.outer.row_size
-        job.n_split = job.groups * job.fil_h if job.outer.in_runs else job.n_channels
-        job.n_combined = (job.n_features if job.outer.swapped
-                          else job.groups * job.outer.k_pitch // lanes)
-    elif job.form == TRANSFORMED:
-        plan_transformed(job, lanes, itemsize)
-        job.n_split = job.n_combined = job.n_channels
-        if job.n_imgs * job.winograd.rows * job.winograd.cols < SMALL_TILES:
-            n_threads = 1
-    else:
-        if job.form == STRIPS:
-            job.stack, job.buffer_size = 1, job.n_features * taps * lanes
-        else:
-            plan_dot(job, job.form == SHIFTED, lanes)
-        job.part_size = job.n_features * job.c_per_group * taps
-        job.n_split = job.n_combined = job.n_features
-    job.n_stacks = ceil_div(job.n_imgs, job.stack)
-    # A chunk's part is cleared and added up: about 1000 pixels make that worth their while.
-    job.n_chunks = clip(job.n_imgs * size // 1024, 1, min(job.n_stacks, <Py_ssize_t>MAX_CHUNKS))
-    plan_errors(job, lanes)
-    job.parts = 1
-    if job.n_chunks < n_threads:    # every part copies or transforms what it reads
-        job.parts = min(job.n_split, ceil_div(n_threads, job.n_chunks))
-    return n_threads
-
-
-cdef void plan_errors(FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
-    """Whether a chunk's sums keep their rounding errors, and where."""
-    cdef Py_ssize_t size = job.out_h * job.out_w, tiles = ceil_div(job.n_stacks, job.n_chunks)
-    cdef Py_ssize_t sums = job.part_size * lanes
-    job.errors, job.n_summed = 0, job.n_chunks
-    if job.form == STRIPS:
-        tiles *= job.strips.rows * ceil_div(job.out_w, lanes)
-        tiles = MAX_TILES * ceil_div(tiles, MAX_RUN)    # one run, or more
-    elif job.form == OUTER:
-        tiles *= (ceil_div(job.out_h, job.outer.band)
-                  * ceil_div(job.stack * job.outer.band * job.out_w, RUN))
-    elif job.form == TRANSFORMED:
-        tiles *= ceil_div(job.winograd.rows, job.winograd.band)
-    else:
-        tiles *= ceil_div(job.stack * size, RUN * lanes)
-    if tiles <= MAX_TILES:
-        return
-    if job.form == OUTER or job.form == TRANSFORMED:
-        job.errors, job.n_summed = job.n_chunks * job.part_size, 2 * job.n_chunks
-    else:
-        job.errors = sums
-        job.buffer_size += (2 if job.form == STRIPS else 1) * sums
-
-
-cdef struct GradientWork:               # what the threads share
+cdef struct GradientRun:                # what the threads share
     const FilterGradient *job
+    Py_ssize_t itemsize
+    Py_ssize_t n_imgs, n_leaves
+    Py_ssize_t n_nodes, leaves_per_node, parts      # units of work: nodes x parts of their sums,
+    int n_pieces                        # ... and pieces of the sum of all nodes
     const void *imgs
     const void *grad
-    void *part
-    double *bias_part
     void *filters_grad
+    void *bias_grad                     # or NULL
+    void *nodes
     ThreadMemory memory
+    int stage                           # 0: sums of nodes, 1: their sum, 2: the filters
 
 
-cdef void sum_float(void *context, Py_ssize_t unit, int thread) noexcept nogil:
-    cdef GradientWork *work = <GradientWork *>context
-    gradient_unit(work.job, unit, <const float *>work.imgs, <const float *>work.grad,
-                  <float *>work.part, work.bias_part,
-                  <float *>piece_of(&work.memory, thread))
+cdef GradientRun plan_run(const FilterGradient *job, Py_ssize_t n_imgs, int n_threads,
+                          Py_ssize_t itemsize) noexcept nogil:
+    """Units of work for so many threads, and the memory of each: they move no sum."""
+    cdef GradientRun run
+    run.job, run.n_imgs, run.itemsize = job, n_imgs, itemsize
+    run.n_leaves = ceil_div(n_imgs, job.sums.chunk) * job.sums.n_bands
+    run.leaves_per_node = node_size(run.n_leaves, 4 * n_threads if n_threads > 1 else 1)
+    run.n_nodes = ceil_div(run.n_leaves, run.leaves_per_node)
+    run.n_pieces = n_threads if job.node_size >= 16384 else 1
+    run.parts = 1
+    if run.n_nodes < n_threads:     # every part copies or transforms what it reads
+        run.parts = min(job.sums.n_split, ceil_div(n_threads, run.n_nodes))
+    run.memory.n_zeros = min(n_imgs, job.sums.stack) * job.sums.n_zeros * itemsize
+    run.memory.size = ceil_div(itemsize * (
+        job.sums.buffer_size + (stack_depth(run.leaves_per_node) - 1) * job.node_size), 64) * 64
+    return run
 
 
-cdef void sum_double(void *context, Py_ssize_t unit, int thread) noexcept nogil:
-    cdef GradientWork *work = <GradientWork *>context
-    gradient_unit(work.job, unit, <const double *>work.imgs, <const double *>work.grad,
-                  <double *>work.part, work.bias_part,
-                  <double *>piece_of(&work.memory, thread))
+cdef Py_ssize_t gradient_scratch(const FilterGradient *job, Py_ssize_t n_imgs, int n_threads,
+                                 Py_ssize_t itemsize) noexcept nogil:
+    """The bytes that `run_gradient` needs."""
+    cdef GradientRun run = plan_run(job, n_imgs, n_threads, itemsize)
+    return run.n_nodes * job.node_size * itemsize + n_threads * (run.memory.size + 1) + 64
 
 
-cdef void combine_float(void *context, Py_ssize_t i, int thread) noexcept nogil:
-    cdef GradientWork *work = <GradientWork *>context
-    combine(work.job, i, <const float *>work.part, <float *>work.filters_grad)
-
-
-cdef void combine_double(void *context, Py_ssize_t i, int thread) noexcept nogil:
-    cdef GradientWork *work = <GradientWork *>context
-    combine(work.job, i, <const double *>work.part, <double *>work.filters_grad)
-
-
-cdef void combine(const FilterGradient *job, Py_ssize_t i, const real *part,
-                  real *filters_grad) noexcept nogil:
-    """The filters of one channel (Winograd's form), vector of features (outer form) or feature."""
-    if job.form == TRANSFORMED:
-        combine_winograd(job, i, part, filters_grad)
-    elif job.form == OUTER and job.outer.swapped:
-        combine_runs(job, i, part, filters_grad)
-    elif job.form == OUTER:
-        combine_features(job, i, part, filters_grad)
-    else:
-        combine_feature(job, i, part, filters_grad)
+cdef void run_gradient(
+    const FilterGradient *job, const real *imgs, const real *grad, real *filters_grad,
+    real *bias_grad, Py_ssize_t n_imgs, int n_threads, void *scratch,
+) noexcept nogil:
+    """The gradients of n_imgs images; that of the bias, if it is not NULL. scratch: aligned."""
+    cdef GradientRun run = plan_run(job, n_imgs, n_threads, sizeof(real))
+    run.imgs, run.grad, run.filters_grad, run.bias_grad = imgs, grad, filters_grad, bias_grad
+    run.nodes = scratch
+    run.memory.start = <char *>scratch + (
+        ceil_div(run.n_nodes * job.node_size * sizeof(real), 64) * 64)
+    run.memory.ready = run.memory.start + n_threads * run.memory.size
+    memset(run.memory.ready, 0, n_threads)
+    run.stage = 0
+    parallel_for(gradient_task, &run, run.n_nodes * run.parts, n_threads)
+    run.stage = 1
+    parallel_for(gradient_task, &run, run.n_pieces, n_threads)
+    run.stage = 2
+    parallel_for(gradient_task, &run, job.c_per_group, run.n_pieces)
 
 
 cdef void conv_filters_gradient(
-    const real *imgs, const real *grad, real *filters_grad, real *bias_grad,
-    tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry, int border,
-    int algorithm, int n_threads, Workspace space,
+    const real *imgs, const real *grad, real *filters_grad, real *bias_grad, Py_ssize_t n_imgs,
+    GradientPlan plan, int n_threads, Workspace space,
 ) except *:
-    cdef FilterGradient job
-    cdef GradientWork work
-    cdef Py_ssize_t k, i
-    cdef real total
-    job.n_imgs, job.n_channels, job.h, job.w = imgs_shape
-    job.c_per_group, job.n_features, job.fil_h, job.fil_w = filters_shape
-    job.groups = groups
-    job.k_per_group = job.n_features // groups
-    job.out_h, job.out_w = geometry.out_h, geometry.out_w
-    job.stride_y, job.stride_x = geometry.stride_y, geometry.stride_x
-    job.dilation_y, job.dilation_x = geometry.dilation_y, geometry.dilation_x
-    job.top, job.left, job.border = geometry.top, geometry.left, border
-    n_threads = plan_filters_gradient(&job, algorithm, n_threads, space, sizeof(real))
-    if job.form == OUTER:
-        plan_outer_tables(&job, space)
-    elif job.form == TRANSFORMED:
-        plan_transformed_tables(&job, space, VECTOR_BYTES // sizeof(real))
-    elif job.form != STRIPS:
-        plan_dot_tables(&job, space)
-
-    work.memory = take_for_threads(space, n_threads, job.buffer_size * sizeof(real), 0)
-    cdef double *bias_part = NULL
-    if bias_grad != NULL:
-        bias_part = <double *>space.take(job.n_chunks * job.n_features * sizeof(double))
-    work.job, work.imgs, work.grad, work.filters_grad = &job, imgs, grad, filters_grad
-    work.part = space.take(job.n_summed * job.part_size * sizeof(real))
-    work.bias_part = bias_part
+    cdef const FilterGradient *job = &plan.job
+    if n_imgs * job.out_h * job.out_w < job.sums.serial:
+        n_threads = 1
+    cdef void *scratch = space.take(gradient_scratch(job, n_imgs, n_threads, sizeof(real)))
     with nogil:
-        parallel_for(sum_float if real is float else sum_double, &work, job.n_chunks * job.parts,
-                     n_threads)
-        parallel_for(combine_float if real is float else combine_double, &work,
-                     job.n_combined, n_threads)
-    if bias_grad != NULL:
-        for k in range(job.n_features):
-            total = 0
-            for i in range(job.n_chunks):
-                total += <real>bias_part[i * job.n_features + k]
-            bias_grad[k] = total / job.n_imgs
+        run_gradient(job, imgs, grad, filters_grad, bias_grad, n_imgs, n_threads, scratch)
+
+
+cdef void gradient_task(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef GradientRun *run = <GradientRun *>context
+    if run.itemsize == sizeof(float):
+        run_unit(run, unit, <float *>piece_of(&run.memory, thread), <float *>run.nodes)
+    else:
+        run_unit(run, unit, <double *>piece_of(&run.memory, thread), <double *>run.nodes)
+
+
+cdef void run_unit(const GradientRun *run, Py_ssize_t unit, real *memory,
+                   real *nodes) noexcept nogil:
+    if run.stage == 0:
+        sum_node(run, unit // run.parts, unit % run.parts, memory, nodes)
+    elif run.stage == 1:
+        sum_nodes(run, unit, nodes)
+    else:
+        write_filters(run, unit, nodes)
+
+
+cdef void sum_node(const GradientRun *run, Py_ssize_t i, Py_ssize_t part, real *memory,
+                   real *nodes) noexcept nogil:
+    """One part of the sums of one node's leaves, which are put on a stack."""
+    cdef const FilterGradient *job = run.job
+    cdef Py_ssize_t first = i * run.leaves_per_node, l, depth = 0, k, k_end
+    cdef Py_ssize_t n = min(run.leaves_per_node, run.n_leaves - first), begin, size
+    cdef GradientLeaf leaf
+    cdef real *top = nodes + i * job.node_size
+    cdef real *stack = memory + job.sums.buffer_size
+    cdef real *below
+    leaf.n_imgs = run.n_imgs
+    leaf.first = part * job.sums.n_split // run.parts
+    leaf.end = (part + 1) * job.sums.n_split // run.parts
+    k, k_end = part * job.n_features // run.parts, (part + 1) * job.n_features // run.parts
+    begin, size = leaf.first * job.sums.split_size, (leaf.end - leaf.first) * job.sums.split_size
+    for l in range(n):
+        take_leaf(run, &leaf, first + l)
+        top = nodes + i * job.node_size if depth == 0 else stack + (depth - 1) * job.node_size
+        sum_leaf(run, &leaf, top, memory)
+        if run.bias_grad != NULL:
+            sum_bias(job, &leaf, <const real *>run.grad, top + job.bias_at, k, k_end)
+        depth += 1
+        for _ in range(n_joins(l, n)):
+            depth -= 1
+            top = stack + (depth - 1) * job.node_size
+            below = nodes + i * job.node_size if depth == 1 else top - job.node_size
+            add_node(below + begin, <const real *>top + begin, size)
+            if run.bias_grad != NULL:
+                add_node(below + job.bias_at + k, <const real *>top + job.bias_at + k, k_end - k)
+
+
+cdef void take_leaf(const GradientRun *run, GradientLeaf *leaf, Py_ssize_t i) noexcept nogil:
+    """The images and rows of leaf i."""
+    cdef const FilterGradient *job = run.job
+    leaf.n = i // job.sums.n_bands * job.sums.chunk
+    leaf.n_end = min(leaf.n + job.sums.chunk, run.n_imgs)
+    leaf.y = band_start(&job.sums, job.out_h, i % job.sums.n_bands)
+    leaf.y_end = band_start(&job.sums, job.out_h, i % job.sums.n_bands + 1)
+
+
+cdef void sum_leaf(const GradientRun *run, const GradientLeaf *leaf, real *node,
+                   real *buffer) noexcept nogil:
+    cdef const FilterGradient *job = run.job
+    cdef const real *imgs = <const real *>run.imgs
+    cdef const real *grad = <const real *>run.grad
+    if job.border != BORDER_ZEROS:
+        pad_images(job, leaf, buffer + job.padded_at, imgs)
+        imgs = buffer + job.padded_at - leaf.n * job.n_channels * job.h * job.w
+    if real is float:
+        GRADIENT_FORMS[job.form].run_float(job, leaf, imgs, grad, node, buffer)
+    else:
+        GRADIENT_FORMS[job.form].run_double(job, leaf, imgs, grad, node, buffer)
+
+
+cdef void pad_images(const FilterGradient *job, const GradientLeaf *leaf, real *padded,
+                     const real *imgs) noexcept nogil:
+    """A leaf's images with a border of pixels: the rows that it reads."""
+    cdef Py_ssize_t h = job.unpadded_h, w = job.unpadded_w, left = job.pad_left, plane, y, x
+    cdef Py_ssize_t y_end = (leaf.y_end - 1) * job.stride_y + (job.fil_h - 1) * job.dilation_y + 1
+    cdef Py_ssize_t middle = clip(job.w - left, 0, w)
+    cdef const real *source
+    cdef real *row
+    for plane in range(leaf.n * job.n_channels, leaf.n_end * job.n_channels):
+        for y in range(leaf.y * job.stride_y, y_end):
+            source = imgs + (plane * h + border_index(y - job.pad_top, h, job.border)) * w
+            row = padded + y * job.w
+            for x in range(min(left, job.w)):
+                row[x] = source[border_index(x - left, w, job.border)]
+            for x in range(middle):
+                row[left + x] = source[x]
+            for x in range(left + middle, job.w):
+                row[x] = source[border_index(x - left, w, job.border)]
+        padded += job.h * job.w
+
+
+cdef void sum_nodes(const GradientRun *run, Py_ssize_t piece, real *nodes) noexcept nogil:
+    """A piece of the mean over the images, into the first node."""
+    cdef Py_ssize_t size = run.job.node_size, n_pieces = run.n_pieces
+    cdef Py_ssize_t first = piece * size // n_pieces, n = (piece + 1) * size // n_pieces - first
+    cdef Py_ssize_t step = 1, i
+    while step < run.n_nodes:
+        i = 0
+        while i + step < run.n_nodes:
+            add_node(nodes + i * size + first, <const real *>nodes + (i + step) * size + first, n)
+            i += 2 * step
+        step *= 2
+    divide_node(nodes + first, <real>run.n_imgs, n)
+
+
+cdef void write_filters(const GradientRun *run, Py_ssize_t c, const real *node) noexcept nogil:
+    """The filters of one channel of each group, and with the first one's the bias."""
+    cdef const FilterGradient *job = run.job
+    cdef const GradientSums *sums = &job.sums
+    cdef Py_ssize_t g, k, i, j
+    cdef const real *source
+    cdef real *out = <real *>run.filters_grad + c * job.n_features * job.fil_h * job.fil_w
+    for g in range(job.groups):
+        source = node + g * sums.group + c * sums.channel
+        for k in range(job.k_per_group):
+            for i in range(job.fil_h):
+                for j in range(job.fil_w):
+                    out[j] = source[i * sums.row + j * sums.col]
+                out += job.fil_w
+            source += sums.feature
+    if c == 0 and run.bias_grad != NULL:
+        memcpy(run.bias_grad, node + job.bias_at, job.n_features * sizeof(real))

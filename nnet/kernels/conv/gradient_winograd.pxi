@@ -1,4 +1,4 @@
-# The filter gradient by Winograd's F(2x2, 3x3).
+# The filter gradient by Winograd's F(2x2, 3x3). Needs conv/winograd.pxi and gradient_features.pxi.
 #
 # A tile of 2x2 output pixels reads 4x4 pixels of the image; 16 products, one for
 # each element e of the transformed tiles, do the work of 36:
@@ -16,139 +16,124 @@
 # form, whose sums are shorter, or with rectified pixels it is more than that of direct
 # sums: 1.1 to 1.6 times with 36 to 64 channels, up to 2 times with 16 and a stride of 2.
 
-cdef inline void transform_gradient(
-    real *out,                  # (4, 4, ...), elements pitch apart                 OUT
-    Py_ssize_t pitch,
-    const real *src,            # 2 x 2 pixels
-    Py_ssize_t row,             # from one to the next row of them
-    Py_ssize_t col,
-) noexcept nogil:
-    """A g A' of one vector of features."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real g[8 * LANES]
-    cdef real zeros[LANES]
-    cdef int i, j
-    clear(zeros)
-    for j in range(2):
-        store(g + j * lanes, src + j * col)
-        add(g + (2 + j) * lanes, src + j * col, src + row + j * col)
-        subtract(g + (4 + j) * lanes, src + j * col, src + row + j * col)
-        subtract(g + (6 + j) * lanes, zeros, src + row + j * col)
-    for i in range(4):
-        store(out + 4 * i * pitch, g + 2 * i * lanes)
-        add(out + (4 * i + 1) * pitch, g + 2 * i * lanes, g + (2 * i + 1) * lanes)
-        subtract(out + (4 * i + 2) * pitch, g + 2 * i * lanes, g + (2 * i + 1) * lanes)
-        subtract(out + (4 * i + 3) * pitch, zeros, g + (2 * i + 1) * lanes)
-
-
-cdef inline void transform_axis(real *out, Py_ssize_t out_pitch, const real *m,
-                                Py_ssize_t pitch, Py_ssize_t n_taps) noexcept nogil:
-    """G' m of four vectors: the first so many of three are of use."""
-    cdef int i
-    for i in range(3):
-        fill(out + i * out_pitch, <real>0)
-        madd(out + i * out_pitch, <real>0.5, m + pitch)
-        madd(out + i * out_pitch, <real>(-0.5 if i == 1 else 0.5), m + 2 * pitch)
-    add(out, out, m)
-    if n_taps == 1:
-        subtract(out, m, m + 3 * pitch)
-    add(out + 2 * out_pitch, out + 2 * out_pitch, m + 3 * pitch)
-
-
-cdef inline void transform_filter(real *out, const real *sums, Py_ssize_t taps_y,
-                                  Py_ssize_t taps_x) noexcept nogil:
-    """G' m G of one vector of features: (3, 3) of (4, 4)."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real t[12 * LANES]
-    cdef int i
-    for i in range(4):
-        transform_axis(t + i * lanes, 4 * lanes, sums + i * lanes, 4 * lanes, taps_y)
-    for i in range(3):
-        transform_axis(out + 3 * i * lanes, lanes, t + 4 * i * lanes, lanes, taps_x)
-
-
 cdef struct WinogradLayout:
     Py_ssize_t c_pitch, k_pitch         # from one tile to the next
-    Py_ssize_t rows, cols               # of tiles, in an output plane
+    Py_ssize_t cols                     # of tiles, in an output plane
     Pieces pieces_y, pieces_x           # of the filters
     Py_ssize_t grid_cols                # tiles in a row of a transformed image ...
     Py_ssize_t img_cols                 # ... and pixels of it
     Py_ssize_t band                     # rows of tiles that are transformed at once
     Py_ssize_t img_e, grad_e            # from one element of the transformed tiles to the next
-    Py_ssize_t grad_at, pixels_at       # where things lie in the buffer
+    Py_ssize_t sums_e                   # ... and of the sums (pieces, 16, c, k_pitch)
+    Py_ssize_t grad_at, pixels_at, sums_at      # where things lie in the buffer
     Py_ssize_t *pixel_at                # where each pixel of a padded band goes ...
     Py_ssize_t *grad_pixel_at           # ... and of its gradient
 
 
-cdef void plan_transformed(FilterGradient *job, Py_ssize_t lanes,
-                           Py_ssize_t itemsize) noexcept nogil:
+cdef bint transformed_accepts(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
+    return (cut_axis(job.fil_h, job.stride_y, job.dilation_y).n > 0
+            and cut_axis(job.fil_w, job.stride_x, job.dilation_x).n > 0
+            and job.dilation_y == 1 and job.dilation_x == 1)
+
+
+cdef double transformed_cycles(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
+    """The products of a tile of 4 pixels, and the transforms of its vectors."""
+    cdef Pieces y = cut_axis(job.fil_h, job.stride_y, job.dilation_y)
+    cdef Pieces x = cut_axis(job.fil_w, job.stride_x, job.dilation_x)
+    cdef double vectors = ceil_div(job.k_per_group, lanes)
+    cdef double tiles = ceil_div(job.out_h, 2) * ceil_div(job.out_w, 2)
+    cdef double products = y.n_products * x.n_products * max(
+        job.c_per_group * used_vectors(job.k_per_group, lanes), 5.0)
+    if y.n_shifts * x.n_shifts > 1:
+        products *= 1.3     # a walk is as short as a row of tiles
+    if y.stride * x.stride > 1:
+        products *= 1.2     # ... and pieces are small
+    return tiles / (job.out_h * job.out_w) * (
+        products + 92 * vectors
+        + 5.75 * y.n_elements * x.n_elements * ceil_div(job.c_per_group, lanes))
+
+
+cdef int transformed_plan(FilterGradient *job, Workspace tables, Py_ssize_t itemsize) except -1:
     """Bands of rows and stacks of images: up to about 128 tiles, within the L2 cache."""
     cdef WinogradLayout *w = &job.winograd
-    cdef Py_ssize_t tiles, most
+    cdef Py_ssize_t lanes = VECTOR_BYTES // itemsize, taps = job.fil_h * job.fil_w
+    cdef Py_ssize_t tiles, most, rows, size, grad_size, x
+    cdef GradientSums sums = cut_leaves(job.out_h * job.out_w, job.out_h, 1536, 8192)
+    w.pieces_y = cut_axis(job.fil_h, job.stride_y, job.dilation_y)
+    w.pieces_x = cut_axis(job.fil_w, job.stride_x, job.dilation_x)
     w.c_pitch = ceil_div(job.c_per_group, lanes) * lanes
     w.k_pitch = ceil_div(job.k_per_group, lanes) * lanes
-    w.rows, w.cols = ceil_div(job.out_h, 2), ceil_div(job.out_w, 2)
+    rows, w.cols = ceil_div(band_rows(&sums, job.out_h), 2), ceil_div(job.out_w, 2)
     w.grid_cols = w.cols + w.pieces_x.n_shifts - 1
     most = clip(
         655360 // ((w.pieces_y.n_elements * w.pieces_x.n_elements * w.c_pitch
                     + 16 * w.k_pitch) * itemsize), 1, 128)
-    w.band = ceil_div(w.rows, ceil_div(w.rows * w.cols, most))
-    job.stack = clip(most // (w.rows * w.cols), 1, job.n_imgs)
+    w.band = ceil_div(rows, ceil_div(rows * w.cols, most))
+    sums.stack = clip(most // (rows * w.cols), 1, sums.chunk)
     # Not a power of two: all elements of a tile would compete for one set of the L1 cache.
-    tiles = job.stack * (w.band + w.pieces_y.n_shifts - 1) * w.grid_cols
+    tiles = sums.stack * (w.band + w.pieces_y.n_shifts - 1) * w.grid_cols
     w.img_e = tiles * w.c_pitch + lanes
-    w.grad_e = job.stack * w.band * w.cols * w.k_pitch + lanes
+    w.grad_e = sums.stack * w.band * w.cols * w.k_pitch + lanes
+    w.sums_e = job.n_channels * w.k_pitch
     w.grad_at = 16 * w.pieces_y.stride * w.pieces_x.stride * w.img_e
     w.pixels_at = w.grad_at + 16 * w.grad_e
     # A stride may leave the last column of the images unread.
     w.img_cols = max(2 * w.pieces_x.stride * (w.grid_cols + 1), job.left + job.w)
-    job.buffer_size = w.pixels_at + lanes * w.img_cols * (
+    w.sums_at = w.pixels_at + lanes * w.img_cols * (
         2 * w.pieces_y.stride * (w.band + w.pieces_y.n_shifts))
-    job.part_size = 16 * w.pieces_y.n * w.pieces_x.n * job.n_channels * w.k_pitch
-
-
-cdef void plan_transformed_tables(FilterGradient *job, Workspace space, Py_ssize_t lanes) except *:
-    cdef WinogradLayout *w = &job.winograd
-    cdef Py_ssize_t size = 2 * w.pieces_y.stride * (w.band + w.pieces_y.n_shifts) * job.w, x
-    cdef Py_ssize_t grad_size = 2 * w.band * job.out_w
-    w.pixel_at = <Py_ssize_t *>space.take(size * sizeof(Py_ssize_t))
-    w.grad_pixel_at = <Py_ssize_t *>space.take(grad_size * sizeof(Py_ssize_t))
+    sums.buffer_size = w.sums_at + 16 * w.pieces_y.n * w.pieces_x.n * w.sums_e
+    sums.serial = 4 * SMALL_TILES
+    sums.n_split, sums.split_size = job.n_channels, taps * w.k_pitch
+    sums.channel, sums.group = sums.split_size, job.c_per_group * sums.split_size
+    sums.feature, sums.col, sums.row = 1, w.k_pitch, job.fil_w * w.k_pitch
+    job.sums = sums
+    size = 2 * w.pieces_y.stride * (w.band + w.pieces_y.n_shifts) * job.w
+    grad_size = 2 * w.band * job.out_w
+    w.pixel_at = <Py_ssize_t *>tables.take(size * sizeof(Py_ssize_t))
+    w.grad_pixel_at = <Py_ssize_t *>tables.take(grad_size * sizeof(Py_ssize_t))
     for x in range(size):
         w.pixel_at[x] = (x // job.w * w.img_cols + x % job.w + job.left) * lanes
     for x in range(grad_size):
         w.grad_pixel_at[x] = (x // job.out_w * 2 * w.cols + x % job.out_w) * lanes
+    return 0
 
 
-cdef void winograd_unit(const FilterGradient *job, Py_ssize_t chunk, Py_ssize_t c_first,
-                        Py_ssize_t c_end, const real *imgs, const real *grad, real *part,
-                        real *buffer) noexcept nogil:
-    """One chunk of images and channels [c_first, c_end): (pieces, 16, c, k_pitch) into `part`."""
+cdef void transformed_leaf(const FilterGradient *job, const GradientLeaf *leaf, const real *imgs,
+                        const real *grad, real *node, real *buffer) noexcept nogil:
+    """Channels [first, end): (c, i, j, k)."""
     cdef const WinogradLayout *w = &job.winograd
-    cdef Py_ssize_t e, i, stack, n, n_stacked, g, c0, c1, b, band
-    cdef int elements
-    cdef Py_ssize_t part_e = job.n_channels * w.k_pitch
-    for i in range(w.pieces_y.n * w.pieces_x.n):
-        elements = elements_of(axis_piece(&w.pieces_y, i // w.pieces_x.n),
-                               axis_piece(&w.pieces_x, i % w.pieces_x.n))
-        for e in range(16):
-            if elements >> e & 1:
-                clear_sums(job, part + (16 * i + e) * part_e + c_first * w.k_pitch,
-                           (c_end - c_first) * w.k_pitch)
-    for stack in range(first_stack(job, chunk), first_stack(job, chunk + 1)):
-        n = stack * job.stack
-        n_stacked = min(job.stack, job.n_imgs - n)
-        for g in range(c_first // job.c_per_group, (c_end - 1) // job.c_per_group + 1):
-            c0 = max(c_first, g * job.c_per_group)
-            c1 = min(c_end, (g + 1) * job.c_per_group)
-            for b in range(ceil_div(w.rows, w.band)):
-                band = min(w.band, w.rows - b * w.band)
-                winograd_band(job, part + c0 * w.k_pitch, part_e, imgs, grad, buffer, n,
-                              n_stacked, g, c0, c1, b * w.band, band)
+    cdef Py_ssize_t first = leaf.first, end = leaf.end, n = leaf.n, e, n_stacked, g, c0, c1, row
+    cdef Py_ssize_t row_end = ceil_div(leaf.y_end, 2), lanes = VECTOR_BYTES // sizeof(real), p, v
+    cdef Piece y, x
+    for e in range(16 * w.pieces_y.n * w.pieces_x.n):
+        memset(buffer + w.sums_at + e * w.sums_e + first * w.k_pitch, 0,
+               (end - first) * w.k_pitch * sizeof(real))
+    while n < leaf.n_end:
+        n_stacked = next_stack(job, leaf.n_end - n)
+        for g in range(first // job.c_per_group, (end - 1) // job.c_per_group + 1):
+            c0 = max(first, g * job.c_per_group)
+            c1 = min(end, (g + 1) * job.c_per_group)
+            row = leaf.y // 2
+            while row < row_end:
+                transformed_band(job, imgs, grad, buffer, n, n_stacked, leaf.n_imgs, g, c0, c1, row,
+                              min(w.band, row_end - row))
+                row += w.band
+        n += n_stacked
+    for p in range(w.pieces_y.n * w.pieces_x.n):
+        y, x = axis_piece(&w.pieces_y, p // w.pieces_x.n), axis_piece(&w.pieces_x, p % w.pieces_x.n)
+        for c0 in range(first, end):
+            for v in range(w.k_pitch // lanes):
+                gradient_taps(
+                    node + c0 * job.sums.channel + y.first * job.sums.row + x.first * job.sums.col
+                    + v * lanes, job.stride_y * job.sums.row, job.stride_x * job.sums.col,
+                    <const real *>buffer + w.sums_at + 16 * p * w.sums_e + c0 * w.k_pitch
+                    + v * lanes,
+                    w.sums_e, elements_of(y, x), <int>y.n_taps, <int>x.n_taps)
 
 
-cdef void winograd_band(
-    const FilterGradient *job, real *part, Py_ssize_t part_e, const real *imgs, const real *grad,
-    real *buffer, Py_ssize_t n, Py_ssize_t n_stacked, Py_ssize_t g, Py_ssize_t c0, Py_ssize_t c1,
+cdef void transformed_band(
+    const FilterGradient *job, const real *imgs, const real *grad, real *buffer, Py_ssize_t n,
+    Py_ssize_t n_stacked, Py_ssize_t n_imgs, Py_ssize_t g, Py_ssize_t c0, Py_ssize_t c1,
     Py_ssize_t row, Py_ssize_t n_rows,
 ) noexcept nogil:
     """n_rows rows of tiles from `row` on, of one stack of images, one group's channels [c0, c1)."""
@@ -175,24 +160,23 @@ cdef void winograd_band(
             w.cols, buffer + w.pixels_at,
         )
     if grid == tiles:   # one long row
-        walk.n_imgs, walk.rows, walk.cols = 1, 1, n_stacked * tiles
+        walk.n[0], walk.n[1], walk.n[2] = 1, 1, n_stacked * tiles
     else:
-        walk.n_imgs, walk.rows, walk.cols = n_stacked, n_rows, w.cols
-    walk.errors = job.errors
-    fetch_next(job, &walk, imgs, grad, n + n_stacked, w.band == w.rows)
-    walk.src_img, walk.src_row, walk.src_col = grid * w.c_pitch, w.grid_cols * w.c_pitch, w.c_pitch
-    walk.grad_img, walk.grad_row, walk.grad_col = tiles * w.k_pitch, w.cols * w.k_pitch, w.k_pitch
+        walk.n[0], walk.n[1], walk.n[2] = n_stacked, n_rows, w.cols
+    fetch_next(job, &walk, imgs, grad, n + n_stacked, n_imgs, w.band == ceil_div(job.out_h, 2))
+    walk.src[0], walk.src[1], walk.src[2] = grid * w.c_pitch, w.grid_cols * w.c_pitch, w.c_pitch
+    walk.grad[0], walk.grad[1], walk.grad[2] = tiles * w.k_pitch, w.cols * w.k_pitch, w.k_pitch
     for i in range(w.pieces_y.n * w.pieces_x.n):
         y = axis_piece(&w.pieces_y, i // w.pieces_x.n)
         x = axis_piece(&w.pieces_x, i % w.pieces_x.n)
         elements = elements_of(y, x)
         for e in range(16):
             if elements >> e & 1:
-                outer_gradient(
-                    part + (16 * i + e) * part_e, w.k_pitch,
+                gradient_outer(
+                    buffer + w.sums_at + (16 * i + e) * w.sums_e + c0 * w.k_pitch, w.k_pitch,
                     buffer + (16 * (y.phase * stride_x + x.phase) + e) * w.img_e
                     + (y.shift * w.grid_cols + x.shift) * w.c_pitch,
-                    buffer + w.grad_at + e * w.grad_e, &walk, c1 - c0, w.k_pitch // lanes)
+                    buffer + w.grad_at + e * w.grad_e, &walk, c1 - c0, job.k_per_group)
 
 
 cdef void transform_planes(
@@ -229,8 +213,8 @@ cdef void transform_planes(
             continue
         for ty in range(tile_rows):
             for tx in range(tile_cols):
-                transform_gradient(out + (ty * tile_cols + tx) * out_pitch + b * lanes, out_e,
-                                   pixels + 2 * ty * row + 2 * tx * lanes, row, lanes)
+                gradient_tile(out + (ty * tile_cols + tx) * out_pitch + b * lanes, out_e,
+                              pixels + 2 * ty * row + 2 * tx * lanes, row)
 
 
 cdef inline void transform_phase(
@@ -244,55 +228,3 @@ cdef inline void transform_phase(
         for tx in range(tile_cols):
             transform_pixels(out + (ty * tile_cols + tx) * out_pitch, out_e,
                              pixels + 2 * ty * row + 2 * tx * col, row, col, taps_y, taps_x)
-
-
-cdef void combine_winograd(const FilterGradient *job, Py_ssize_t c, const real *part,
-                           real *filters_grad) noexcept nogil:
-    """The mean over the images of one channel's filters, the chunks in their order."""
-    cdef const WinogradLayout *w = &job.winograd
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t taps = job.fil_h * job.fil_w, b, i
-    cdef Piece y, x
-    cdef int elements
-    cdef real sums[16 * LANES]
-    cdef real piece[9 * LANES]
-    part += c * w.k_pitch
-    filters_grad += taps * (c % job.c_per_group * job.n_features
-                            + c // job.c_per_group * job.k_per_group)
-    for i in range(w.pieces_y.n * w.pieces_x.n):
-        y = axis_piece(&w.pieces_y, i // w.pieces_x.n)
-        x = axis_piece(&w.pieces_x, i % w.pieces_x.n)
-        elements = elements_of(y, x)
-        for b in range(w.k_pitch // lanes):
-            sum_chunks(job, sums, part + b * lanes, i, elements)
-            transform_filter(piece, sums, y.n_taps, x.n_taps)
-            write_piece(job, filters_grad + b * lanes * taps, piece, y, x,
-                        min(lanes, job.k_per_group - b * lanes))
-
-
-cdef inline void sum_chunks(const FilterGradient *job, real *sums, const real *part,
-                            Py_ssize_t piece, int elements) noexcept nogil:
-    """The elements of a piece; those that it does not have are 0."""
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t e, i
-    part += 16 * piece * job.n_channels * job.winograd.k_pitch
-    for e in range(16):
-        clear(sums + e * lanes)
-        for i in range(job.n_summed if elements >> e & 1 else 0):
-            add(sums + e * lanes, sums + e * lanes,
-                part + i * job.part_size + e * job.n_channels * job.winograd.k_pitch)
-
-
-cdef inline void write_piece(
-    const FilterGradient *job, real *filters_grad, const real *piece, Piece y, Piece x,
-    Py_ssize_t n_features,
-) noexcept nogil:
-    """The taps of a piece, (3, 3, lanes), to their places in the filters."""
-    cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t row = job.stride_y * job.fil_w, f, i, j
-    cdef real *to
-    for f in range(n_features):
-        to = filters_grad + (f * job.fil_h + y.first) * job.fil_w + x.first
-        for i in range(y.n_taps):
-            for j in range(x.n_taps):
-                to[i * row + j * job.stride_x] = piece[(3 * i + j) * lanes + f] / job.n_imgs

@@ -38,11 +38,6 @@ cdef Implementation entry(
 
 cdef enum:
     N_IMPLEMENTATIONS = 5
-    FASTEST = 0
-    DIRECT = 1
-    PLANES = 2
-    PIXELS = 3
-    WINOGRAD = 4
 
 cdef Implementation[N_IMPLEMENTATIONS] CORRELATIONS
 CORRELATIONS[0] = entry(
@@ -88,12 +83,6 @@ cdef str algorithm_of(object algorithm):
     if algorithm != "direct" and algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm is {algorithm!r}, expected None or one of {ALGORITHMS}")
     return algorithm
-
-
-cdef int gradient_form(object algorithm) except -1:
-    """What a name asks of the gradient of the filters."""
-    return {"direct": DIRECT, "direct_pixels": PLANES, "depthwise": PLANES,
-            "direct_features": PIXELS, "winograd": WINOGRAD}.get(algorithm_of(algorithm), FASTEST)
 
 
 cdef const Implementation *implementation_for(const Correlation *task, str algorithm) except NULL:

@@ -1,7 +1,7 @@
 /* The inner loops of depthwise filters in strips: see strips.pxi. A template; needs simd.h. */
 #if !defined(OF)
 #define TEMPLATE "conv/strips.h"
-enum { MAX_STRIP_TAPS = 7, MAX_STRIP_SUMS = 15 };   /* taps of a column; sums at once */
+enum { MAX_STRIP_TAPS = 7 };    /* of a column */
 typedef struct {
     Py_ssize_t w, rows, cols;       /* of a plane of pixels, of outputs */
     Py_ssize_t first, end;          /* the rows to read, counted from the top padding */
@@ -23,8 +23,6 @@ enum { HAS_STRIPS = 1 };
 #undef TEMPLATE
 enum { HAS_STRIPS = 0 };
 #define strips_plane(...) (void)0
-#define strip_gradient32(...)
-#define strip_gradient64(...)
 #endif
 
 #else /* ---------------------------------------------- for float, and for double */
@@ -83,26 +81,5 @@ static void OF(strips_plane)(real *out, const real *plane, const Strips *p, cons
 #undef STRIP
     }
 }
-
-INLINE void OF(strip_gradient)(real *sums, const real *pixels, const real *grad,
-                                 const Strips *p, const unsigned short *kept,
-                                 unsigned stored, const int n_taps,
-                                 const int n_columns) {
-    const Py_ssize_t first = p->first, end = p->end, rows = p->rows, cols = p->cols;
-    const Py_ssize_t width = p->w, step = p->step;
-    vec acc[MAX_STRIP_SUMS], g[MAX_STRIP_TAPS] = {0};
-    unsigned short lanes[3];
-    UNROLL for (int j = 0; j < n_columns; j++) lanes[j] = kept[j];
-    UNROLL for (int t = 0; t < n_taps * n_columns; t++) acc[t] = ((vec *)sums)[t];
-    for (Py_ssize_t r = first - n_taps + 1; r < end; r++) {
-        UNROLL for (int i = n_taps - 1; i > 0; i--) { g[i] = g[i - 1]; KEEP(g[i]); }
-        g[0] = (vec){0};
-        if (0 <= r && r < rows) g[0] = OF(LOAD)(stored, grad + r * cols);
-        if (r < first) continue;
-        UNROLL for (int j = 0; j < n_columns; j++) {
-            vec x = OF(LOAD)(lanes[j], pixels + j * step);
-            UNROLL for (int i = 0; i < n_taps; i++) acc[j * n_taps + i] += g[i] * x; }
-        pixels += width; }
-    UNROLL for (int t = 0; t < n_taps * n_columns; t++) ((vec *)sums)[t] = acc[t]; }
 
 #endif
