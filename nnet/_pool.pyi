@@ -2,11 +2,13 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 _Real = TypeVar("_Real", np.float32, np.float64)
 _Switches: TypeAlias = NDArray[np.intp] | NDArray[np.uint8]
 _Mode: TypeAlias = Literal["max", "avg"]
+_Forward: TypeAlias = Literal["strips", "windows", "doubling"]
+_Backward: TypeAlias = Literal["gather", "scatter", "whole", "doubling"]
 _Padding: TypeAlias = (
     Literal["centered", "same", "valid", "full"]
     | int
@@ -30,6 +32,7 @@ def pool_bc01(
     count_include_pad: bool = False,
     ceil_mode: bool = False,
     need_switches: bool = True,
+    algorithm: _Forward | None = None,
     n_threads: int | None = None,
 ) -> tuple[NDArray[_Real], _Switches | None]: ...
 def bprop_pool_bc01(
@@ -45,5 +48,18 @@ def bprop_pool_bc01(
     padding_mode: _Padding = "centered",
     count_include_pad: bool = False,
     ceil_mode: bool = False,
+    algorithm: _Backward | None = None,
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...
+def explain_pool(
+    img_shape: tuple[int, int, int],
+    sizes: tuple[int, int, int, int],
+    dtype: DTypeLike,
+    *,
+    mode: _Mode = "max",
+    padding_mode: _Padding = "centered",
+    count_include_pad: bool = False,
+    ceil_mode: bool = False,
+    switches: Literal["offsets", "pairs"] | None = "offsets",
+    backward: bool = False,
+) -> list[tuple[str, float | None]]: ...

@@ -1,36 +1,29 @@
 """Pooling of BC01 images, forward and backward: the compiled kernels.
 
-Read in this order: common/memory.pxi (what calls leave for others), pool/vectors.pxi (one
-vector at a time), pool/geometry.pxi (what a pooling is), pool/common.pxi (windows of
-2x2 pixels, and of the whole image), pool/forward.pxi and pool/backward.pxi (any
-windows), pool/switches.pxi (where maxima are, checked), pool/window3.pxi,
-pool/values.pxi (maxima without switches), pool/threads.pxi, and this file: the checks and the public functions.
+Read in this order: pool/plan.h (what a pooling is), pool/strips.h and pool/index.h, pool/windows.h,
+pool/doubling.h (three ways to pool), pool/gather.h, pool/scatter.h (two ways back; the others are
+beside their forward passes), pool/switches.h (where maxima are), pool/plan.pxi (the tables of these,
+and the choice), pool/run.pxi (units of work), and this file: the checks and the public functions.
 """
+
+from sys import modules
 
 from nnet import dispatch
 from nnet.geometry import PADDING_WORDS, as_padding, pool_geometry
 
 include "kernels/common/arrays.pxi"
 include "kernels/common/memory.pxi"
-include "kernels/pool/vectors.pxi"
-include "kernels/pool/geometry.pxi"
-include "kernels/pool/common.pxi"
-include "kernels/pool/forward.pxi"
-include "kernels/pool/switches.pxi"
-include "kernels/pool/backward.pxi"
-include "kernels/pool/window3.pxi"
-include "kernels/pool/values.pxi"
-include "kernels/pool/threads.pxi"
+include "kernels/pool/plan.pxi"
+include "kernels/pool/run.pxi"
 
 
 # --- checks --------------------------------------------------------------------------
 
 cdef enum:
     SMALL_WORK = 50_000   # pixels of the images below which a second thread saves nothing
-    MAX_PLACES = 256      # pixels of a window, whose numbers fit in a byte
 
 cdef object INTP = np.dtype(np.intp)
-cdef object PLACES = np.dtype(np.uint8)
+cdef object UINT8 = np.dtype(np.uint8)
 cdef str IMG_AXES = "n_imgs, n_channels, img_h, img_w"
 cdef str OUT_AXES = "n_imgs, n_channels, out_h, out_w"
 
@@ -54,7 +47,7 @@ cdef bint check_options(object mode, object count_include_pad, object ceil_mode,
 
 
 cdef bint check_need(object need_switches, object switches) except -1:
-    """Whether the places of maxima are asked for."""
+    """Whether the switches are asked for."""
     if not isinstance(need_switches, (bool, np.bool_)):
         raise TypeError(f"need_switches is {need_switches!r}, expected True or False")
     if not need_switches and switches is not None:
@@ -62,52 +55,10 @@ cdef bint check_need(object need_switches, object switches) except -1:
     return bool(need_switches)
 
 
-cdef class PoolPlan:
-    """What follows from arguments that fit each other."""
-
-    cdef object geometry
-    cdef Pooling job        # but for include_pad
-    cdef tuple out_shape
-
-
-cdef PoolPlan plan_call(tuple img_shape, tuple sizes, object padding_mode, object ceil_mode):
-    cdef tuple key = (img_shape, sizes, padding_mode, int(ceil_mode))
-    cdef PoolPlan plan = recent_plan(key)
-    if plan is not None:
-        return plan
-    plan = PoolPlan()
-    g = plan.geometry = pool_geometry(*img_shape[2:], *sizes, padding_mode, bool(ceil_mode))
-    plan.out_shape = (*img_shape[:2], g.out_h, g.out_w)
-    plan.job.height = axis_of(img_shape[2], g.out_h, sizes[0], g.stride_y, g.top, g.bottom)
-    plan.job.width = axis_of(img_shape[3], g.out_w, sizes[1], g.stride_x, g.left, g.right)
-    remember_plan(key, plan)
-    return plan
-
-
-cdef Pooling unknown_pooling(tuple img_shape, tuple out_shape) except *:
-    """Of images and outputs of these sizes, whatever the windows."""
-    cdef Pooling job
-    job.height = axis_of(img_shape[2], out_shape[2], 1, 1, 0, 0)
-    job.width = axis_of(img_shape[3], out_shape[3], 1, 1, 0, 0)
-    job.include_pad = False
-    return job
-
-
-cdef bint may_be_shared(const Pooling *job) noexcept:
-    """The same of windows that nobody knows: more than every second pixel has one."""
-    cdef const Axis *height = &job.height
-    cdef const Axis *width = &job.width
-    return (height.out * width.out > MAX_RUN
-            and (2 * height.out > height.size or 2 * width.out > width.size))
-
-
-cdef PoolWork work_of(cnp.ndarray like, Py_ssize_t n_planes, Pooling job, bint is_max):
-    """A call for reals of one type, without its arrays."""
-    cdef PoolWork work
-    memset(&work, 0, sizeof(work))
-    work.n_planes, work.job, work.is_max = n_planes, job, is_max
-    work.is_float = cnp.PyArray_TYPE(like) == cnp.NPY_FLOAT
-    return work
+cdef str check_algorithm(object algorithm):
+    if algorithm is not None and not isinstance(algorithm, str):
+        raise TypeError(f"algorithm is {algorithm!r}, expected None or a str")
+    return algorithm or ""
 
 
 cdef int threads_for(object n_threads, Py_ssize_t n_planes, double work) except 0:
@@ -118,36 +69,23 @@ cdef int threads_for(object n_threads, Py_ssize_t n_planes, double work) except 
     return 1 if work < SMALL_WORK or n_planes == 0 else <int>min(threads, n_planes)
 
 
-cdef PoolPlan plan_backward_call(tuple img_shape, tuple sizes, object padding_mode,
-                                 object ceil_mode, bint optional):
-    """The plan, or None where sizes may be missing."""
-    if None not in sizes:
-        return plan_call(img_shape, sizes, padding_mode, ceil_mode)
-    if not optional or sizes.count(None) < 4:
-        raise TypeError(
-            f"(pool_h, pool_w, stride_y, stride_x) is {sizes}, expected four ints"
-            + (", or None for all of them" if optional else "")
-        )
-    as_padding(padding_mode, ("centered", *PADDING_WORDS))  # not needed, but not wrong either
-
-
-cdef bint are_places(object switches):
-    """Whether switches are given as places in windows."""
-    return isinstance(switches, np.ndarray) and switches.dtype == PLACES
+cdef bint are_offsets(object switches):
+    """Whether switches are given as offsets in windows."""
+    return isinstance(switches, np.ndarray) and switches.dtype == UINT8
 
 
 cdef tuple switches_like(object switches, tuple shape, object pool_h, object pool_w):
     """Shape and dtype of switches that belong to outputs of a shape."""
-    if not are_places(switches):
+    if not are_offsets(switches):
         if isinstance(switches, np.ndarray) and switches.dtype != INTP:
-            raise TypeError(f"switches has dtype {switches.dtype}, expected {INTP} or {PLACES}")
+            raise TypeError(f"switches has dtype {switches.dtype}, expected {INTP} or {UINT8}")
         return (*shape, 2), INTP
-    if pool_h * pool_w > MAX_PLACES:
+    if pool_h * pool_w > MAX_OFFSETS:
         raise ValueError(
-            f"switches has dtype {PLACES}, expected {INTP} for windows of more than {MAX_PLACES} "
+            f"switches has dtype {UINT8}, expected {INTP} for windows of more than {MAX_OFFSETS} "
             f"pixels, which {pool_h}x{pool_w} have"
         )
-    return shape, PLACES
+    return shape, UINT8
 
 
 cdef cnp.ndarray check_switches(object switches, tuple shape, object pool_h, object pool_w):
@@ -157,21 +95,11 @@ cdef cnp.ndarray check_switches(object switches, tuple shape, object pool_h, obj
     return switches
 
 
-cdef Switches switches_data(cnp.ndarray switches) except *:
-    cdef Switches data
-    data.pairs, data.places = NULL, NULL
-    if are_places(switches):
-        data.places = <uint8_t *>cnp.PyArray_DATA(switches)
-    else:
-        data.pairs = <cnp.npy_intp *>cnp.PyArray_DATA(switches)
-    return data
-
-
 cdef void refuse_outside(cnp.ndarray switches, tuple img_size, object geometry,
                          tuple sizes) except *:
     """Raise for the first switch that is outside the images."""
     cdef object wrong, rows, cols, out_h, out_w
-    if not are_places(switches):
+    if not are_offsets(switches):
         wrong = ((switches < 0) | (switches >= np.array(img_size))).any(axis=-1)
         where = tuple(np.argwhere(wrong)[0].tolist())
         raise ValueError(
@@ -191,6 +119,76 @@ cdef void refuse_outside(cnp.ndarray switches, tuple img_size, object geometry,
     )
 
 
+# --- plans -----------------------------------------------------------------------------
+
+cdef class KeptPlan:
+    """What follows from arguments that fit each other, but for the number of images."""
+
+    cdef object geometry      # None where windows are unknown
+    cdef tuple out_axes       # (n_channels, out_h, out_w)
+    cdef PoolPlan plan
+    cdef PoolPlan elsewhere   # for pairs that are not in their windows
+
+
+cdef KeptPlan plan_call(
+    tuple axes,               # (n_channels, img_h, img_w)
+    tuple out_axes,           # (n_channels, out_h, out_w), or () where sizes are known
+    tuple sizes, object padding_mode, bint ceil_mode, bint include_pad, bint is_max,
+    Switching switches, int itemsize, bint backward, str algorithm,
+):
+    cdef tuple key = (axes, out_axes, sizes, padding_mode, algorithm, itemsize + is_max
+                      + 2 * ceil_mode + 16 * include_pad + 32 * backward + 64 * <int>switches)
+    cdef KeptPlan kept = recent_plan(key)
+    if kept is not None:
+        return kept
+    kept = KeptPlan()
+    cdef PoolAxis height, width
+    cdef PoolPlan plan
+    memset(&plan, 0, sizeof(plan))
+    if out_axes:              # anything with as many outputs
+        kept.out_axes = out_axes
+        height = axis_of(axes[1], out_axes[1], 1, 1, 0, 0)
+        width = axis_of(axes[2], out_axes[2], 1, 1, 0, 0)
+    else:
+        g = kept.geometry = pool_geometry(axes[1], axes[2], *sizes, padding_mode, ceil_mode)
+        kept.out_axes = (axes[0], g.out_h, g.out_w)
+        height = axis_of(axes[1], g.out_h, sizes[0], g.stride_y, g.top, g.bottom)
+        width = axis_of(axes[2], g.out_w, sizes[1], g.stride_x, g.left, g.right)
+    plan.itemsize, plan.n_channels, plan.switches = itemsize, axes[0], switches
+    plan.is_backward, plan.is_known = backward, kept.geometry is not None
+    plan.pooling = pooling_of(height, width, is_max, include_pad, itemsize == sizeof(float))
+    plan.source_size, plan.target_size = plan.pooling.img_size, plan.pooling.out_size
+    if backward:
+        plan.source_size, plan.target_size = plan.target_size, plan.source_size
+    plan.group = max(1, GROUP_BYTES // (itemsize * plan.pooling.img_size))
+    if not plan.is_known:     # more than every second pixel is a maximum: some may be of many
+        plan.pooling.in_double = (
+            itemsize == sizeof(float) and plan.pooling.out_size > MAX_TERMS
+            and (2 * height.out > height.size or 2 * width.out > width.size))
+    plan.pooling.doubling = doubling_of(&plan)
+    kept.plan = choose_implementation(plan, algorithm)
+    if backward:
+        kept.elsewhere = choose_implementation(plan, "scatter")
+    remember_plan(key, kept)
+    return kept
+
+
+cdef Switching switching(object switches, bint needed) except *:
+    if not needed:
+        return NO_SWITCHES
+    return OFFSETS if are_offsets(switches) else PAIRS
+
+
+cdef void check_missing(tuple sizes, Switching switches, object padding_mode) except *:
+    """Backward, windows may be unknown where switches are pairs."""
+    if switches != PAIRS or sizes.count(None) < 4:
+        raise TypeError(
+            f"(pool_h, pool_w, stride_y, stride_x) is {sizes}, expected four ints"
+            + (", or None for all of them" if switches == PAIRS else "")
+        )
+    as_padding(padding_mode, ("centered", *PADDING_WORDS))  # not needed, but not wrong either
+
+
 # --- the public functions ---------------------------------------------------------------
 
 def pool_bc01(
@@ -207,6 +205,7 @@ def pool_bc01(
     count_include_pad=False,
     ceil_mode=False,
     need_switches=True,
+    algorithm=None,
     n_threads=None,
 ):
     """Summarise windows of images by their maximum or their average.
@@ -238,6 +237,13 @@ def pool_bc01(
     need_switches : bool
         False computes the same maxima faster, returns None for switches and does none of their
         work; giving that array as well is a ValueError.
+    algorithm : {None, 'strips', 'windows', 'doubling'}
+        'strips' computes rows of windows at once, pixel by pixel; 'windows' one window after the
+        other, its rows in vectors; 'doubling' windows of 2, 4, 8, ... pixels from two of half the
+        size, along rows and then along columns. Not all of them have all poolings: 'strips' has
+        no windows of more than 64 rows or columns, nor maxima with switches of more than 256
+        pixels, 'doubling' no switches. None chooses the one that should be fastest. It changes
+        no maximum, and averages only by rounding.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 
@@ -253,33 +259,38 @@ def pool_bc01(
     """
     cdef cnp.ndarray imgs_ = check_array(imgs, "imgs", IMG_AXES, None, "")
     cdef bint is_max = check_options(mode, count_include_pad, ceil_mode, switches)
-    cdef bint placed = check_need(need_switches, switches) and is_max
-    cdef PoolPlan plan = plan_call(
-        shape_of(imgs_), (pool_h, pool_w, stride_y, stride_x), padding_mode, ceil_mode
+    cdef bint need = check_need(need_switches, switches) and is_max
+    cdef tuple img_shape = shape_of(imgs_)
+    cdef KeptPlan kept = plan_call(
+        img_shape[1:], (), (pool_h, pool_w, stride_y, stride_x), padding_mode, ceil_mode,
+        count_include_pad, is_max, switching(switches, need), cnp.PyArray_ITEMSIZE(imgs_), False,
+        check_algorithm(algorithm)
     )
-    cdef tuple shape = plan.out_shape
-    cdef Py_ssize_t n_planes = cnp.PyArray_DIM(imgs_, 0) * cnp.PyArray_DIM(imgs_, 1)
-    cdef int threads = threads_for(n_threads, n_planes, cnp.PyArray_SIZE(imgs_))
+    cdef tuple shape = img_shape[:1] + kept.out_axes
+    cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(imgs_, 0)
+    cdef int threads = threads_for(n_threads, n_imgs * kept.plan.n_channels,
+                                   cnp.PyArray_SIZE(imgs_))
     cdef cnp.ndarray out = check_output(poolout, "poolout", shape, imgs_.dtype)
     cdef cnp.ndarray where = None, where_work = None
-    cdef PoolWork call = work_of(imgs_, n_planes, plan.job, is_max)
-    call.job.include_pad = count_include_pad
-    if placed:
+    if need:
         where_shape, where_dtype = switches_like(switches, shape, pool_h, pool_w)
         where = check_output(switches, "switches", where_shape, where_dtype)
         refuse_overlap(where, "switches", imgs, "imgs")
         refuse_overlap(where, "switches", out, "poolout")
         where_work = work_array(where)
-        call.switches = switches_data(where_work)
     refuse_overlap(out, "poolout", imgs, "imgs")
-    if n_planes == 0:
+    if n_imgs == 0:
         return out, where
     imgs_ = contiguous(imgs_)
     cdef cnp.ndarray work = work_array(out)
-    call.source, call.out = cnp.PyArray_DATA(imgs_), cnp.PyArray_DATA(work)
-    run_forward(&call, threads)
+    cdef Workspace space = acquire_workspace()
+    cdef char *scratch = <char *>space.take(pool_scratch(&kept.plan, n_imgs, threads))
+    with nogil:
+        run_pool(&kept.plan, n_imgs, cnp.PyArray_DATA(imgs_), cnp.PyArray_DATA(work),
+                 cnp.PyArray_DATA(where_work) if need else NULL, scratch, threads)
+    space.release()
     deliver(out, work)
-    if placed:
+    if need:
         deliver(where, where_work)
     return out, where
 
@@ -297,6 +308,7 @@ def bprop_pool_bc01(
     padding_mode="centered",
     count_include_pad=False,
     ceil_mode=False,
+    algorithm=None,
     n_threads=None,
 ):
     """Carry the gradient of `pool_bc01` back to its images.
@@ -316,6 +328,10 @@ def bprop_pool_bc01(
         give all, and they are checked against the shapes, or none.
     mode, padding_mode, count_include_pad, ceil_mode, n_threads
         As in `pool_bc01`.
+    algorithm : {None, 'gather', 'scatter', 'whole', 'doubling'}
+        'gather' collects what each pixel gets, for windows of 2x2 two pixels apart and of 3x3 one
+        or two apart; 'scatter' adds each gradient to its pixels; 'whole' is for single windows of
+        all pixels, 'doubling' for averages. None chooses the one that should be fastest.
 
     Returns
     -------
@@ -328,18 +344,24 @@ def bprop_pool_bc01(
         switches that are outside the images, or outside the windows if these say so.
     """
     cdef cnp.ndarray grad = check_array(poolout_grad, "poolout_grad", OUT_AXES, None, "")
-    cdef bint is_max = check_options(mode, count_include_pad, ceil_mode, switches)
+    cdef bint is_max = check_options(mode, count_include_pad, ceil_mode, switches), is_outside
     if imgs_grad is None:
         raise TypeError("imgs_grad is None, expected an array of the images' shape")
     cdef cnp.ndarray out = check_array(imgs_grad, "imgs_grad", IMG_AXES, grad, "poolout_grad")
     cdef tuple img_shape = shape_of(out), sizes = (pool_h, pool_w, stride_y, stride_x)
-    cdef PoolPlan plan = plan_backward_call(
-        img_shape, sizes, padding_mode, ceil_mode, is_max and not are_places(switches)
+    cdef Switching given = switching(switches, is_max)
+    cdef tuple out_axes = ()
+    if None in sizes:
+        check_missing(sizes, given, padding_mode)
+        sizes, padding_mode, out_axes = (), "", img_shape[1:2] + shape_of(grad)[2:]
+    cdef KeptPlan kept = plan_call(
+        img_shape[1:], out_axes, sizes, padding_mode, ceil_mode, count_include_pad, is_max, given,
+        cnp.PyArray_ITEMSIZE(grad), True, check_algorithm(algorithm)
     )
-    check_shape(grad, "poolout_grad",
-                (*img_shape[:2], *shape_of(grad)[2:]) if plan is None else plan.out_shape)
-    cdef Py_ssize_t n_planes = cnp.PyArray_DIM(out, 0) * cnp.PyArray_DIM(out, 1)
-    cdef int threads = threads_for(n_threads, n_planes, cnp.PyArray_SIZE(out))
+    check_shape(grad, "poolout_grad", img_shape[:1] + kept.out_axes)
+    cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(out, 0)
+    cdef int threads = threads_for(n_threads, n_imgs * kept.plan.n_channels,
+                                   cnp.PyArray_SIZE(out))
     cdef cnp.ndarray where = None
     check_output(imgs_grad, "imgs_grad", img_shape, grad.dtype)
     refuse_overlap(out, "imgs_grad", poolout_grad, "poolout_grad")
@@ -347,25 +369,48 @@ def bprop_pool_bc01(
         where = check_switches(switches, shape_of(grad), pool_h, pool_w)
         refuse_overlap(out, "imgs_grad", where, "switches")
         where = contiguous(where)
-    if n_planes == 0:
+    if n_imgs == 0:
         return out
-    cdef cnp.ndarray work = work_array(out), places = None
-    cdef Pooling job = unknown_pooling(img_shape, shape_of(grad)) if plan is None else plan.job
+    cdef cnp.ndarray work = work_array(out)
     grad = contiguous(grad)
-    cdef PoolWork call = work_of(grad, n_planes, job, is_max)
-    call.job.include_pad = count_include_pad
-    call.source, call.out = cnp.PyArray_DATA(grad), cnp.PyArray_DATA(work)
-    if is_max:
-        call.switches = switches_data(where)
-        call.shared = call.is_float and (
-            are_shared(&job) if plan is not None else may_be_shared(&job))
-        if call.switches.pairs != NULL and (are_twos(&job) or are_threes(&job)):
-            places = np.empty(cnp.PyArray_SIZE(grad), PLACES)
-            call.places = <uint8_t *>cnp.PyArray_DATA(places)
-    if run_backward(&call, threads):
-        refuse_outside(where, img_shape[2:], None if plan is None else plan.geometry, sizes)
+    cdef Workspace space = acquire_workspace()
+    cdef char *scratch = <char *>space.take(pool_scratch(&kept.plan, n_imgs, threads))
+    with nogil:
+        is_outside = run_unpool(
+            &kept.plan, &kept.elsewhere, n_imgs, cnp.PyArray_DATA(grad),
+            cnp.PyArray_DATA(where) if is_max else NULL, cnp.PyArray_DATA(work), scratch, threads)
+    space.release()
+    if is_outside:
+        refuse_outside(where, img_shape[2:], kept.geometry, sizes)
     deliver(out, work)
     return out
+
+
+def explain_pool(
+    img_shape,           # (n_channels, img_h, img_w)
+    sizes,               # pool_h, pool_w, stride_y, stride_x
+    dtype,
+    *,
+    mode="max",
+    padding_mode="centered",
+    count_include_pad=False,
+    ceil_mode=False,
+    switches="offsets",
+    backward=False,
+):
+    """The implementations of a pooling: [(name, cycles of a channel)], the one that is taken first.
+
+    Cycles are estimates, and None where a pooling is not accepted. switches is 'offsets', 'pairs' or
+    None; for averages there are none.
+    """
+    cdef bint is_max = check_options(mode, count_include_pad, ceil_mode, None)
+    cdef KeptPlan kept = plan_call(
+        tuple(img_shape), (), tuple(sizes), padding_mode, ceil_mode, count_include_pad, is_max,
+        <Switching>((None, "offsets", "pairs").index(switches) if is_max else 0),
+        np.dtype(dtype).itemsize, backward, "",
+    )
+    cdef list found = explain_plan(&kept.plan)
+    return sorted(found, key=lambda each: float("inf") if each[1] is None else each[1])
 
 
 KERNELS = (pool_bc01, bprop_pool_bc01)    # of this very target
@@ -373,3 +418,4 @@ KERNELS = (pool_bc01, bprop_pool_bc01)    # of this very target
 # Whoever comes through this door gets the functions of the chosen target.
 if __name__ == "nnet._pool" and dispatch.TARGET != "baseline":
     pool_bc01, bprop_pool_bc01 = dispatch.load("_pool")
+    explain_pool = modules[pool_bc01.__module__].explain_pool

@@ -12,16 +12,23 @@
 
 #include <stdint.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 /* LATENCY: a multiply-add waits for the one before on the same sum; so many sums hide that. */
 #if defined(__AVX512F__)
 enum { VECTOR_BYTES = 64, MAX_ACCUMULATORS = 24, MAX_FEATURES = 8, LATENCY = 5 };
 #define STAGES_32 STAGES16(16)
 #define STAGES_64 STAGES8(8)
+#define LIST_32(F, s) LIST16(F, 16, 0, s)
+#define LIST_64(F, s) LIST8(F, 8, 0, s)
 #elif defined(__AVX__)
 enum { VECTOR_BYTES = 32, MAX_ACCUMULATORS = 12, MAX_FEATURES = 6, LATENCY = 8 };
 #define STAGES_32 STAGES8(8)
 #define STAGES_64 STAGES4(4)
+#define LIST_32(F, s) LIST8(F, 8, 0, s)
+#define LIST_64(F, s) LIST4(F, 4, 0, s)
 #elif defined(__aarch64__)
 enum { VECTOR_BYTES = 16, MAX_ACCUMULATORS = 24, MAX_FEATURES = 8, LATENCY = 8 };
 #define STAGES_32 STAGES4(4)
@@ -30,6 +37,8 @@ enum { VECTOR_BYTES = 16, MAX_ACCUMULATORS = 24, MAX_FEATURES = 8, LATENCY = 8 }
 enum { VECTOR_BYTES = 16, MAX_ACCUMULATORS = 12, MAX_FEATURES = 6, LATENCY = 6 };
 #define STAGES_32 STAGES4(4)
 #define STAGES_64 STAGES2(2)
+#define LIST_32(F, s) LIST4(F, 4, 0, s)
+#define LIST_64(F, s) LIST2(F, 2, 0, s)
 #endif
 enum { LANES = VECTOR_BYTES / sizeof(float), LANES_SQUARED = LANES * LANES };
 /* The same enumerators count values of a tile: of floats, the most there are. */
@@ -117,6 +126,29 @@ enum { TILE_VALUES = LANES * MAX_ACCUMULATORS };
     *(part *)(dst + 2 * x) = SHUFFLE(a, b, LIST##n(ZIPPED, n, 0, 0));                         \
     *(part *)(dst + 2 * x + n) = SHUFFLE(a, b, LIST##n(ZIPPED, n, 0, n / 2));
 
+/* For SHUFFLE by OF(LIST_): each lane of the first half twice, from its second time on if s is 1;
+   neighbours exchanged; from lane s on and around; a lane further, the last from before b's last. */
+#define TWICE(n, l, s) ((l) + s) / 2
+#define SWAPPED(n, l, s) (l) ^ 1
+#define ROTATED(n, l, s) ((l) + s) % n
+#define NEXT_LANE(n, l, s) (l) + 1 < n ? (l) + 1 : 2 * n - 2
+
+/* Instructions by the name that they have for either type, and for each length of vectors. */
+#if defined(__AVX512F__)
+typedef __mmask16 lanes32;
+typedef __mmask8 lanes64;
+#define X86_32(name) _mm512_##name##_ps
+#define X86_64(name) _mm512_##name##_pd
+#define COMPARE_32 _mm512_cmp_ps_mask
+#define COMPARE_64 _mm512_cmp_pd_mask
+#elif defined(__AVX__)
+#define X86_32(name) _mm256_##name##_ps
+#define X86_64(name) _mm256_##name##_pd
+#elif defined(__SSE2__)
+#define X86_32(name) _mm_##name##_ps
+#define X86_64(name) _mm_##name##_pd
+#endif
+
 #define prefetch(address) __builtin_prefetch(address)
 #define prefetch_far(address) __builtin_prefetch(address, 0, 2)  /* to the L2 cache */
 
@@ -187,12 +219,16 @@ INLINE void OF(add_exactly)(real *sum, real *error, const real *a) {
 
 /* The sum of the lanes, always in the same order. */
 INLINE real OF(lane_sum)(const real *acc) {
+#if defined(__AVX512F__)
+    return OF(X86_)(reduce_add)(OF(get)(acc));
+#else
     enum { HALF = OF(N_LANES) / 2 };
     real lane[HALF];
     *(OF(half) *)lane = *(const OF(half) *)acc + *(const OF(half) *)(acc + HALF);
     for (int n = HALF / 2; n; n /= 2)
         for (int l = 0; l < n; l++) lane[l] += lane[l + n];
     return lane[0];
+#endif
 }
 
 /* A few values: a call of memcpy takes longer. */
@@ -247,6 +283,81 @@ INLINE void OF(transpose)(real *block) {
     enum { n_rows = OF(N_LANES) };
     vec *row = (vec *)block;
     STAGES
+}
+
+/* --- lanes: a bit for each with AVX-512, elsewhere each all of its bits --- */
+
+INLINE Py_ssize_t OF(lane_of)(Py_ssize_t i) {
+    return i < 0 ? 0 : i < OF(N_LANES) ? i : OF(N_LANES);
+}
+
+#if defined(__AVX512F__)
+INLINE OF(lanes) OF(lanes_between)(Py_ssize_t first, Py_ssize_t end) {
+    return (OF(lanes))(((1u << OF(lane_of)(end)) - 1) & ~((1u << OF(lane_of)(first)) - 1));
+}
+
+INLINE OF(lanes) OF(greater)(vec a, vec b) { return OF(COMPARE_)(a, b, _CMP_GT_OQ); }
+INLINE OF(lanes) OF(unordered)(vec a, vec b) { return OF(COMPARE_)(a, b, _CMP_UNORD_Q); }
+INLINE vec OF(choose)(OF(lanes) which, vec a, vec b) { return OF(X86_)(mask_blend)(which, b, a); }
+INLINE int OF(any)(OF(lanes) which) { return which != 0; }
+
+/* The lanes of x that are chosen, no other memory is read; elsewhere those of `other`. */
+INLINE vec OF(get_lanes)(const real *x, OF(lanes) which, vec other) {
+    return OF(X86_)(mask_loadu)(other, which, x);
+}
+
+INLINE void OF(put_first)(real *x, vec value, Py_ssize_t n) {
+    OF(X86_)(mask_storeu)(x, OF(lanes_between)(0, n), value);
+}
+#else
+typedef OF(mask) OF(lanes);
+
+INLINE OF(lanes) OF(lanes_between)(Py_ssize_t first, Py_ssize_t end) {
+    OF(lanes) which;
+    for (int l = 0; l < OF(N_LANES); l++) which[l] = -(first <= l && l < end);
+    return which;
+}
+
+INLINE OF(lanes) OF(greater)(vec a, vec b) { return a > b; }
+INLINE OF(lanes) OF(unordered)(vec a, vec b) { return (a != a) | (b != b); }
+
+INLINE vec OF(choose)(OF(lanes) which, vec a, vec b) {
+#if defined(__AVX__)
+    return OF(X86_)(blendv)(b, a, (vec)which);
+#else
+    return (vec)(((OF(mask))a & which) | ((OF(mask))b & ~which));
+#endif
+}
+
+INLINE int OF(any)(OF(lanes) which) {
+    integer found = 0;
+    for (int l = 0; l < OF(N_LANES); l++) found |= which[l];
+    return found != 0;
+}
+
+/* The lanes of x that are chosen, elsewhere those of `other`; all of x can be read. */
+INLINE vec OF(get_lanes)(const real *x, OF(lanes) which, vec other) {
+    return OF(choose)(which, OF(get)(x), other);
+}
+
+INLINE void OF(put_first)(real *x, vec value, Py_ssize_t n) {
+    real lane[OF(N_LANES)];
+    if (n >= OF(N_LANES)) {
+        OF(put)(x, value);
+        return;
+    }
+    OF(put)(lane, value);
+    OF(copy)(x, lane, n);
+}
+#endif
+
+/* a where it is greater than b, else b: also where one is NaN. */
+INLINE vec OF(larger)(vec a, vec b) {
+#if defined(__SSE2__)
+    return OF(X86_)(max)(a, b);
+#else
+    return OF(choose)(OF(greater)(a, b), a, b);
+#endif
 }
 
 #endif
