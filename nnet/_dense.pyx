@@ -12,6 +12,9 @@ from nnet._runtime cimport parallel_for
 include "kernels/common/arrays.pxi"
 include "kernels/common/memory.pxi"
 include "kernels/common/simd.pxi"
+include "kernels/common/chunks.pxi"
+from libc.string cimport memcpy
+
 include "kernels/dense/matmul.pxi"
 include "kernels/dense/exponential.pxi"
 include "kernels/dense/cross_entropy.pxi"
@@ -60,6 +63,7 @@ def matmul(
     bias=None,      # (n_cols,)                                             IN
     divisor=1,
     activation=None,
+    over_images=False,
     n_threads=None,
 ):
     """The matrix product a @ b / divisor + bias.
@@ -77,6 +81,9 @@ def matmul(
     divisor : float
     activation : {None, 'relu'}
         Applied to the result.
+    over_images : bool
+        Whether the inner axis is that of images: their products are then added in chunks of 16
+        and along a fixed tree, so that the sums of parts of a batch can be put together.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 
@@ -92,20 +99,19 @@ def matmul(
     cdef cnp.ndarray a_ = check_matrix(a, "a", "n_rows, n_inner", None, "")
     cdef cnp.ndarray b_ = check_matrix(b, "b", "n_inner, n_cols", a_, "a")
     cdef cnp.ndarray bias_ = None
-    cdef Product job
-    job.n_rows, job.n_inner = cnp.PyArray_DIM(a_, 0), cnp.PyArray_DIM(a_, 1)
-    job.n_cols = cnp.PyArray_DIM(b_, 1)
-    if cnp.PyArray_DIM(b_, 0) != job.n_inner:
-        raise ValueError(f"b has shape {shape_of(b_)}, expected {job.n_inner} rows")
+    cdef Py_ssize_t n_rows = cnp.PyArray_DIM(a_, 0), n_inner = cnp.PyArray_DIM(a_, 1)
+    cdef Py_ssize_t n_cols = cnp.PyArray_DIM(b_, 1)
+    if cnp.PyArray_DIM(b_, 0) != n_inner:
+        raise ValueError(f"b has shape {shape_of(b_)}, expected {n_inner} rows")
     if bias is not None:
         bias_ = check_reals(bias, "bias", a_, "a")
-        check_shape(bias_, "bias", (job.n_cols,))
+        check_shape(bias_, "bias", (n_cols,))
     if activation is not None and activation != "relu":
         raise ValueError(f"activation is {activation!r}, expected None or 'relu'")
-    job.with_relu = activation is not None
-    cdef double divide_by = divisor, work = <double>job.n_rows * job.n_cols * job.n_inner
+    cdef bint with_relu = activation is not None
+    cdef double divide_by = divisor, work = <double>n_rows * n_cols * n_inner
     cdef int threads = threads_for(n_threads, work, SMALL_WORK)
-    cdef cnp.ndarray out_ = check_output(out, "out", (job.n_rows, job.n_cols), a_.dtype)
+    cdef cnp.ndarray out_ = check_output(out, "out", (n_rows, n_cols), a_.dtype)
     refuse_overlap(out_, "out", a_, "a")
     refuse_overlap(out_, "out", b_, "b")
     refuse_overlap(out_, "out", bias_, "bias")
@@ -114,21 +120,26 @@ def matmul(
     a_, b_ = readable(a_), readable(b_)
     bias_ = None if bias_ is None else contiguous(bias_)
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a_)
-    job.a_row, job.a_inner = cnp.PyArray_STRIDE(a_, 0) // size, cnp.PyArray_STRIDE(a_, 1) // size
-    job.b_inner, job.b_col = cnp.PyArray_STRIDE(b_, 0) // size, cnp.PyArray_STRIDE(b_, 1) // size
+    cdef ProductPlan plan = plan_product(
+        n_inner, n_cols, cnp.PyArray_STRIDE(a_, 0) // size, cnp.PyArray_STRIDE(a_, 1) // size,
+        cnp.PyArray_STRIDE(b_, 0) // size, cnp.PyArray_STRIDE(b_, 1) // size,
+        CHUNK_IMGS if over_images else TERMS, size == 4)
     cdef cnp.ndarray product = work_array(out_)
-    job.a, job.b, job.out = data_of(a_), data_of(b_), data_of(product)
-    job.bias, job.divisor = data_of(bias_), divide_by
-    cdef cnp.ndarray errors = None
-    if job.n_inner > MAX_BLOCKS * BLOCK:
-        errors = np.zeros((job.n_rows, job.n_cols), a_.dtype)
-    job.errors = data_of(errors)
-    cdef bint is_float = cnp.PyArray_TYPE(a_) == cnp.NPY_FLOAT
+    cdef Py_ssize_t n_bytes = threads * product_scratch(&plan, n_rows)
+    cdef char small[SMALL_SCRATCH + VECTOR_BYTES]
+    cdef void *scratch = small + VECTOR_BYTES - <size_t>small % VECTOR_BYTES
+    cdef Workspace space = None
+    if n_bytes > SMALL_SCRATCH:
+        space = acquire_workspace()
+        scratch = space.take(n_bytes)
+    cdef void *bias_data = data_of(bias_)
     with nogil:
-        run_product(&job, is_float, threads)
+        run_product(&plan, cnp.PyArray_DATA(a_), cnp.PyArray_DATA(b_), bias_data,
+                    cnp.PyArray_DATA(product), n_rows, divide_by, with_relu, scratch, threads)
+    if space is not None:
+        space.release()
     deliver(out_, product)
     return out_
-
 
 include "kernels/dense/activations.pxi"
 

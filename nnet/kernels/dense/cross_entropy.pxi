@@ -1,6 +1,7 @@
 # Softmax and cross-entropy, of images and of each of their pixels. Included by _dense.pyx.
 
 from libc.math cimport exp, expf, log
+from libc.string cimport memcpy
 
 
 cdef object FLOAT64 = np.dtype(np.float64)

@@ -1,4 +1,5 @@
-# The product of two matrices, for dense layers: batches of rows times weights.
+# The product of two matrices, for dense layers: batches of rows times weights. Needs common/simd,
+# common/chunks and dense/tiles.h.
 #
 # A tile of out, a few rows of a by a few vectors of columns of b, stays in
 # registers while it walks the inner axis:
@@ -6,216 +7,90 @@
 #     out[i, j] += a[i, t] * b[t, j]          a[i, t]: one value, in all lanes
 #                                             b[t, j]: lanes hold columns
 #
-# Every element is summed in the order of t, whatever tile it is in and whichever
-# thread has it: runs of t, which add up to blocks, which add up. But if a has a single
-# row, several runs are summed at once, as one multiply-add after the other would wait for
-# the one before. Very long sums keep what adding up the blocks loses by rounding.
+# Every element is summed as common/chunks.h has it, whatever tile it is in and whichever thread
+# has it: chunks of t, which form a binary tree. If the inner axis is that of images, they are
+# those of all sums over images. If a has a single row, several chunks are summed side by side,
+# as one multiply-add after the other would wait for the one before.
 #
 # The last vector of columns is moved back to end with its row, and overlaps the one
 # before. Rows of b are read where they are; if its columns do not lie side by side, as in a
 # transposed matrix, or do not fill a vector, a block of it is copied first.
 
-from libc.string cimport memcpy
+cdef extern from "dense/tiles.h":
+    ctypedef struct ProductTiles:
+        Py_ssize_t n_inner, chunk, n_chunks, a_row, a_inner, b_inner, out_row, n_cols
+        const void *bias
+        double divisor
+        bint with_relu
+    enum: MAX_COLUMNS
+    void product_tile(...) noexcept nogil
 
 cdef enum:
-    MAX_COLUMNS = MAX_ACCUMULATORS // MAX_FEATURES  # vectors of columns in a tile: 2 or more
-    TERMS = 128             # terms of a sum, one after the other, that lose little by rounding
-    BLOCK = 2 * TERMS       # of the inner axis: that much of b stays in the L2 cache
-    MAX_BLOCKS = 16         # more than that keep their rounding errors
-    N_CHAINS = 4            # runs that a single row takes at once: the latency in cycles
-    PANEL_SIZE = BLOCK * MAX_COLUMNS * VECTOR_BYTES // 4
+    TERMS = 64              # of a chunk: 128 are 2 % faster and err by 1.5e-7, these by 1.25e-7
+    BLOCK = 512             # of the inner axis: that much of b stays in the L2 cache
+    SMALL_SCRATCH = 16384   # bytes that a call has on its own stack: it takes 0.1 us less
+    MAX_UNIT_ROWS = 512     # whose sums lie on stacks at a time
+    STACKED = MAX_ACCUMULATORS * VECTOR_BYTES   # bytes: the sums of a tile
     SMALL_WORK = 300_000    # multiply-adds below which a second thread costs more than it saves
 
 
-cdef struct Product:
-    Py_ssize_t n_rows, n_cols, n_inner
-    Py_ssize_t a_row, a_inner           # from one element to the next, along each axis
-    Py_ssize_t b_inner, b_col
-    Py_ssize_t n_blocks                 # blocks of columns
-    Py_ssize_t n_parts                  # parts of the rows: units of work for the threads
-    bint with_relu
+cdef struct ProductPlan:                # what follows from shapes and strides
+    ProductTiles tiles                  # without what follows the sum
+    Py_ssize_t n_cols, b_col
+    Py_ssize_t n_readable               # rows of b that may be read in whole vectors
+    Py_ssize_t n_blocks                 # of columns
+    Py_ssize_t block                    # of the inner axis: chunks
+    Py_ssize_t panel_size, stack_size   # bytes: of the copy of a block of b, of a tile's stack
+    bint is_float
+
+cdef struct Product:                    # one call
+    const ProductPlan *plan
+    ProductTiles tiles
     const void *a
     const void *b
     void *out                           # (n_rows, n_cols)
-    void *errors                        # (n_rows, n_cols) of the sums, or NULL
-    const void *bias                    # (n_cols,) or NULL
-    double divisor
-
-cdef struct Slab:                       # what the tiles of a block have in common
-    Py_ssize_t n_inner
-    Py_ssize_t out_row, a_row, a_inner, b_inner
-    Py_ssize_t last                     # column of the last vector, counted from the first's
-    bint go_on                          # add to the sums that are in out
-    bint ends                           # the sums are complete then
-    bint with_relu
-    const void *bias                    # of the first column on, or NULL
-    double divisor
+    char *scratch                       # a piece for each thread
+    Py_ssize_t n_rows, scratch_size
+    Py_ssize_t block                    # of the inner axis: chunks
+    Py_ssize_t n_parts                  # parts of the rows: units of work for the threads
 
 
-cdef inline Py_ssize_t column(int v, int n_vectors, int lanes, Py_ssize_t last) noexcept nogil:
-    """Where vector v begins."""
-    return last if 0 < v == n_vectors - 1 else v * lanes
-
-
-cdef inline void end_tile(
-    real *acc,                          # (n_rows, n_vectors, lanes)                IN
-    real *out, real *errors, const Slab *slab, bint go_on, bint ends, const int n_rows,
-    const int n_vectors,
+cdef ProductPlan plan_product(
+    Py_ssize_t n_inner, Py_ssize_t n_cols, Py_ssize_t a_row, Py_ssize_t a_inner,
+    Py_ssize_t b_inner, Py_ssize_t b_col, Py_ssize_t chunk, bint is_float,
 ) noexcept nogil:
-    """The sums of a block to those before, and what follows the last."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real), i, v
-    cdef Py_ssize_t last = slab.last, row = slab.out_row
-    cdef const real *bias = <const real *>slab.bias
-    cdef real total[MAX_COLUMNS * LANES]
-    cdef real lost[MAX_COLUMNS * LANES]
-    cdef real divisor[LANES]
-    # Of a row, all is read before any is written, as vectors may overlap.
-    if go_on and errors != NULL:
-        for i in range(n_rows):
-            for v in range(n_vectors):
-                store(total + v * lanes, out + i * row + column(v, n_vectors, lanes, last))
-                store(lost + v * lanes, errors + i * row + column(v, n_vectors, lanes, last))
-                add_exactly(<real *>total + v * lanes, <real *>lost + v * lanes,
-                            acc + (i * n_vectors + v) * lanes)
-                store(acc + (i * n_vectors + v) * lanes, total + v * lanes)
-            for v in range(n_vectors):
-                store(errors + i * row + column(v, n_vectors, lanes, last), lost + v * lanes)
-                if ends:
-                    add(acc + (i * n_vectors + v) * lanes, acc + (i * n_vectors + v) * lanes,
-                        lost + v * lanes)
-    elif go_on:
-        for i in range(n_rows):
-            for v in range(n_vectors):
-                add(acc + (i * n_vectors + v) * lanes, acc + (i * n_vectors + v) * lanes,
-                    out + i * row + column(v, n_vectors, lanes, last))
-    if ends and slab.divisor != 1:
-        fill(divisor, <real>slab.divisor)
-        for i in range(n_rows):
-            for v in range(n_vectors):
-                divide(acc + (i * n_vectors + v) * lanes, divisor)
-    if ends and bias != NULL:
-        for i in range(n_rows):
-            for v in range(n_vectors):
-                add(acc + (i * n_vectors + v) * lanes, acc + (i * n_vectors + v) * lanes,
-                    bias + column(v, n_vectors, lanes, last))
-    if ends and slab.with_relu:
-        for i in range(n_rows):
-            for v in range(n_vectors):
-                relu(acc + (i * n_vectors + v) * lanes)
-    for i in range(n_rows):
-        for v in range(n_vectors):
-            store(out + i * row + column(v, n_vectors, lanes, last),
-                  acc + (i * n_vectors + v) * lanes)
+    """For any number of rows; strides are in elements."""
+    cdef ProductPlan plan
+    cdef Py_ssize_t size = 4 if is_float else 8, lanes = VECTOR_BYTES // size
+    cdef Py_ssize_t n_vectors = (n_cols + lanes - 1) // lanes
+    plan.tiles = [n_inner, chunk, max(<Py_ssize_t>1, (n_inner + chunk - 1) // chunk),
+                  a_row, a_inner, b_inner, n_cols, n_cols, NULL, 1, False]
+    plan.n_cols, plan.b_col, plan.is_float = n_cols, b_col, is_float
+    plan.n_blocks = (n_vectors + MAX_COLUMNS - 1) // MAX_COLUMNS
+    plan.block = BLOCK // chunk
+    plan.n_readable = n_inner
+    if b_col != 1:
+        plan.n_readable = 0
+    elif n_cols < lanes:                # after the last row there is no next
+        plan.n_readable = max(<Py_ssize_t>0, n_inner - (lanes - n_cols + b_inner - 1) // b_inner
+                              if b_inner > 0 else 0)
+    plan.panel_size = 0
+    if plan.n_readable < n_inner:
+        plan.panel_size = min(BLOCK, n_inner) * MAX_COLUMNS * VECTOR_BYTES
+    plan.stack_size = stack_depth(plan.tiles.n_chunks) * STACKED
+    return plan
 
 
-cdef inline void product_tile(
-    real *out, real *errors,            # (n_rows, columns)                         IN/OUT
-    const real *a, const real *b, const Slab *slab, const int n_rows, const int n_vectors,
-) noexcept nogil:
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[TILE_VALUES]
-    cdef real before[TILE_VALUES]
-    cdef Py_ssize_t a_row = slab.a_row, a_inner = slab.a_inner, b_inner = slab.b_inner
-    cdef Py_ssize_t last = slab.last, n_left = slab.n_inner, t
-    cdef bint second = False
-    cdef int i, v
-    while True:
-        for i in range(n_rows):
-            for v in range(n_vectors):
-                fill(acc + (i * n_vectors + v) * lanes, <real>0)
-        for t in range(min(n_left, <Py_ssize_t>TERMS)):
-            for i in range(n_rows):
-                for v in range(n_vectors):
-                    madd(acc + (i * n_vectors + v) * lanes, a[i * a_row],
-                         b + column(v, n_vectors, lanes, last))
-            a += a_inner
-            b += b_inner
-        if second or n_left <= TERMS:
-            break
-        for i in range(n_rows):
-            for v in range(n_vectors):
-                store(before + (i * n_vectors + v) * lanes, acc + (i * n_vectors + v) * lanes)
-        second = True
-        n_left -= TERMS
-    if second:
-        for i in range(n_rows):
-            for v in range(n_vectors):
-                add(acc + (i * n_vectors + v) * lanes, before + (i * n_vectors + v) * lanes,
-                    acc + (i * n_vectors + v) * lanes)
-    end_tile(<real *>acc, out, errors, slab, slab.go_on, slab.ends, n_rows, n_vectors)
+cdef inline Py_ssize_t tiles_of(Py_ssize_t n_rows) noexcept nogil:
+    return (n_rows + MAX_FEATURES - 1) // MAX_FEATURES
 
 
-cdef inline void product_rows(
-    real *out, real *errors, const real *a, const real *b, const Slab *slab, int n_rows,
-    const int n_vectors,
-) noexcept nogil:
-    """A tile of 1 to MAX_FEATURES rows."""
-    if n_rows == 1:
-        product_tile(out, errors, a, b, slab, 1, n_vectors)
-    elif n_rows == 2:
-        product_tile(out, errors, a, b, slab, 2, n_vectors)
-    elif n_rows == 3:
-        product_tile(out, errors, a, b, slab, 3, n_vectors)
-    elif n_rows == 4:
-        product_tile(out, errors, a, b, slab, 4, n_vectors)
-    elif n_rows == 5:
-        product_tile(out, errors, a, b, slab, 5, n_vectors)
-    elif n_rows == 6:
-        product_tile(out, errors, a, b, slab, 6, n_vectors)
-    elif n_rows == 7 and MAX_FEATURES >= 7:
-        product_tile(out, errors, a, b, slab, 7, n_vectors)
-    elif n_rows == 8 and MAX_FEATURES >= 8:
-        product_tile(out, errors, a, b, slab, 8, n_vectors)
-
-
-cdef void product_panel(
-    real *out, real *errors, const real *a, const real *b, const Slab *slab, int n_rows,
-    int n_vectors,
-) noexcept nogil:
-    """A tile of 1 to MAX_COLUMNS vectors."""
-    if n_vectors == 1:
-        product_rows(out, errors, a, b, slab, n_rows, 1)
-    elif n_vectors == 2:
-        product_rows(out, errors, a, b, slab, n_rows, 2)
-    elif n_vectors == 3 and MAX_COLUMNS >= 3:
-        product_rows(out, errors, a, b, slab, n_rows, 3)
-
-
-cdef inline void product_chains(
-    real *out, real *errors,            # (columns,)                                IN/OUT
-    const real *a, const real *b, const Slab *slab, const int n_vectors,
-) noexcept nogil:
-    """N_CHAINS runs of a single row, two blocks."""
-    cdef int lanes = VECTOR_BYTES // sizeof(real)
-    cdef real acc[TILE_VALUES]
-    cdef Py_ssize_t a_inner = slab.a_inner, b_inner = slab.b_inner, last = slab.last, t
-    cdef int i, v
-    for i in range(N_CHAINS * n_vectors):
-        fill(acc + i * lanes, <real>0)
-    for t in range(TERMS):
-        for i in range(N_CHAINS):
-            for v in range(n_vectors):
-                madd(acc + (i * n_vectors + v) * lanes, a[i * TERMS * a_inner],
-                     b + i * TERMS * b_inner + column(v, n_vectors, lanes, last))
-        a += a_inner
-        b += b_inner
-    for i in range(2):
-        for v in range(n_vectors):
-            add(acc + (2 * i * n_vectors + v) * lanes, acc + (2 * i * n_vectors + v) * lanes,
-                acc + ((2 * i + 1) * n_vectors + v) * lanes)
-    end_tile(<real *>acc, out, errors, slab, slab.go_on, False, 1, n_vectors)
-    end_tile(acc + 2 * n_vectors * lanes, out, errors, slab, True, slab.ends, 1, n_vectors)
-
-
-cdef void product_row(
-    real *out, real *errors, const real *a, const real *b, const Slab *slab, int n_vectors,
-) noexcept nogil:
-    if n_vectors == 1:
-        product_chains(out, errors, a, b, slab, 1)
-    elif n_vectors == 2:
-        product_chains(out, errors, a, b, slab, 2)
-    elif n_vectors == 3 and MAX_COLUMNS >= 3:
-        product_chains(out, errors, a, b, slab, 3)
+cdef Py_ssize_t product_scratch(const ProductPlan *plan, Py_ssize_t n_rows) noexcept nogil:
+    """Bytes that each thread needs, aligned for vectors."""
+    cdef Py_ssize_t n_stacks = 1
+    if plan.tiles.n_chunks > plan.block:    # tiles put their sums aside, for each block of b
+        n_stacks = tiles_of(min(n_rows, <Py_ssize_t>MAX_UNIT_ROWS))
+    return plan.panel_size + n_stacks * plan.stack_size
 
 
 cdef inline Py_ssize_t next_vector(Py_ssize_t x, Py_ssize_t n, Py_ssize_t lanes) noexcept nogil:
@@ -224,18 +99,19 @@ cdef inline Py_ssize_t next_vector(Py_ssize_t x, Py_ssize_t n, Py_ssize_t lanes)
     return n - lanes if x < n < x + lanes else x
 
 
-cdef void pack_block(real *panel, Py_ssize_t width, const real *b, const Product *job,
+cdef void pack_block(real *panel, Py_ssize_t width, const real *b, const ProductPlan *plan,
                      Py_ssize_t n_inner, Py_ssize_t n_cols) noexcept nogil:
     """Columns of b side by side; behind less than a vector, zeros."""
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real), t, j, i
+    cdef Py_ssize_t b_inner = plan.tiles.b_inner, b_col = plan.b_col
     cdef real block[LANES_SQUARED]
-    if job.b_inner == 1 and n_inner >= lanes and n_cols >= lanes:
+    if b_inner == 1 and n_inner >= lanes and n_cols >= lanes:
         j = 0
         while j < n_cols:
             t = 0
             while t < n_inner:
                 for i in range(VECTOR_BYTES // sizeof(real)):
-                    store(block + i * lanes, b + (j + i) * job.b_col + t)
+                    store(block + i * lanes, b + (j + i) * b_col + t)
                 transpose(block)
                 for i in range(VECTOR_BYTES // sizeof(real)):
                     store(panel + (t + i) * width + j, block + i * lanes)
@@ -246,120 +122,70 @@ cdef void pack_block(real *panel, Py_ssize_t width, const real *b, const Product
         fill(panel + t * width, <real>0)
     for j in range(n_cols):
         for t in range(n_inner):
-            panel[t * width + j] = b[t * job.b_inner + j * job.b_col]
+            panel[t * width + j] = b[t * b_inner + j * b_col]
 
 
-cdef Py_ssize_t readable_rows(const Product *job, Py_ssize_t lanes) noexcept nogil:
-    """How many rows of b may be read in whole vectors: after the last there is no next."""
-    cdef Py_ssize_t beyond = lanes - job.n_cols
-    if job.b_col != 1:
-        return 0
-    if beyond <= 0:
-        return job.n_inner
-    if job.b_inner <= 0:
-        return 0
-    return max(<Py_ssize_t>0, job.n_inner - (beyond + job.b_inner - 1) // job.b_inner)
-
-
-cdef void product_unit(const Product *job, Py_ssize_t unit, const real *a) noexcept nogil:
+cdef void run_unit(const Product *job, Py_ssize_t unit, int thread, const real *a) noexcept nogil:
     """One block of columns and one part of the rows."""
-    cdef const real *b = <const real *>job.b
-    cdef real *out = <real *>job.out
-    cdef real *errors = <real *>job.errors
+    cdef const ProductPlan *plan = job.plan
+    cdef ProductTiles tiles = job.tiles
+    cdef real *panel = <real *>(job.scratch + thread * job.scratch_size)
+    cdef char *stack = job.scratch + thread * job.scratch_size + plan.panel_size
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
     cdef Py_ssize_t block = unit // job.n_parts, part = unit % job.n_parts
-    cdef Py_ssize_t all_vectors = (job.n_cols + lanes - 1) // lanes
-    cdef Py_ssize_t col = block * all_vectors // job.n_blocks * lanes
-    cdef Py_ssize_t width = (block + 1) * all_vectors // job.n_blocks * lanes - col
-    cdef Py_ssize_t n_cols = min(width, job.n_cols - col)
-    cdef Py_ssize_t first = part * job.n_rows // job.n_parts
-    cdef Py_ssize_t n_rows = (part + 1) * job.n_rows // job.n_parts - first
-    cdef Py_ssize_t n_tiles = (n_rows + MAX_FEATURES - 1) // MAX_FEATURES
-    cdef Py_ssize_t readable = readable_rows(job, lanes)
-    cdef Py_ssize_t t = 0, t_end, i, n, tile, at
-    cdef int n_vectors = <int>(width // lanes)
-    cdef bint narrow = n_cols < lanes, in_chains
-    cdef real memory[PANEL_SIZE + VECTOR_BYTES]
-    cdef real corner[MAX_FEATURES * LANES]      # rows of less than a vector, ...
-    cdef real lost[MAX_FEATURES * LANES]        # ... their errors ...
-    cdef real bias[LANES]                       # ... and biases
-    cdef real *panel = <real *>((<size_t>memory + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES)
+    cdef Py_ssize_t n_vectors = (plan.n_cols + lanes - 1) // lanes
+    cdef Py_ssize_t col = block * n_vectors // plan.n_blocks * lanes
+    cdef Py_ssize_t width = (block + 1) * n_vectors // plan.n_blocks * lanes - col
+    cdef Py_ssize_t row = part * job.n_rows // job.n_parts
+    cdef Py_ssize_t n_rows = (part + 1) * job.n_rows // job.n_parts - row
+    cdef Py_ssize_t n_tiles = tiles_of(n_rows), chunk = 0, end, t, t_end, tile, i, n
+    cdef Py_ssize_t stack_size = plan.stack_size if tiles.n_chunks > job.block else 0
+    cdef const real *b = <const real *>job.b + col * plan.b_col
     cdef const real *source
-    cdef Slab slab
-    slab.a_row, slab.a_inner, slab.last = job.a_row, job.a_inner, n_cols - lanes
-    slab.out_row, slab.with_relu, slab.divisor = job.n_cols, job.with_relu, job.divisor
-    slab.bias = <const real *>job.bias + col if job.bias != NULL else NULL
-    if narrow:
-        slab.out_row = lanes
-        if job.bias != NULL:
-            memcpy(bias, slab.bias, n_cols * sizeof(real))
-            slab.bias = <const real *>bias
-    while True:     # once even if there is nothing to sum
-        in_chains = job.n_rows == 1 and t + N_CHAINS * TERMS <= readable
-        t_end = min(t + (N_CHAINS * TERMS if in_chains else BLOCK), job.n_inner)
-        source, slab.b_inner = b + t * job.b_inner + col * job.b_col, job.b_inner
-        if t_end > readable:
-            pack_block(panel, width, source, job, t_end - t, n_cols)
-            source, slab.b_inner = panel, width
-        slab.n_inner, slab.go_on, slab.ends = t_end - t, t > 0, t_end == job.n_inner
+    cdef real bias[LANES]               # of less than a vector
+    cdef real *out = <real *>job.out + row * plan.n_cols + col
+    tiles.n_cols = min(width, plan.n_cols - col)
+    if tiles.bias != NULL:
+        tiles.bias = <const real *>tiles.bias + col
+        if tiles.n_cols < lanes:
+            memcpy(bias, tiles.bias, tiles.n_cols * sizeof(real))
+            tiles.bias = <const real *>bias
+    a += row * tiles.a_row
+    while chunk < tiles.n_chunks:
+        end = min(chunk + job.block, tiles.n_chunks)
+        t, t_end = chunk * tiles.chunk, min(end * tiles.chunk, tiles.n_inner)
+        source, tiles.b_inner = b + t * plan.tiles.b_inner, plan.tiles.b_inner
+        if t_end > plan.n_readable:
+            pack_block(panel, width, source, plan, t_end - t, tiles.n_cols)
+            source, tiles.b_inner = panel, width
         for tile in range(n_tiles):
-            i = first + tile * n_rows // n_tiles
-            n = first + (tile + 1) * n_rows // n_tiles - i
-            at = i * job.n_cols + col
-            if narrow:
-                copy_tile(corner, lanes, out + at, job.n_cols, n, n_cols)
-                if errors != NULL:
-                    copy_tile(lost, lanes, errors + at, job.n_cols, n, n_cols)
-                product_part(corner, <real *>lost if errors != NULL else NULL,
-                             a + i * job.a_row + t * job.a_inner, source, &slab, <int>n, 1,
-                             in_chains)
-                copy_tile(out + at, job.n_cols, corner, lanes, n, n_cols)
-                if errors != NULL:
-                    copy_tile(errors + at, job.n_cols, lost, lanes, n, n_cols)
-            else:
-                product_part(out + at, errors + at if errors != NULL else NULL,
-                             a + i * job.a_row + t * job.a_inner, source, &slab, <int>n,
-                             n_vectors, in_chains)
-        t = t_end
-        if t == job.n_inner:
-            break
+            i = tile * n_rows // n_tiles
+            n = (tile + 1) * n_rows // n_tiles - i
+            product_tile(a + i * tiles.a_row + t * tiles.a_inner, source,
+                         <real *>(stack + tile * stack_size), chunk, end, out + i * plan.n_cols,
+                         &tiles, <int>n, <int>(width // lanes))
+        chunk = end
 
 
-cdef inline void product_part(
-    real *out, real *errors, const real *a, const real *b, const Slab *slab, int n_rows,
-    int n_vectors, bint in_chains,
-) noexcept nogil:
-    if in_chains:
-        product_row(out, errors, a, b, slab, n_vectors)
+cdef void product_unit(void *context, Py_ssize_t unit, int thread) noexcept nogil:
+    cdef const Product *job = <const Product *>context
+    if job.plan.is_float:
+        run_unit(job, unit, thread, <const float *>job.a)
     else:
-        product_panel(out, errors, a, b, slab, n_rows, n_vectors)
+        run_unit(job, unit, thread, <const double *>job.a)
 
 
-cdef inline void copy_tile(real *dst, Py_ssize_t dst_row, const real *src, Py_ssize_t src_row,
-                           Py_ssize_t n_rows, Py_ssize_t n_cols) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n_rows):
-        copy(dst + i * dst_row, src + i * src_row, n_cols)
-
-
-cdef void float_unit(void *job, Py_ssize_t unit, int thread) noexcept nogil:
-    product_unit(<Product *>job, unit, <const float *>(<Product *>job).a)
-
-
-cdef void double_unit(void *job, Py_ssize_t unit, int thread) noexcept nogil:
-    product_unit(<Product *>job, unit, <const double *>(<Product *>job).a)
-
-
-cdef void run_product(Product *job, bint is_float, int n_threads) noexcept nogil:
-    cdef Py_ssize_t lanes = VECTOR_BYTES // (4 if is_float else 8)
-    cdef Py_ssize_t n_tiles = (job.n_rows + MAX_FEATURES - 1) // MAX_FEATURES
-    cdef Py_ssize_t n_vectors = (job.n_cols + lanes - 1) // lanes
-    job.n_blocks = (n_vectors + MAX_COLUMNS - 1) // MAX_COLUMNS
-    job.n_parts = 1
+cdef void run_product(
+    const ProductPlan *plan, const void *a, const void *b, const void *bias, void *out,
+    Py_ssize_t n_rows, double divisor, bint with_relu, void *scratch, int n_threads,
+) noexcept nogil:
+    """out = a @ b / divisor + bias; n_threads pieces of scratch, of product_scratch bytes each."""
+    cdef Product job = [plan, plan.tiles, a, b, out, <char *>scratch, n_rows,
+                        product_scratch(plan, n_rows), plan.block, 1]
+    job.tiles.bias, job.tiles.divisor, job.tiles.with_relu = bias, divisor, with_relu
+    if n_rows <= MAX_FEATURES and plan.panel_size == 0:     # nothing is read twice
+        job.block = plan.tiles.n_chunks
     if n_threads > 1:
-        job.n_parts = 4 * n_threads // job.n_blocks
-    # After some 10 ms of one thread, a look for signals.
-    job.n_parts = max(job.n_parts, job.n_rows * job.n_inner * MAX_COLUMNS * lanes >> 30)
-    job.n_parts = max(<Py_ssize_t>1, min(n_tiles, job.n_parts))
-    parallel_for(float_unit if is_float else double_unit, job, job.n_blocks * job.n_parts,
-                 n_threads)
+        job.n_parts = min(tiles_of(n_rows), 4 * n_threads // plan.n_blocks)
+    job.n_parts = max(job.n_parts, (n_rows + MAX_UNIT_ROWS - 1) // MAX_UNIT_ROWS)
+    parallel_for(product_unit, &job, plan.n_blocks * job.n_parts, n_threads)

@@ -1,4 +1,4 @@
-/* The register tile of the matrix product: see matmul.pxi. A template; needs simd.h. */
+/* The register tile of the matrix product: see matmul.pxi. A template; needs simd.h, chunks.h. */
 #if !defined(OF)
 
 typedef struct {
@@ -11,7 +11,7 @@ typedef struct {
 } ProductTiles;
 
 enum { MAX_COLUMNS = MAX_ACCUMULATORS / MAX_FEATURES };  /* vectors of columns in a tile */
-enum { N_CHAINS = 4 };  /* chunks that a single row takes at once: its additions would wait */
+enum { N_CHAINS = 4 };  /* chunks that a single row sums side by side: LATENCY */
 
 #define TEMPLATE "dense/tiles.h"
 #include "for_reals.h"
@@ -20,40 +20,46 @@ enum { N_CHAINS = 4 };  /* chunks that a single row takes at once: its additions
 #else /* ---------------------------------------------- for float, and for double */
 
 /* Where vector v begins. The last one ends with the row: it overlaps the one before. */
-INLINE Py_ssize_t OF(column)(int v, const int n_vectors, const ProductTiles *tiles) {
+INLINE Py_ssize_t OF(column)(int v, int n_vectors, const ProductTiles *tiles) {
     return 0 < v && v == n_vectors - 1 ? tiles->n_cols - OF(N_LANES) : v * OF(N_LANES);
 }
 
-/* What follows the sums of a tile, and out[i, j]. */
+/* From the sums of a tile to out[i, j]. */
 INLINE void OF(end_tile)(vec *acc, real *out, const ProductTiles *tiles, const int n_rows,
                          const int n_vectors) {
-    const real *bias = tiles->bias;
-    real divisor = tiles->divisor;
-    for (int i = 0; i < n_rows; i++, out += tiles->out_row, acc += n_vectors)
-        for (int v = 0; v < n_vectors; v++) {
-            const Py_ssize_t j = OF(column)(v, n_vectors, tiles);
-            vec y = acc[v];
-            if (divisor != 1) y /= divisor;
-            if (bias && tiles->n_cols < OF(N_LANES)) {
-                vec b = {0};
-                memcpy(&b, bias, tiles->n_cols * sizeof(real));
-                y += b;
-            } else if (bias)
-                y += OF(get)(bias + j);
-            if (tiles->with_relu) y = OF(rectified)(y);
-            if (tiles->n_cols < OF(N_LANES)) OF(copy)(out, (real *)&y, tiles->n_cols);
-            else OF(put)(out + j, y);
+    const int n_sums = n_rows * n_vectors;
+    if (tiles->divisor != 1) {
+        const vec divisor = OF(every)(tiles->divisor);
+        UNROLL for (int i = 0; i < n_sums; i++) acc[i] /= divisor;
+    }
+    if (tiles->bias) {
+        const real *bias = tiles->bias;
+        UNROLL for (int v = 0; v < n_vectors; v++) {
+            const vec shift = OF(get)(bias + OF(column)(v, n_vectors, tiles));
+            UNROLL for (int i = 0; i < n_rows; i++) acc[i * n_vectors + v] += shift;
         }
+    }
+    if (tiles->with_relu)
+        UNROLL for (int i = 0; i < n_sums; i++) acc[i] = OF(rectified)(acc[i]);
+    /* What less than a vector of columns writes beyond its row, the rows below overwrite. */
+    const Py_ssize_t beyond = n_vectors == 1 ? OF(N_LANES) - tiles->n_cols : 0;
+    UNROLL for (int i = 0; i < n_rows; i++, out += tiles->out_row)
+        if (beyond > (n_rows - 1 - i) * tiles->out_row) {
+            vec y = acc[i];
+            OF(copy)(out, (real *)&y, tiles->n_cols);
+        } else
+            UNROLL for (int v = 0; v < n_vectors; v++)
+                OF(put)(out + OF(column)(v, n_vectors, tiles), acc[i * n_vectors + v]);
 }
 
-/* n_chains chunks from `chunk` on, for some rows and columns; they join the stack one by one. */
-INLINE void OF(chunks)(const real *a, const real *b, vec *stack, Py_ssize_t chunk, real *out,
-                       const ProductTiles *tiles, const int n_rows, const int n_vectors,
-                       const int n_chains) {
-    const int n_sums = n_rows * n_vectors, n_lines = n_rows * n_chains;
-    const Py_ssize_t a_next = n_rows > 1 ? tiles->a_row : tiles->chunk * tiles->a_inner;
+/* n_chains chunks of some rows and columns, from `chunk` on; one by one they join the stack. */
+INLINE void OF(add_chunks)(const real *a, const real *b, vec *stack, Py_ssize_t chunk, real *out,
+                           const ProductTiles *tiles, const int n_rows, const int n_vectors,
+                           const int n_chains) {
+    const int n_lines = n_rows * n_chains, n_sums = n_rows * n_vectors;
     const Py_ssize_t a_inner = tiles->a_inner, b_inner = tiles->b_inner;
-    const Py_ssize_t b_next = n_rows > 1 ? 0 : tiles->chunk * b_inner;
+    const Py_ssize_t a_next = n_chains > 1 ? tiles->chunk * a_inner : tiles->a_row;
+    const Py_ssize_t b_next = n_chains > 1 ? tiles->chunk * b_inner : 0;
     const Py_ssize_t left = tiles->n_inner - chunk * tiles->chunk;
     vec acc[MAX_ACCUMULATORS];
     UNROLL for (int i = 0; i < n_lines * n_vectors; i++) acc[i] = (vec){0};
@@ -66,7 +72,7 @@ INLINE void OF(chunks)(const real *a, const real *b, vec *stack, Py_ssize_t chun
         b += b_inner;
     }
     UNROLL for (int k = 0; k < n_chains; k++, chunk++) {
-        vec *const sums = acc + k * n_sums, *top = stack + n_ones(chunk) * n_sums;
+        vec *sums = acc + k * n_sums, *top = stack + n_stacked(chunk) * n_sums;
         for (int joins = n_joins(chunk, tiles->n_chunks); joins > 0; joins--) {
             top -= n_sums;
             UNROLL for (int i = 0; i < n_sums; i++) sums[i] += top[i];
@@ -76,30 +82,33 @@ INLINE void OF(chunks)(const real *a, const real *b, vec *stack, Py_ssize_t chun
     }
 }
 
-/* Chunks `chunk` to `end` of 1 to MAX_FEATURES rows and 1 to MAX_COLUMNS vectors of columns. */
-static void OF(product_tile)(const real *a, const real *b, real *stack, Py_ssize_t chunk,
-                             Py_ssize_t end, real *out, const ProductTiles *tiles,
-                             const int n_rows, const int n_vectors) {
-    const Py_ssize_t a_step = tiles->chunk * tiles->a_inner;
-    const Py_ssize_t b_step = tiles->chunk * tiles->b_inner;
-#define CHUNKS(n_rows, n_vectors, n_chains)                                                   \
+/* Chunks `chunk` to `end` of 1 to MAX_FEATURES rows. */
+INLINE void OF(add_rows)(const real *a, const real *b, vec *stack, Py_ssize_t chunk,
+                         Py_ssize_t end, real *out, const ProductTiles *tiles,
+                         const int n_rows, const int n_vectors) {
+    const Py_ssize_t n_whole = tiles->n_inner / tiles->chunk;
+#define CHUNKS(n_rows, n_chains, end)                                                         \
     for (; chunk + n_chains <= end; chunk += n_chains) {                                      \
-        if (n_chains > 1 && (chunk + n_chains) * tiles->chunk > tiles->n_inner) break;        \
-        OF(chunks)(a, b, (vec *)stack, chunk, out, tiles, n_rows, n_vectors, n_chains);       \
-        a += n_chains * a_step;                                                               \
-        b += n_chains * b_step;                                                               \
+        OF(add_chunks)(a, b, stack, chunk, out, tiles, n_rows, n_vectors, n_chains);          \
+        a += n_chains * tiles->chunk * tiles->a_inner;                                        \
+        b += n_chains * tiles->chunk * tiles->b_inner;                                        \
     }
-#define ROWS(n_rows) if (n_rows <= MAX_FEATURES) CHUNKS(n_rows, N_VECTORS, 1)
-#define VECTORS(n_vectors)                                                                    \
-    if (n_vectors <= MAX_COLUMNS) {                                                           \
-        enum { N_VECTORS = n_vectors };                                                       \
-        if (n_rows == 1) CHUNKS(1, N_VECTORS, N_CHAINS)                                       \
-        CASES8(n_rows, ROWS)                                                                  \
-    }
-    CASES4(n_vectors, VECTORS)
-#undef VECTORS
+#define ROWS(n) if (n <= MAX_FEATURES) CHUNKS(n, 1, end)
+    if (n_rows == 1) CHUNKS(1, N_CHAINS, (end < n_whole ? end : n_whole))
+    CASES8(n_rows, ROWS)
 #undef ROWS
 #undef CHUNKS
+}
+
+/* The same of 1 to MAX_COLUMNS vectors of columns. */
+static void OF(product_tile)(const real *a, const real *b, real *stack, Py_ssize_t chunk,
+                             Py_ssize_t end, real *out, const ProductTiles *tiles,
+                             int n_rows, int n_vectors) {
+#define VECTORS(n)                                                                            \
+    if (n <= MAX_COLUMNS)                                                                     \
+        OF(add_rows)(a, b, (vec *)stack, chunk, end, out, tiles, n_rows, n)
+    CASES4(n_vectors, VECTORS)
+#undef VECTORS
 }
 
 #endif
