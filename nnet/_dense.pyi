@@ -17,6 +17,8 @@ def matmul(
     bias: NDArray[_Real] | None = None,
     divisor: float = 1,
     activation: Literal["relu"] | None = None,
+    over_images: bool = False,
+    column_sums: NDArray[_Real] | None = None,
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...
 def activate(

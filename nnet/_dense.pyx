@@ -50,6 +50,12 @@ cdef cnp.ndarray check_matrix(object array, str name, str axes, cnp.ndarray like
     return matrix
 
 
+cdef void refuse_overlaps(cnp.ndarray out, str name, list others) except *:
+    """That with none of the others, a list of (array or None, name)."""
+    for other, other_name in others:
+        refuse_overlap(out, name, other, other_name)
+
+
 cdef void *data_of(cnp.ndarray array) noexcept:
     """Its memory; none of None."""
     return NULL if array is None else cnp.PyArray_DATA(array)
@@ -64,6 +70,7 @@ def matmul(
     divisor=1,
     activation=None,
     over_images=False,
+    column_sums=None,   # (n_cols,)                                         OUT
     n_threads=None,
 ):
     """The matrix product a @ b / divisor + bias.
@@ -84,6 +91,8 @@ def matmul(
     over_images : bool
         Whether the inner axis is that of images: their products are then added in chunks of 16
         and along a fixed tree, so that the sums of parts of a batch can be put together.
+    column_sums : ndarray (n_cols,), same dtype, optional
+        Filled with b.sum(axis=0) / divisor: the gradient of a bias.
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 
@@ -111,35 +120,54 @@ def matmul(
     cdef bint with_relu = activation is not None
     cdef double divide_by = divisor, work = <double>n_rows * n_cols * n_inner
     cdef int threads = threads_for(n_threads, work, SMALL_WORK)
-    cdef cnp.ndarray out_ = check_output(out, "out", (n_rows, n_cols), a_.dtype)
-    refuse_overlap(out_, "out", a_, "a")
-    refuse_overlap(out_, "out", b_, "b")
-    refuse_overlap(out_, "out", bias_, "bias")
-    if cnp.PyArray_SIZE(out_) == 0:
-        return out_
+    cdef cnp.ndarray out_ = check_output(out, "out", (n_rows, n_cols), a_.dtype), sums = None
+    cdef list others = [(a_, "a"), (b_, "b"), (bias_, "bias")]
+    refuse_overlaps(out_, "out", others)
+    if column_sums is not None:
+        sums = check_output(column_sums, "column_sums", (n_cols,), a_.dtype)
+        refuse_overlaps(sums, "column_sums", [(out_, "out"), *others])
     a_, b_ = readable(a_), readable(b_)
     bias_ = None if bias_ is None else contiguous(bias_)
+    cdef cnp.ndarray out_work = work_array(out_), sums_work = work_array(sums)
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a_)
     cdef ProductPlan plan = plan_product(
         n_inner, n_cols, cnp.PyArray_STRIDE(a_, 0) // size, cnp.PyArray_STRIDE(a_, 1) // size,
         cnp.PyArray_STRIDE(b_, 0) // size, cnp.PyArray_STRIDE(b_, 1) // size,
         CHUNK_IMGS if over_images else TERMS, size == 4)
-    cdef cnp.ndarray product = work_array(out_)
-    cdef Py_ssize_t n_bytes = threads * product_scratch(&plan, n_rows)
+    multiply(&plan, data_of(a_), data_of(b_), data_of(bias_), data_of(out_work), n_rows, divide_by,
+             with_relu, threads)
+    deliver(out_, out_work)
+    if sums is not None:    # those of a product by a row of ones
+        plan.tiles.a_inner = 0
+        multiply(&plan, &FLOAT_1 if size == 4 else <void *>&DOUBLE_1, data_of(b_), NULL,
+                 data_of(sums_work), 1, divide_by, False, 1)
+        deliver(sums, sums_work)
+    return out_
+
+
+cdef float FLOAT_1 = 1
+cdef double DOUBLE_1 = 1
+
+
+cdef void multiply(
+    const ProductPlan *plan, const void *a, const void *b, const void *bias, void *out,
+    Py_ssize_t n_rows, double divisor, bint with_relu, int n_threads,
+) except *:
+    """`run_product` with scratch of its own."""
     cdef char small[SMALL_SCRATCH + VECTOR_BYTES]
     cdef void *scratch = small + VECTOR_BYTES - <size_t>small % VECTOR_BYTES
+    cdef Py_ssize_t n_bytes = n_threads * product_scratch(plan, n_rows)
     cdef Workspace space = None
+    if n_rows == 0 or plan.n_cols == 0:
+        return
     if n_bytes > SMALL_SCRATCH:
         space = acquire_workspace()
         scratch = space.take(n_bytes)
-    cdef void *bias_data = data_of(bias_)
     with nogil:
-        run_product(&plan, cnp.PyArray_DATA(a_), cnp.PyArray_DATA(b_), bias_data,
-                    cnp.PyArray_DATA(product), n_rows, divide_by, with_relu, scratch, threads)
+        run_product(plan, a, b, bias, out, n_rows, divisor, with_relu, scratch, n_threads)
     if space is not None:
         space.release()
-    deliver(out_, product)
-    return out_
+
 
 include "kernels/dense/activations.pxi"
 

@@ -1,15 +1,10 @@
 """Linear: a dense layer. Flatten: images to the rows it takes."""
 
-import numpy as np
-
 from nnet._dense import matmul
 from nnet.layers.arguments import Option, as_count, check_axes, check_is_array, check_like
 from nnet.layers.base import Layer, sees_all
 from nnet.layers.hints import with_hints
 from nnet.layers.weighted import WeightedLayer
-
-MAX_TERMS = 1024  # of a sum in its own precision; longer ones are taken in double
-
 
 class Linear(WeightedLayer):
     """A matrix product with bias: (n_imgs, n_in) -> (n_imgs, n_out).
@@ -70,13 +65,14 @@ class Linear(WeightedLayer):
         return matmul(output_grad, self.W.T, self._scratch(input.shape, self.W.dtype))
 
     def _param_grads(self, input, output_grad):
-        n_imgs = len(input)
-        divisor = max(n_imgs, 1)
-        matmul(input.T, output_grad, self.W_grad, divisor=divisor)
-        if self.use_bias:
-            dtype = float if n_imgs > MAX_TERMS else None
-            np.add.reduce(output_grad, axis=0, dtype=dtype, out=self.b_grad)
-            self.b_grad /= divisor
+        matmul(
+            input.T,
+            output_grad,
+            self.W_grad,
+            divisor=max(len(input), 1),
+            over_images=True,
+            column_sums=self._bias_grad(),
+        )
 
     def output_shape(self, input_shape):
         advice = (
