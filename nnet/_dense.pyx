@@ -13,7 +13,7 @@ include "kernels/common/arrays.pxi"
 include "kernels/common/memory.pxi"
 include "kernels/common/simd.pxi"
 include "kernels/common/chunks.pxi"
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 include "kernels/dense/matmul.pxi"
 include "kernels/dense/exponential.pxi"
@@ -52,8 +52,16 @@ cdef cnp.ndarray check_matrix(object array, str name, str axes, cnp.ndarray like
 
 cdef void refuse_overlaps(cnp.ndarray out, str name, list others) except *:
     """That with none of the others, a list of (array or None, name)."""
-    for other, other_name in others:
-        refuse_overlap(out, name, other, other_name)
+    cdef tuple other
+    for other in others:
+        refuse_overlap(out, name, other[0], other[1])
+
+
+cdef bint check_activation(object activation) except -1:
+    """Whether there is one."""
+    if activation is not None and activation != "relu":
+        raise ValueError(f"activation is {activation!r}, expected None or 'relu'")
+    return activation is not None
 
 
 cdef void *data_of(cnp.ndarray array) noexcept:
@@ -115,9 +123,7 @@ def matmul(
     if bias is not None:
         bias_ = check_reals(bias, "bias", a_, "a")
         check_shape(bias_, "bias", (n_cols,))
-    if activation is not None and activation != "relu":
-        raise ValueError(f"activation is {activation!r}, expected None or 'relu'")
-    cdef bint with_relu = activation is not None
+    cdef bint with_relu = check_activation(activation)
     cdef double divide_by = divisor, work = <double>n_rows * n_cols * n_inner
     cdef int threads = threads_for(n_threads, work, SMALL_WORK)
     cdef cnp.ndarray out_ = check_output(out, "out", (n_rows, n_cols), a_.dtype), sums = None
@@ -192,9 +198,8 @@ def all_finite(
     return are_finite[double](<const double *>cnp.PyArray_DATA(values), size)
 
 
-include "kernels/dense/norm_passes.pxi"
-include "kernels/dense/batch_norm.pxi"
-include "kernels/dense/group_norm.pxi"
+include "kernels/dense/norm.pxi"
+include "kernels/dense/sums.pxi"
 
 KERNELS = (     # of this very target
     matmul, activate, bprop_activate, softmax, cross_entropy, all_finite, batch_norm,

@@ -10,6 +10,7 @@
 #if !defined(NNET_SIMD_H)
 #define NNET_SIMD_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #if defined(__x86_64__)
@@ -61,6 +62,15 @@ enum { TILE_VALUES = LANES * MAX_ACCUMULATORS };
 /* The function of one type, by the type that the first argument points to. */
 #define ON_REALS(name, p, ...) \
     _Generic(*(p), float: name##32, double: name##64)(p __VA_OPT__(,) __VA_ARGS__)
+
+/* Of a job that has a field is_float: the function of its type, and one for parallel_for. */
+#define OF_JOB(name, job) ((job)->is_float ? name##32(job) : name##64(job))
+#define UNIT_OF_REALS(name, Job)                                                              \
+    static void name(void *job, Py_ssize_t unit, int thread) {                                \
+        (void)thread;                                                                         \
+        if (((const Job *)job)->is_float) name##32(job, unit);                                \
+        else name##64(job, unit);                                                             \
+    }
 
 /* CALL(n) with n as a constant: what else would be a ladder of conditions. */
 #define CASE(n, CALL) case n: CALL(n); break;

@@ -6,6 +6,7 @@ from nnet.layers.base import Layer, sees_all
 from nnet.layers.hints import with_hints
 from nnet.layers.weighted import WeightedLayer
 
+
 class Linear(WeightedLayer):
     """A matrix product with bias: (n_imgs, n_in) -> (n_imgs, n_out).
 

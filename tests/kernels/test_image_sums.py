@@ -66,3 +66,69 @@ def test_sums_of_columns(kernels, dtype):
     out = np.empty((12, 12), dtype)
     with pytest.raises(ValueError, match="column_sums overlaps out"):
         kernels.matmul(grad.T, grad, out, column_sums=out[0])
+
+
+@pytest.mark.parametrize("shape", [(3,), (40, 1, 1), (5, 8, 16)])
+@pytest.mark.parametrize("n_imgs", [32, 64, 80, 256])
+def test_statistics_of_batches(kernels, rng, shape, n_imgs):
+    """Halves of 2^k images make the whole, to the bit: in float64, as nothing is rounded after."""
+    imgs = rng.normal(3, 2, (n_imgs, *shape))
+    ones = np.ones(shape[0])
+
+    def moments(part):
+        """The mean, and the sum of squared deviations; nothing but powers of 2 divides it."""
+        n_values = imgs[part].size // shape[0]
+        mean, squares = np.empty(shape[0]), np.empty(shape[0])
+        # images of weight w count for n * w values: the variance is squares / (n - 1 / w)
+        weights = np.full(len(imgs[part]), 2.0**60)
+        kernels.batch_norm(imgs[part], ones, ones, mean, squares, momentum=1, weights=weights)
+        return n_values, mean, squares * n_values
+
+    def join(left, right):
+        (n, mean, squares), (m, other_mean, other_squares) = left, right
+        distance = other_mean - mean
+        squares = squares + (other_squares + distance * distance * (n * m / (n + m)))
+        return n + m, mean + distance * (m / (n + m)), squares
+
+    half = 1 << (n_imgs - 1).bit_length() - 1
+    parts = slice(half), slice(half, n_imgs)
+    n, mean, squares = moments(slice(None))
+    expected_n, expected_mean, expected_squares = join(*map(moments, parts))
+    assert n == expected_n
+    compare = assert_array_equal if n_imgs == 2 * half else nearly_equal
+    compare(mean, expected_mean)
+    compare(squares, expected_squares)
+
+
+def nearly_equal(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(3,), (40, 1, 1), (4, 7, 9)])
+@pytest.mark.parametrize("n_imgs", [16, 31, 64, 65, 100, 300])
+@pytest.mark.parametrize("n_groups", [None, 1])
+def test_sums_of_gradients_of_norms(kernels, rng, shape, n_imgs, n_groups):
+    """Of batch norm and of group norm; scales are powers of 2, so that they round nothing."""
+    imgs, grad = rng.normal(size=(2, n_imgs, *shape))
+    ones = np.ones(shape[0])
+    statistics_shape = (shape[0],) if n_groups is None else (n_imgs, n_groups)
+    mean, inv_std = np.full(statistics_shape, 0.25), np.full(statistics_shape, 0.5)
+
+    def sums(part, n_threads=1):
+        rows = slice(None) if n_groups is None else part
+        call = kernels.bprop_batch_norm if n_groups is None else kernels.bprop_group_norm
+        given = imgs[part], grad[part], ones, ones, mean[rows], inv_std[rows]
+        _, *grads = call(*given, n_threads=n_threads)
+        return np.array(grads) * len(imgs[part])
+
+    whole = sums(slice(None))
+    np.testing.assert_allclose(
+        whole[1] * n_imgs, grad.sum(axis=(0, *range(2, grad.ndim))) * n_imgs, rtol=1e-9, atol=1e-9
+    )
+    for size in (16, 32, 128):
+        parts = [sums(part) for part in parts_of(n_imgs, size)]
+        together = put_together(parts) / n_imgs * n_imgs
+        if n_imgs & (n_imgs - 1) == 0:
+            assert_array_equal(together, whole)
+        nearly_equal(together, whole)
+    assert_array_equal(sums(slice(None), 3), whole)

@@ -29,5 +29,7 @@ def test_errors(kernels, dtype, summed, n):
         exact = np.longdouble(a) @ np.longdouble(b)
         for b_ in (b, np.asfortranarray(b)):
             out = kernels.matmul(a, b_, over_images=summed == "images")
-            error = np.linalg.norm((out - exact).astype(float)) / np.linalg.norm(exact.astype(float))
+            error = np.linalg.norm((out - exact).astype(float)) / np.linalg.norm(
+                exact.astype(float)
+            )
             assert error <= limit * np.finfo(dtype).eps / np.finfo(np.float32).eps
