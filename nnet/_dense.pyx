@@ -199,7 +199,6 @@ def all_finite(
 
 
 include "kernels/dense/norm.pxi"
-include "kernels/dense/sums.pxi"
 
 KERNELS = (     # of this very target
     matmul, activate, bprop_activate, softmax, cross_entropy, all_finite, batch_norm,
