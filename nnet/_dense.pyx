@@ -16,9 +16,7 @@ include "kernels/common/chunks.pxi"
 from libc.string cimport memcpy, memset
 
 include "kernels/dense/matmul.pxi"
-include "kernels/dense/exponential.pxi"
-include "kernels/dense/cross_entropy.pxi"
-include "kernels/dense/binary_cross_entropy.pxi"
+include "kernels/dense/losses.pxi"
 
 cdef enum:
     SMALL_SIZE = 200_000    # values below which a second thread saves no time in one pass

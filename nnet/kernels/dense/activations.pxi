@@ -1,8 +1,5 @@
 # Functions of each value by itself, and the sum of two arrays. Needs common/arrays, dense/functions.h.
 
-cdef extern from "dense/exponential.h":
-    pass
-
 cdef extern from "dense/functions.h":
     ctypedef struct Function:
         bint is_float
