@@ -9,6 +9,7 @@ import pytest
 from interrupts import METHODS, NEED_A_FILE, Case, interrupt_a_thread, interrupt_by_signals
 from trouble import Interrupt, bits, cnn, images
 
+from nnet import _runtime
 from nnet._atomic import (
     AtWork,
     Transaction,
@@ -34,6 +35,17 @@ def case(request, tmp_path):
 @needs_alarms
 def test_signals(case):
     interrupt_by_signals(case, 50)
+
+
+@needs_alarms
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "predict_proba", "check_gradients"])
+def test_signals_within_kernels(method):
+    """As in calls that last: here every call asks for signals between its units of work."""
+    _runtime.set_patience(0)
+    try:
+        interrupt_by_signals(Case(method), 50)
+    finally:
+        _runtime.set_patience(1)
 
 
 def python_in(function):
