@@ -22,10 +22,6 @@ from nnet._dense import matmul
 from targets import ACCURACY
 
 LIBRARIES = ("numpy", "torch", "torch-channels-last", "onnxruntime", "openvino", "jax")
-ALGORITHMS = {  # of nnet, by the operation; None is its own choice
-    "convolution": (None, "planes", "pixels", "winograd"),
-    "dense": (None,),
-}
 OFFSETS = 0, 100, 10_000
 N_ALONE = 4  # images that are computed by themselves too
 
@@ -136,10 +132,14 @@ def runs(library, case):
     """{what it is called in the tables: a function of weights and images that makes a run}."""
     if library != "nnet":
         return {library: partial(RUNS[library], case)}
-    return {
-        f"nnet, {algorithm}" if algorithm else "nnet": partial(nnet_run, case, algorithm=algorithm)
-        for algorithm in ALGORITHMS[case.operation]
-    }
+    found = {"nnet": partial(nnet_run, case, algorithm=None)}
+    if case.operation == "convolution":
+        shape = case.inputs[1], case.n_outputs, 3, 3
+        for row in nnet.explain(nnet.conv_bc01, case.inputs, shape).rows:
+            if row.cycles is not None:
+                name = row.implementation
+                found[f"nnet, {name}"] = partial(nnet_run, case, algorithm=name)
+    return found
 
 
 # --- figures --------------------------------------------------------------------

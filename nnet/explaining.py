@@ -131,13 +131,24 @@ class Call(NamedTuple):
 
     def rows(self, dtype):
         """(operation, implementation, cycles, taken), the fastest that accepts it first."""
-        explain_it = getattr(dispatch.module(self.module), EXPLAINS[self.module])
-        found = explain_it(*self.arguments, dtype, direction=self.direction, **self.options)
+        name, options = EXPLAIN[self.module, self.direction]
+        explain_it = getattr(dispatch.module(self.module), name, None)
+        if explain_it is None:  # there is but one implementation
+            return
+        found = explain_it(*self.arguments, dtype, **options, **self.options)
         for row in sorted(found, key=lambda row: (row[1] is None, row[1])):
             yield self.operation, *row
 
 
-EXPLAINS = {"_conv": "explain_conv", "_pool": "explain_pool", "_dense": "explain_matmul"}
+# The functions of the kernels, and what tells them the direction.
+EXPLAIN: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
+    ("_conv", FORWARD): ("explain_conv", {"backward": False}),
+    ("_conv", IMGS_GRAD): ("explain_conv", {"backward": True}),
+    ("_conv", FILTERS_GRAD): ("explain_filters_gradient", {}),
+    ("_pool", FORWARD): ("explain_pool", {"backward": False}),
+    ("_pool", IMGS_GRAD): ("explain_pool", {"backward": True}),
+    ("_dense", FORWARD): ("explain_matmul", {}),
+}
 OF_KERNELS: dict[Any, tuple[str, tuple[str, ...]]] = {
     conv_bc01: ("_conv", (FORWARD,)),
     bprop_conv_bc01: ("_conv", (IMGS_GRAD, FILTERS_GRAD)),

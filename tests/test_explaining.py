@@ -1,5 +1,6 @@
 """`nnet.explain` and `nnet explain`: what they ask the kernels, and how they tell it."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from nnet import (
     LogRegression,
     Pool,
     dispatch,
+    explaining,
 )
 from nnet._dense import matmul
 
@@ -26,12 +28,12 @@ def asked(monkeypatch):
     """Kernels whose implementations are 'slow', 'fast' and one that accepts nothing: the calls."""
     calls = []
 
-    def explain(*args, **options):
-        calls.append((args, options))
+    def explain(name, *args, **options):
+        calls.append((name.removeprefix("explain_"), args, options))
         return [("none", None, False), ("slow", 20_000.0, False), ("fast", 1234.5, True)]
 
-    names = "explain_conv", "explain_pool", "explain_matmul"
-    kernels = SimpleNamespace(**dict.fromkeys(names, explain))
+    names = {name for name, _ in explaining.EXPLAIN.values()}
+    kernels = SimpleNamespace(**{name: partial(explain, name) for name in names})
     monkeypatch.setattr(dispatch, "module", lambda name: kernels)
     return calls
 
@@ -43,7 +45,8 @@ def network():
 
 def test_a_convolution(asked):
     found = nnet.explain(nnet.conv_bc01, (1, 3, 8, 8), (3, 4, 3, 3), strides=2, dtype="float64")
-    assert asked == [(((1, 3, 8, 8), (3, 4, 3, 3), F8), {"direction": "forward", "strides": 2})]
+    options = {"backward": False, "strides": 2}
+    assert asked == [("conv", ((1, 3, 8, 8), (3, 4, 3, 3), F8), options)]
     assert found.rows == [
         ("", "forward", "fast", 1234.5, True),
         ("", "forward", "slow", 20_000.0, False),
@@ -64,11 +67,11 @@ def test_other_kernels(asked):
     nnet.explain(matmul, (3, 4), (4, 5))
     sizes = (1, 3, 8, 8), (2, 2, 2, 2)
     assert asked == [
-        ((*shapes, F4), {"direction": "imgs_grad"}),
-        ((*shapes, F4), {"direction": "filters_grad"}),
-        ((*sizes, F4), {"direction": "forward", "mode": "avg"}),
-        ((*sizes, F4), {"direction": "imgs_grad"}),
-        (((3, 4), (4, 5), F4), {"direction": "forward"}),
+        ("conv", (*shapes, F4), {"backward": True}),
+        ("filters_gradient", (*shapes, F4), {}),
+        ("pool", (*sizes, F4), {"backward": False, "mode": "avg"}),
+        ("pool", (*sizes, F4), {"backward": True}),
+        ("matmul", ((3, 4), (4, 5), F4), {}),
     ]
 
 
@@ -83,18 +86,18 @@ def test_a_network(asked):
     built = network().build((1, 8, 8), 2, "float64")
     found = nnet.explain(built)
     assert len(asked) == 3 + 2 + 3 + 2 + 1
-    assert [args[:2] for args, _ in asked[::1]][:3] == [((1, 1, 8, 8), (1, 4, 3, 3))] * 3
-    assert asked[0][0][2] == F8 and asked[0][1]["strides"] == (2, 2)
-    assert asked[3][0][:2] == ((1, 4, 4, 4), (2, 2, 2, 2))
+    assert [args[:2] for _, args, _ in asked[:3]] == [((1, 1, 8, 8), (1, 4, 3, 3))] * 3
+    assert asked[0][1][2] == F8 and asked[0][2]["strides"] == (2, 2)
+    assert asked[3][1][:2] == ((1, 4, 4, 4), (2, 2, 2, 2))
     transposed = asked[5:8]
-    assert {args[:2] for args, _ in transposed} == {((1, 3, 4, 4), (3, 4, 2, 2))}
-    assert [options["direction"] for _, options in transposed] == [
-        "imgs_grad",
-        "forward",
-        "filters_grad",
+    assert {args[:2] for _, args, _ in transposed} == {((1, 3, 4, 4), (3, 4, 2, 2))}
+    assert [(name, options.get("backward")) for name, _, options in transposed] == [
+        ("conv", True),
+        ("conv", False),
+        ("filters_gradient", None),
     ]
-    assert asked[8][0][:2] == ((1, 3, 4, 4), (4, 4, 4, 4))
-    assert asked[10][0][:2] == ((1, 3), (3, 2))
+    assert asked[8][1][:2] == ((1, 3, 4, 4), (4, 4, 4, 4))
+    assert asked[10][1][:2] == ((1, 3), (3, 2))
     taken = [row for row in found.rows if row.taken]
     assert [row.operation for row in taken[5:8]] == ["forward", "imgs_grad", "filters_grad"]
     assert [row.layer.split("(")[0] for row in taken[:4]] == ["0 Conv"] * 3 + ["1 Pool"]
@@ -116,7 +119,7 @@ def test_a_network_that_is_not_set_up(asked):
     built = network().build((3, 8, 8))
     asked.clear()
     nnet.explain(built, (3, 16, 16))
-    assert asked[0][0][0] == (1, 3, 16, 16) and built.input_shape_ == (3, 8, 8)
+    assert asked[0][1][0] == (1, 3, 16, 16) and built.input_shape_ == (3, 8, 8)
 
 
 def test_lines_are_as_wide_as_the_terminal(asked, monkeypatch):
@@ -125,6 +128,32 @@ def test_lines_are_as_wide_as_the_terminal(asked, monkeypatch):
     wide = nnet.NeuralNetwork([*layers, Flatten(), Linear(2), LogRegression()])
     lines = repr(nnet.explain(wide, (1, 30, 30))).splitlines()
     assert max(map(len, lines)) <= 60 and "..." in lines[1] and "fast 1,234" in lines[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_taken_is_the_cheapest(dtype):
+    """Of the kernels themselves: names that `algorithm=` takes, with the results of a call."""
+    shapes = (2, 16, 12, 12), (16, 32, 3, 3)
+    rng = np.random.default_rng(0)
+    imgs, filters = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    rows = nnet.explain(nnet.conv_bc01, *shapes, dtype=dtype).rows
+    accepting = [row for row in rows if row.cycles is not None]
+    assert rows[: len(accepting)] == accepting == sorted(accepting, key=lambda row: row.cycles)
+    assert [row.taken for row in rows] == [True] + [False] * (len(rows) - 1)
+    expected = nnet.conv_bc01(imgs, filters)
+    found = {
+        row.implementation: nnet.conv_bc01(imgs, filters, algorithm=row.implementation)
+        for row in accepting
+    }
+    assert np.array_equal(found[rows[0].implementation], expected)
+    assert all(np.allclose(each, expected, atol=1e-4) for each in found.values())
+
+
+def test_options_that_the_kernel_refuses():
+    with pytest.raises(ValueError, match="padding_mode is 'most'"):
+        nnet.explain(nnet.conv_bc01, (1, 3, 8, 8), (3, 4, 3, 3), padding_mode="most")
+    with pytest.raises(ValueError, match="filters has shape"):
+        nnet.explain(nnet.conv_bc01, (1, 3, 8, 8), (4, 4, 3, 3))
 
 
 # --- the command ----------------------------------------------------------------

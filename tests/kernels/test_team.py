@@ -153,7 +153,8 @@ def interrupt():
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_every_kernel_with_units_of_work_answers(kernels, interrupt, n_threads):
     table = of_units(kernels)
-    assert set(vars(kernels)) - {"target", "all_finite"} == set(table) - {"warp"}, "all are here"
+    working = {name for name in vars(kernels) if not name.startswith("explain_")}
+    assert working - {"target", "all_finite"} == set(table) - {"warp"}, "all are here"
     for name, call in table.items():
         call = partial(call, n_threads=n_threads)
         expected = call()

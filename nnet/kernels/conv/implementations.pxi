@@ -1,5 +1,6 @@
-# The table of implementations of a correlation, the choice among them, and plans. Needs the
-# implementations: conv/direct_pixels.pxi, direct_features, winograd, rows and depthwise.
+# The table of implementations of a correlation, the choice among them, and plans. Needs
+# conv/direct_pixels.pxi, conv/direct_features.pxi, conv/winograd.pxi, conv/rows.pxi and
+# conv/depthwise.pxi.
 
 ctypedef bint (*task_accepts)(const Correlation *task) noexcept nogil
 ctypedef double (*task_cycles)(const Correlation *task) noexcept nogil

@@ -1,4 +1,4 @@
-# Depthwise filters, in strips as wide as a vector.
+# Depthwise filters, in strips as wide as a vector. Needs conv/strips.h.
 #
 # Nothing is copied: a row of pixels is loaded from the image once for each column of taps,
 # without the lanes that lie outside of it. Rows of padding are skipped.
