@@ -1,18 +1,17 @@
 """What `nnet.explain` says: which implementations of a kernel accept a call, and which is taken."""
 
 import copy
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnet import dispatch
 from nnet._conv import bprop_conv_bc01, conv_bc01
-from nnet._dense import matmul
 from nnet._pool import bprop_pool_bc01, pool_bc01
 from nnet.layers.conv import ConvLayer
 from nnet.layers.conv_transpose import ConvTranspose
-from nnet.layers.linear import Linear
-from nnet.layers.pool import GlobalPool, Pool
+from nnet.layers.pool import MAX_PLACES, GlobalPool, Pool
 from nnet.layers.tree import numbered, walk
 from nnet.training.network import NeuralNetwork
 from nnet.training.summary import branch, columns, cut
@@ -80,15 +79,17 @@ def explain(what, *args, dtype="float32", **options):
     Parameters
     ----------
     what : NeuralNetwork or one of the kernels
-        `conv_bc01`, `bprop_conv_bc01`, `pool_bc01`, `bprop_pool_bc01` or `nnet._dense.matmul`.
+        `conv_bc01`, `bprop_conv_bc01`, `pool_bc01` or `bprop_pool_bc01`. Matrix products have but
+        one implementation.
     *args
         Of a network: the shape of an image, or images; one that is set up needs neither.
         Of a convolution: the shapes of images and filters. Of a pooling: the shape of images,
-        then `pool_h, pool_w, stride_y, stride_x`. Of a product: the shapes of both matrices.
+        then `pool_h, pool_w, stride_y, stride_x`.
     dtype : {'float32', 'float64'}
         Of a call.
     **options
-        As the kernel takes them: `strides`, `padding_mode`, `mode` and so on.
+        As the kernel takes them: `strides`, `padding_mode`, `mode` and so on; `switches` of a
+        pooling are 'pairs' or 'offsets'.
 
     Returns
     -------
@@ -131,30 +132,34 @@ class Call(NamedTuple):
 
     def rows(self, dtype):
         """(operation, implementation, cycles, taken), the fastest that accepts it first."""
-        name, options = EXPLAIN[self.module, self.direction]
-        explain_it = getattr(dispatch.module(self.module), name, None)
-        if explain_it is None:  # there is but one implementation
-            return
-        found = explain_it(*self.arguments, dtype, **options, **self.options)
+        found = EXPLAIN[self.module](self.direction, *self.arguments, dtype, **self.options)
         for row in sorted(found, key=lambda row: (row[1] is None, row[1])):
             yield self.operation, *row
 
 
-# The functions of the kernels, and what tells them the direction.
-EXPLAIN: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
-    ("_conv", FORWARD): ("explain_conv", {"backward": False}),
-    ("_conv", IMGS_GRAD): ("explain_conv", {"backward": True}),
-    ("_conv", FILTERS_GRAD): ("explain_filters_gradient", {}),
-    ("_pool", FORWARD): ("explain_pool", {"backward": False}),
-    ("_pool", IMGS_GRAD): ("explain_pool", {"backward": True}),
-    ("_dense", FORWARD): ("explain_matmul", {}),
-}
+def explain_conv(direction, imgs_shape, filters_shape, dtype, **options):
+    kernels = dispatch.module("_conv")
+    if direction == FILTERS_GRAD:
+        return kernels.explain_filters_gradient(imgs_shape, filters_shape, dtype, **options)
+    options["backward"] = direction == IMGS_GRAD
+    return kernels.explain_conv(imgs_shape, filters_shape, dtype, **options)
+
+
+def explain_pool(direction, imgs_shape, sizes, dtype, *, need_switches=True, **options):
+    """Switches are 'pairs', as a call has them that is given none, or 'offsets'."""
+    options["switches"] = options.get("switches", "pairs") if need_switches else None
+    options["backward"] = direction == IMGS_GRAD
+    found = dispatch.module("_pool").explain_pool(imgs_shape[1:], sizes, dtype, **options)
+    for i, (name, cycles) in enumerate(found):  # of a channel
+        yield name, cycles and cycles * imgs_shape[1], i == 0
+
+
+EXPLAIN: dict[str, Callable[..., Iterable[tuple]]] = {"_conv": explain_conv, "_pool": explain_pool}
 OF_KERNELS: dict[Any, tuple[str, tuple[str, ...]]] = {
     conv_bc01: ("_conv", (FORWARD,)),
     bprop_conv_bc01: ("_conv", (IMGS_GRAD, FILTERS_GRAD)),
     pool_bc01: ("_pool", (FORWARD,)),
     bprop_pool_bc01: ("_pool", (IMGS_GRAD,)),
-    matmul: ("_dense", (FORWARD,)),
 }
 
 
@@ -192,11 +197,17 @@ def calls_of(layer, input_shape=(), output_shape=()):
         directions = zip(OPERATIONS, (IMGS_GRAD, FORWARD, FILTERS_GRAD))
         return [Call(each, "_conv", other, arguments, options) for each, other in directions]
     if isinstance(layer, Pool):
-        sizes, options = layer._geometry()
-        return [Call(each, "_pool", each, (imgs, sizes), options) for each in OPERATIONS[:2]]
+        return pool_calls(imgs, *layer._geometry())
     if isinstance(layer, GlobalPool):
-        arguments = imgs, (*imgs[2:], *imgs[2:])
-        return [Call(each, "_pool", each, arguments, layer._WHOLE) for each in OPERATIONS[:2]]
-    if isinstance(layer, Linear):
-        return [Call(FORWARD, "_dense", FORWARD, (imgs, layer.array_shapes(imgs)["W"]), {})]
+        return pool_calls(imgs, (*imgs[2:], *imgs[2:]), layer._WHOLE)
     return []
+
+
+def pool_calls(imgs, sizes, options):
+    """Forward as in a prediction, without switches; and backward by those that layers keep."""
+    options = {**options, "switches": "offsets" if sizes[0] * sizes[1] <= MAX_PLACES else "pairs"}
+    forward = {**options, "need_switches": False}
+    return [
+        Call(FORWARD, "_pool", FORWARD, (imgs, sizes), forward),
+        Call(IMGS_GRAD, "_pool", IMGS_GRAD, (imgs, sizes), options),
+    ]

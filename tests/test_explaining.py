@@ -16,9 +16,7 @@ from nnet import (
     LogRegression,
     Pool,
     dispatch,
-    explaining,
 )
-from nnet._dense import matmul
 
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -29,11 +27,13 @@ def asked(monkeypatch):
     calls = []
 
     def explain(name, *args, **options):
-        calls.append((name.removeprefix("explain_"), args, options))
+        calls.append((name, args, options))
+        if name == "pool":  # cycles of a channel, the one that is taken first
+            return [("fast", 1234.5), ("slow", 20_000.0), ("none", None)]
         return [("none", None, False), ("slow", 20_000.0, False), ("fast", 1234.5, True)]
 
-    names = {name for name, _ in explaining.EXPLAIN.values()}
-    kernels = SimpleNamespace(**{name: partial(explain, name) for name in names})
+    names = "conv", "filters_gradient", "pool"
+    kernels = SimpleNamespace(**{f"explain_{name}": partial(explain, name) for name in names})
     monkeypatch.setattr(dispatch, "module", lambda name: kernels)
     return calls
 
@@ -62,16 +62,21 @@ def test_other_kernels(asked):
     shapes = (1, 3, 8, 8), (3, 4, 3, 3)
     rows = nnet.explain(nnet.bprop_conv_bc01, *shapes).rows
     assert [row.operation for row in rows if row.taken] == ["imgs_grad", "filters_grad"]
-    nnet.explain(nnet.pool_bc01, (1, 3, 8, 8), 2, 2, 2, 2, mode="avg")
-    nnet.explain(nnet.bprop_pool_bc01, (1, 3, 8, 8), 2, 2, 2, 2)
-    nnet.explain(matmul, (3, 4), (4, 5))
-    sizes = (1, 3, 8, 8), (2, 2, 2, 2)
+    rows = nnet.explain(nnet.pool_bc01, (1, 3, 8, 8), 2, 2, 2, 2, mode="avg").rows
+    assert [row[2:] for row in rows] == [
+        ("fast", 3 * 1234.5, True),
+        ("slow", 60_000.0, False),
+        ("none", None, False),
+    ]
+    nnet.explain(nnet.pool_bc01, (1, 3, 8, 8), 2, 2, 2, 2, need_switches=False)
+    nnet.explain(nnet.bprop_pool_bc01, (1, 3, 8, 8), 2, 2, 2, 2, switches="offsets")
+    sizes = (3, 8, 8), (2, 2, 2, 2)
     assert asked == [
         ("conv", (*shapes, F4), {"backward": True}),
         ("filters_gradient", (*shapes, F4), {}),
-        ("pool", (*sizes, F4), {"backward": False, "mode": "avg"}),
-        ("pool", (*sizes, F4), {"backward": True}),
-        ("matmul", ((3, 4), (4, 5), F4), {}),
+        ("pool", (*sizes, F4), {"backward": False, "mode": "avg", "switches": "pairs"}),
+        ("pool", (*sizes, F4), {"backward": False, "switches": None}),
+        ("pool", (*sizes, F4), {"backward": True, "switches": "offsets"}),
     ]
 
 
@@ -85,10 +90,11 @@ def test_a_network(asked):
     """All layers with kernels, with the shapes that they see."""
     built = network().build((1, 8, 8), 2, "float64")
     found = nnet.explain(built)
-    assert len(asked) == 3 + 2 + 3 + 2 + 1
+    assert len(asked) == 3 + 2 + 3 + 2
     assert [args[:2] for _, args, _ in asked[:3]] == [((1, 1, 8, 8), (1, 4, 3, 3))] * 3
     assert asked[0][1][2] == F8 and asked[0][2]["strides"] == (2, 2)
-    assert asked[3][1][:2] == ((1, 4, 4, 4), (2, 2, 2, 2))
+    assert [args[:2] for _, args, _ in asked[3:5]] == [((4, 4, 4), (2, 2, 2, 2))] * 2
+    assert [options["switches"] for *_, options in asked[3:5]] == [None, "offsets"]
     transposed = asked[5:8]
     assert {args[:2] for _, args, _ in transposed} == {((1, 3, 4, 4), (3, 4, 2, 2))}
     assert [(name, options.get("backward")) for name, _, options in transposed] == [
@@ -96,14 +102,13 @@ def test_a_network(asked):
         ("conv", False),
         ("filters_gradient", None),
     ]
-    assert asked[8][1][:2] == ((1, 3, 4, 4), (4, 4, 4, 4))
-    assert asked[10][1][:2] == ((1, 3), (3, 2))
+    assert asked[8][1][:2] == ((3, 4, 4), (4, 4, 4, 4))
     taken = [row for row in found.rows if row.taken]
     assert [row.operation for row in taken[5:8]] == ["forward", "imgs_grad", "filters_grad"]
     assert [row.layer.split("(")[0] for row in taken[:4]] == ["0 Conv"] * 3 + ["1 Pool"]
     lines = repr(found).splitlines()
     assert lines[0].split() == "layer operation taken: cycles others".split()
-    assert len(lines) == 12 and lines[1].startswith("0 Conv(4, 3, strides=2)")
+    assert len(lines) == 11 and lines[1].startswith("0 Conv(4, 3, strides=2)")
     assert lines[2].split() == "imgs_grad fast 1,234 slow 20,000".split()
 
 
@@ -147,6 +152,19 @@ def test_what_is_taken_is_the_cheapest(dtype):
     }
     assert np.array_equal(found[rows[0].implementation], expected)
     assert all(np.allclose(each, expected, atol=1e-4) for each in found.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_each_layer_has_one_that_is_taken(dtype):
+    """By the kernels themselves."""
+    rows = nnet.explain(network().build((1, 28, 28), 2, dtype)).rows
+    operations = {}
+    for row in rows:
+        operations.setdefault(row[:2], []).append(row)
+    assert len(operations) == 3 + 2 + 3 + 2
+    for (name, operation), found in operations.items():
+        assert [row.taken for row in found] == [True] + [False] * (len(found) - 1), name
+        assert found[0].cycles > 0, operation
 
 
 def test_options_that_the_kernel_refuses():
