@@ -294,8 +294,9 @@ def batch_norm(
         with nogil:
             run_pass(job, MOMENTS, call.n_threads)
             join_moments(job)
-            find_statistics(job)
-            move_averages(job)
+        end_call()      # running averages move after whole sums, or not at all
+        find_statistics(job)
+        move_averages(job)
         call.outputs[3:] = [(running_mean, running[0]), (running_var, running[1])]
     else:
         use_averages(job)
