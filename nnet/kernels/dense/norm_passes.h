@@ -1,4 +1,5 @@
-/* The half of norm.h that passes over images: for float, and for double. Included by it.
+/* The half of norm.h that passes over images, for float and for double. Needs norm.h:
+ * which includes it.
  *
  * The ReLU after the layer is computed here: backward, whether it let a value through is found
  * from the input again, which is read anyway.
