@@ -166,8 +166,12 @@ def kernels_of(library):
         yield
 
 
-def numpy_matmul(a, b, out, bias=None, divisor=1, activation=None):
+def numpy_matmul(
+    a, b, out, bias=None, divisor=1, activation=None, over_images=False, column_sums=None
+):
     np.divide(a @ b, divisor, out=out)
+    if column_sums is not None:
+        np.divide(b.sum(axis=0), divisor, out=column_sums)
     if bias is not None:
         out += bias
     return np.maximum(out, 0, out=out) if activation else out

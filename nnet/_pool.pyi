@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -52,14 +52,14 @@ def bprop_pool_bc01(
     n_threads: int | None = None,
 ) -> NDArray[_Real]: ...
 def explain_pool(
-    img_shape: tuple[int, int, int],
-    sizes: tuple[int, int, int, int],
+    img_shape: Sequence[int],
+    sizes: Sequence[int],
     dtype: DTypeLike,
     *,
+    direction: str = "forward",
     mode: _Mode = "max",
     padding_mode: _Padding = "centered",
     count_include_pad: bool = False,
     ceil_mode: bool = False,
-    switches: Literal["offsets", "pairs"] | None = "offsets",
-    backward: bool = False,
-) -> list[tuple[str, float | None]]: ...
+    need_switches: bool = True,
+) -> list[tuple[str, float | None, bool]]: ...

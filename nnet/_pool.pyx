@@ -1,12 +1,8 @@
 """Pooling of BC01 images, forward and backward: the compiled kernels.
 
-Read in this order: pool/plan.h (what a pooling is), pool/strips.h and pool/index.h, pool/windows.h,
-pool/doubling.h (three ways to pool), pool/gather.h, pool/scatter.h (two ways back; the others are
-beside their forward passes), pool/switches.h (where maxima are), pool/plan.pxi (the tables of these,
-and the choice), pool/run.pxi (units of work), and this file: the checks and the public functions.
+The include list is in reading order, and so is that of headers in pool/plan.pxi; this file has the
+checks, the plans that are kept, and the public functions.
 """
-
-from sys import modules
 
 from nnet import dispatch
 from nnet.geometry import PADDING_WORDS, as_padding, pool_geometry
@@ -15,6 +11,7 @@ include "kernels/common/arrays.pxi"
 include "kernels/common/memory.pxi"
 include "kernels/pool/plan.pxi"
 include "kernels/pool/run.pxi"
+include "kernels/pool/step.pxi"
 
 
 # --- checks --------------------------------------------------------------------------
@@ -98,7 +95,6 @@ cdef cnp.ndarray check_switches(object switches, tuple shape, object pool_h, obj
 cdef void refuse_outside(cnp.ndarray switches, tuple img_size, object geometry,
                          tuple sizes) except *:
     """Raise for the first switch that is outside the images."""
-    cdef object wrong, rows, cols, out_h, out_w
     if not are_offsets(switches):
         wrong = ((switches < 0) | (switches >= np.array(img_size))).any(axis=-1)
         where = tuple(np.argwhere(wrong)[0].tolist())
@@ -143,40 +139,26 @@ cdef KeptPlan plan_call(
         return kept
     kept = KeptPlan()
     cdef PoolAxis height, width
-    cdef PoolPlan plan
-    memset(&plan, 0, sizeof(plan))
     if out_axes:              # anything with as many outputs
         kept.out_axes = out_axes
-        height = axis_of(axes[1], out_axes[1], 1, 1, 0, 0)
-        width = axis_of(axes[2], out_axes[2], 1, 1, 0, 0)
+        height = pool_axis(axes[1], out_axes[1], 1, 1, 0, 0)
+        width = pool_axis(axes[2], out_axes[2], 1, 1, 0, 0)
     else:
         g = kept.geometry = pool_geometry(axes[1], axes[2], *sizes, padding_mode, ceil_mode)
         kept.out_axes = (axes[0], g.out_h, g.out_w)
-        height = axis_of(axes[1], g.out_h, sizes[0], g.stride_y, g.top, g.bottom)
-        width = axis_of(axes[2], g.out_w, sizes[1], g.stride_x, g.left, g.right)
-    plan.itemsize, plan.n_channels, plan.switches = itemsize, axes[0], switches
-    plan.is_backward, plan.is_known = backward, kept.geometry is not None
-    plan.pooling = pooling_of(height, width, is_max, include_pad, itemsize == sizeof(float))
-    plan.source_size, plan.target_size = plan.pooling.img_size, plan.pooling.out_size
-    if backward:
-        plan.source_size, plan.target_size = plan.target_size, plan.source_size
-    plan.group = max(1, GROUP_BYTES // (itemsize * plan.pooling.img_size))
-    if not plan.is_known:     # more than every second pixel is a maximum: some may be of many
-        plan.pooling.in_double = (
-            itemsize == sizeof(float) and plan.pooling.out_size > MAX_TERMS
-            and (2 * height.out > height.size or 2 * width.out > width.size))
-    plan.pooling.doubling = doubling_of(&plan)
+        height = pool_axis(axes[1], g.out_h, sizes[0], g.stride_y, g.top, g.bottom)
+        width = pool_axis(axes[2], g.out_w, sizes[1], g.stride_x, g.left, g.right)
+    cdef PoolPlan plan = plan_of(height, width, axes[0], is_max, include_pad, not out_axes,
+                                 switches, itemsize, backward)
     kept.plan = choose_implementation(plan, algorithm)
     if backward:
         kept.elsewhere = choose_implementation(plan, "scatter")
-    remember_plan(key, kept)
+    remember_plan(key, kept, 2 * sizeof(PoolPlan))
     return kept
 
 
 cdef Switching switching(object switches, bint needed) except *:
-    if not needed:
-        return NO_SWITCHES
-    return OFFSETS if are_offsets(switches) else PAIRS
+    return NO_SWITCHES if not needed else OFFSETS if are_offsets(switches) else PAIRS
 
 
 cdef void check_missing(tuple sizes, Switching switches, object padding_mode) except *:
@@ -380,6 +362,7 @@ def bprop_pool_bc01(
             &kept.plan, &kept.elsewhere, n_imgs, cnp.PyArray_DATA(grad),
             cnp.PyArray_DATA(where) if is_max else NULL, cnp.PyArray_DATA(work), scratch, threads)
     space.release()
+    end_call()
     if is_outside:
         refuse_outside(where, img_shape[2:], kept.geometry, sizes)
     deliver(out, work)
@@ -387,30 +370,27 @@ def bprop_pool_bc01(
 
 
 def explain_pool(
-    img_shape,           # (n_channels, img_h, img_w)
-    sizes,               # pool_h, pool_w, stride_y, stride_x
-    dtype,
-    *,
-    mode="max",
-    padding_mode="centered",
-    count_include_pad=False,
-    ceil_mode=False,
-    switches="offsets",
-    backward=False,
+    img_shape, sizes, dtype, *, direction="forward", mode="max", padding_mode="centered",
+    count_include_pad=False, ceil_mode=False, need_switches=True, switches=None,
 ):
-    """The implementations of a pooling: [(name, cycles of a channel)], the one that is taken first.
+    """The implementations for images (n_imgs, n_channels, img_h, img_w) and the four sizes.
 
-    Cycles are estimates, and None where a pooling is not accepted. switches is 'offsets', 'pairs' or
-    None; for averages there are none.
+    Switches are 'offsets' or 'pairs'; None: offsets where they fit. Returns
+    (name, cycles of an image or None, whether it is taken) of each; None: it does not accept them.
     """
     cdef bint is_max = check_options(mode, count_include_pad, ceil_mode, None)
+    cdef bint backward = direction == "imgs_grad"
+    cdef Switching where = NO_SWITCHES
+    if is_max and (check_need(need_switches, None) or backward):
+        where = OFFSETS if sizes[0] * sizes[1] <= MAX_OFFSETS and switches != "pairs" else PAIRS
     cdef KeptPlan kept = plan_call(
-        tuple(img_shape), (), tuple(sizes), padding_mode, ceil_mode, count_include_pad, is_max,
-        <Switching>((None, "offsets", "pairs").index(switches) if is_max else 0),
-        np.dtype(dtype).itemsize, backward, "",
+        tuple(img_shape[1:]), (), tuple(sizes), padding_mode, ceil_mode, count_include_pad, is_max,
+        where, np.dtype(dtype).itemsize, backward, "",
     )
-    cdef list found = explain_plan(&kept.plan)
-    return sorted(found, key=lambda each: float("inf") if each[1] is None else each[1])
+    cdef list found = [(cycles, name) for name, cycles in explain_plan(&kept.plan)]
+    taken = min(each for each in found if each[0] is not None)
+    return [(name, None if cycles is None else cycles * img_shape[1], (cycles, name) == taken)
+            for cycles, name in found]
 
 
 KERNELS = (pool_bc01, bprop_pool_bc01)    # of this very target
@@ -418,4 +398,3 @@ KERNELS = (pool_bc01, bprop_pool_bc01)    # of this very target
 # Whoever comes through this door gets the functions of the chosen target.
 if __name__ == "nnet._pool" and dispatch.TARGET != "baseline":
     pool_bc01, bprop_pool_bc01 = dispatch.load("_pool")
-    explain_pool = modules[pool_bc01.__module__].explain_pool

@@ -147,11 +147,10 @@ def explain_conv(direction, imgs_shape, filters_shape, dtype, **options):
 
 def explain_pool(direction, imgs_shape, sizes, dtype, *, need_switches=True, **options):
     """Switches are 'pairs', as a call has them that is given none, or 'offsets'."""
-    options["switches"] = options.get("switches", "pairs") if need_switches else None
-    options["backward"] = direction == IMGS_GRAD
-    found = dispatch.module("_pool").explain_pool(imgs_shape[1:], sizes, dtype, **options)
-    for i, (name, cycles) in enumerate(found):  # of a channel
-        yield name, cycles and cycles * imgs_shape[1], i == 0
+    options["switches"] = options.get("switches", "pairs")
+    return dispatch.module("_pool").explain_pool(
+        imgs_shape, sizes, dtype, direction=direction, need_switches=need_switches, **options
+    )
 
 
 EXPLAIN: dict[str, Callable[..., Iterable[tuple]]] = {"_conv": explain_conv, "_pool": explain_pool}

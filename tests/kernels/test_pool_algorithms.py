@@ -1,13 +1,11 @@
 """Every implementation of pooling against the specification, on every case that it accepts."""
 
-import importlib
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from test_pool import CASES, KINDS, draw, expected, places_of
 
-import nnet
+from nnet.dispatch import module
 from nnet.geometry import pool_geometry
 
 FORWARD = ("strips", "windows", "doubling")
@@ -22,15 +20,15 @@ LARGE = {  # many blocks of rows, strips and tasks; more offsets than one conver
 }
 
 
-def module_of(kernels):
-    name = "_pool" if kernels.target == "baseline" else f"_pool_{kernels.target}"
-    return importlib.import_module(f"nnet.{name}")
+def explain(kernels, shape, sizes, dtype, **options):
+    return module("_pool", kernels.target).explain_pool(shape, sizes, dtype, **options)
 
 
-def accepting(kernels, shape, sizes, dtype, **options):
+def accepting(kernels, shape, sizes, dtype, form=None, backward=False, **options):
     """The names of the implementations that accept a pooling."""
-    found = module_of(kernels).explain_pool(shape[1:], sizes, dtype, **options)
-    return [name for name, cycles in found if cycles is not None]
+    options["direction"] = "imgs_grad" if backward else "forward"
+    found = explain(kernels, shape, sizes, dtype, need_switches=form is not None, **options)
+    return [name for name, cycles, _ in found if cycles is not None]
 
 
 def switches_of(kind, shape, sizes, options, found):
@@ -56,7 +54,7 @@ def test_forward(kernels, dtype, name, kind, n_threads):
     mode = "avg" if kind == "whole" else "max"
     imgs, grad, sizes, options, (poolout, switches, _) = expected(name, kind, mode, False, dtype)
     for form in (*forms(sizes, mode), None):
-        for algorithm in accepting(kernels, imgs.shape, sizes, dtype, switches=form, **options):
+        for algorithm in accepting(kernels, imgs.shape, sizes, dtype, form=form, **options):
             given = np.full(grad.shape, 255, np.uint8) if form == "offsets" else None
             out, where = kernels.pool_bc01(
                 imgs, None, given, *sizes, need_switches=form is not None, algorithm=algorithm,
@@ -76,9 +74,7 @@ def test_backward(kernels, dtype, name, mode, include_pad, n_threads):
     tolerance = 0 if mode == "max" else 8 * np.finfo(dtype).eps
     for form in forms(sizes, mode):
         switches = switches_of(form, imgs.shape, sizes, options, found[1])
-        names = accepting(
-            kernels, imgs.shape, sizes, dtype, switches=form, backward=True, **options
-        )
+        names = accepting(kernels, imgs.shape, sizes, dtype, form=form, backward=True, **options)
         for algorithm in names:
             imgs_grad = np.full(imgs.shape, np.nan, dtype)
             kernels.bprop_pool_bc01(
@@ -107,7 +103,7 @@ def test_large_images_by_each_other(kernels, dtype, name, kind):
             grad, one[1], np.empty_like(imgs), *sizes, algorithm="scatter", **options
         )
         for form in (*forms(sizes, mode), None):
-            for algorithm in accepting(kernels, shape, sizes, dtype, switches=form, **options):
+            for algorithm in accepting(kernels, shape, sizes, dtype, form=form, **options):
                 given = np.empty(grad.shape, np.uint8) if form == "offsets" else None
                 out, switches = kernels.pool_bc01(
                     values, None, given, *sizes, need_switches=form is not None,
@@ -119,7 +115,7 @@ def test_large_images_by_each_other(kernels, dtype, name, kind):
                 if form == "pairs":
                     assert_array_equal(switches, one[1], err_msg=algorithm)
                 for way in accepting(
-                    kernels, shape, sizes, dtype, switches=form, backward=True, **options
+                    kernels, shape, sizes, dtype, form=form, backward=True, **options
                 ):
                     imgs_grad = kernels.bprop_pool_bc01(
                         grad, switches, np.empty_like(imgs), *sizes, algorithm=way, **options
@@ -157,28 +153,32 @@ def test_an_image_has_its_bits_alone_and_in_any_batch(kernels, dtype, rng, size)
 # --- the choice --------------------------------------------------------------------
 
 
-def test_every_implementation_is_explained_and_some_accept(kernels, dtype):
-    explain = module_of(kernels).explain_pool
+def test_every_implementation_is_explained_and_taken_somewhere(kernels, dtype):
     taken = set()
-    for shape, sizes, padding_mode in CASES.values():
-        for mode, form in (("max", "pairs"), ("max", None), ("avg", None)):
-            for backward in (False, True):
-                if backward and mode == "max" and form is None:
-                    continue
+    poolings = [*CASES.values(), ((1, 1, 512, 512), (31, 31, 1, 1), "same")]
+    for shape, sizes, padding_mode in poolings:
+        for mode, need in (("max", True), ("max", False), ("avg", True)):
+            for direction, names in (("forward", FORWARD), ("imgs_grad", BACKWARD)):
                 found = explain(
-                    shape[1:], sizes, dtype, mode=mode, switches=form, backward=backward,
-                    padding_mode=padding_mode,
+                    kernels, shape, sizes, dtype, direction=direction, mode=mode,
+                    padding_mode=padding_mode, need_switches=need,
                 )  # fmt: skip
-                assert sorted(name for name, _ in found) == sorted(
-                    BACKWARD if backward else FORWARD
-                )
-                cycles = [cycles for _, cycles in found if cycles is not None]
-                assert cycles and cycles == sorted(cycles) and cycles[0] > 0
-                taken.add((found[0][0], backward))
-    assert {name for name, backward in taken if backward} == set(BACKWARD)
-    found = explain((1, 512, 512), (31, 31, 1, 1), dtype, switches=None)
-    taken.add((found[0][0], False))
-    assert {name for name, backward in taken if not backward} == set(FORWARD)
+                assert sorted(name for name, _, _ in found) == sorted(names)
+                ((name, cycles),) = [each[:2] for each in found if each[2]]
+                assert cycles == min(each[1] for each in found if each[1] is not None) > 0
+                taken.add((direction, name))
+    assert taken == {("forward", name) for name in FORWARD} | {
+        ("imgs_grad", name) for name in BACKWARD
+    }
+
+
+def test_cycles_are_of_an_image(kernels, dtype):
+    one, four = (
+        explain(kernels, (n, 3 * n, 16, 16), (3, 3, 1, 1), dtype, mode="avg") for n in (1, 4)
+    )
+    assert [(name, 4 * (cycles or 0)) for name, cycles, _ in one] == [
+        (name, cycles or 0) for name, cycles, _ in four
+    ]
 
 
 def test_algorithms_that_do_not_accept_a_pooling(kernels, dtype):
@@ -196,9 +196,3 @@ def test_algorithms_that_do_not_accept_a_pooling(kernels, dtype):
     for wrong in (1, b"strips", True):
         with pytest.raises(TypeError, match="algorithm is .*, expected None or a str"):
             kernels.pool_bc01(imgs, None, None, 2, 2, 2, 2, algorithm=wrong)
-
-
-def test_the_explanation_is_of_the_chosen_target():
-    assert (
-        nnet._pool.explain_pool is importlib.import_module(nnet.pool_bc01.__module__).explain_pool
-    )

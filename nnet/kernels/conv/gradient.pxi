@@ -1,6 +1,6 @@
 # The backward pass to the filters: a correlation of images with output gradients, summed over
-# pixels and images. Needs the forms of it: conv/gradient_pixels.pxi, gradient_depthwise,
-# gradient_features and gradient_winograd.
+# pixels and images. Needs gradient_pixels.pxi, gradient_depthwise.pxi, gradient_features.pxi and
+# gradient_winograd.pxi.
 #
 # A plan is found once for a call's shapes and options, but for the number of images. Its leaves
 # are the nodes of one binary tree, whatever the length of the batch and the number of threads;
@@ -43,12 +43,12 @@ cdef enum:
 
 cdef GradientForm[N_GRADIENT_FORMS] GRADIENT_FORMS
 GRADIENT_FORMS[0] = GradientForm(
-    b"direct_pixels", dot_accepts, dot_cycles, dot_plan, dot_leaf[float], dot_leaf[double])
+    b"direct_pixels", gradient_accepts, dot_cycles, dot_plan, dot_leaf[float], dot_leaf[double])
 GRADIENT_FORMS[1] = GradientForm(
-    b"direct_features_plain", outer_accepts, outer_cycles, outer_plan, outer_leaf[float],
+    b"direct_features_plain", gradient_accepts, outer_cycles, outer_plan, outer_leaf[float],
     outer_leaf[double])
 GRADIENT_FORMS[2] = GradientForm(
-    b"direct_features_swapped", outer_accepts, swapped_cycles, swapped_plan, outer_leaf[float],
+    b"direct_features_swapped", gradient_accepts, swapped_cycles, swapped_plan, outer_leaf[float],
     outer_leaf[double])
 GRADIENT_FORMS[3] = GradientForm(
     b"winograd", transformed_accepts, transformed_cycles, transformed_plan,
@@ -59,7 +59,6 @@ GRADIENT_FORMS[4] = GradientForm(
 cdef tuple GRADIENT_NAMES = tuple(
     [(<bytes>GRADIENT_FORMS[i].name).decode() for i in range(N_GRADIENT_FORMS)])
 GRADIENT_ONLY = ("direct_features_plain", "direct_features_swapped")    # no names of correlations
-cdef dict gradient_plans = {}
 
 
 # --- the plan -------------------------------------------------------------------
@@ -129,13 +128,12 @@ cdef GradientPlan gradient_plan(tuple img_shape, tuple filters_shape, object gro
                                 object geometry, int border, object algorithm,
                                 Py_ssize_t itemsize):
     """The plan of a call, made now or before; img_shape: of one image."""
-    key = (img_shape, filters_shape, groups, geometry, border, algorithm, itemsize)
-    plan = gradient_plans.get(key)
+    cdef tuple key = ("filters", img_shape, filters_shape, groups, tuple(geometry), border,
+                      algorithm or "", itemsize)
+    cdef GradientPlan plan = recent_plan(key)
     if plan is None:
-        plan = GradientPlan(*key)
-        if len(gradient_plans) >= N_RECENT:
-            gradient_plans.clear()
-        gradient_plans[key] = plan
+        plan = GradientPlan(img_shape, filters_shape, groups, geometry, border, algorithm, itemsize)
+        remember_plan(key, plan, plan.tables.total)
     return plan
 
 
@@ -180,9 +178,14 @@ cdef GradientRun plan_run(const FilterGradient *job, Py_ssize_t n_imgs, int n_th
                           Py_ssize_t itemsize) noexcept nogil:
     """Units of work for so many threads, and the memory of each: they move no sum."""
     cdef GradientRun run
+    cdef double work = <double>n_imgs * job.out_h * job.out_w * job.n_features * (
+        job.c_per_group * job.fil_h * job.fil_w)
+    # Between the tasks of a long call there are interrupts, on one thread as well.
+    cdef Py_ssize_t most = max(<Py_ssize_t>(min(work / 1e9, 16.0)),
+                               <Py_ssize_t>(4 * n_threads if n_threads > 1 else 1))
     run.job, run.n_imgs, run.itemsize = job, n_imgs, itemsize
     run.n_leaves = ceil_div(n_imgs, job.sums.chunk) * job.sums.n_bands
-    run.leaves_per_node = node_size(run.n_leaves, 4 * n_threads if n_threads > 1 else 1)
+    run.leaves_per_node = node_size(run.n_leaves, most)
     run.n_nodes = ceil_div(run.n_leaves, run.leaves_per_node)
     run.n_pieces = n_threads if job.node_size >= 16384 else 1
     run.parts = 1

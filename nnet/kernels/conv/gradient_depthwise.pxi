@@ -30,7 +30,7 @@ cdef int pairs_plan(FilterGradient *job, Workspace tables, Py_ssize_t itemsize) 
     cdef Pair *p = &job.pair
     cdef Py_ssize_t lanes = VECTOR_BYTES // itemsize, taps = job.fil_h * job.fil_w, s, j, m, x, l
     cdef Py_ssize_t vectors = ceil_div(job.out_w, lanes)
-    cdef GradientSums sums = cut_leaves(job.out_h * vectors, job.out_h, MAX_RUN // 2, MAX_RUN)
+    cdef GradientSums sums = cut_leaves(job.out_h * vectors, job.out_h, MAX_RUN // 2, MAX_RUN // 2)
     p.h, p.w, p.rows, p.cols = job.h, job.w, job.out_h, job.out_w
     p.top, p.left, p.stride, p.dilation_x = job.top, job.left, job.stride_x, job.dilation_x
     p.n_taps, p.n_columns = job.fil_h, job.fil_w
@@ -57,11 +57,11 @@ cdef int pairs_plan(FilterGradient *job, Workspace tables, Py_ssize_t itemsize) 
 cdef void pairs_leaf(const FilterGradient *job, const GradientLeaf *leaf, const real *imgs,
                      const real *grad, real *node, real *buffer) noexcept nogil:
     """Features [first, end): (k, c, j, i)."""
-    cdef Py_ssize_t size = job.fil_h * job.fil_w, n, k, c, first = leaf.first * job.c_per_group
+    cdef Py_ssize_t size = job.fil_h * job.fil_w, first = leaf.first * job.c_per_group, n, k, c
     cdef Py_ssize_t lanes = VECTOR_BYTES // sizeof(real)
-    cdef Py_ssize_t n_pairs = leaf.end * job.c_per_group - first
+    cdef Py_ssize_t n_sums = (leaf.end * job.c_per_group - first) * size
     cdef real *sums
-    memset(buffer, 0, n_pairs * size * lanes * sizeof(real))
+    memset(buffer, 0, n_sums * lanes * sizeof(real))
     for n in range(leaf.n, leaf.n_end):
         sums = buffer
         for k in range(leaf.first, leaf.end):
@@ -71,4 +71,4 @@ cdef void pairs_leaf(const FilterGradient *job, const GradientLeaf *leaf, const 
                               grad + (n * job.n_features + k) * job.out_h * job.out_w, &job.pair,
                               leaf.y, leaf.y_end)
                 sums += size * lanes
-    sums_of_lanes(node + first * size, buffer, n_pairs * size)
+    sums_of_lanes(node + first * size, <const real *>buffer, n_sums)

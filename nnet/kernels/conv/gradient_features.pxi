@@ -33,10 +33,6 @@ cdef inline Py_ssize_t outer_pitch(Py_ssize_t n_channels, Py_ssize_t lanes) noex
     return n_channels if n_channels <= lanes else ceil_div(n_channels, block) * block
 
 
-cdef bint outer_accepts(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
-    return True
-
-
 cdef double outer_cycles(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
     return run_cycles(job, False, lanes)
 

@@ -1,5 +1,5 @@
 # What all forms of the filter gradient share: the call, the leaves of its sums, and how a form
-# keeps them. Needs common/simd.pxi, conv/packing.pxi and gradient_tiles.h.
+# keeps them. Needs common/simd.pxi, common/chunks.h, conv/packing.pxi and gradient_tiles.h.
 #
 # A leaf is what one task sums over, by the shape alone: a chunk of images, or a band of rows of
 # one large image. Its sums are a node of the tree in common/chunks.h:
@@ -63,6 +63,11 @@ cdef struct GradientSums:
     Py_ssize_t serial                   # pixels of a batch below which one thread is enough
     Py_ssize_t n_zeros                  # values of an image that start as zeros, one after another
     Py_ssize_t buffer_size              # ... in a thread's memory of so many
+
+
+cdef bint gradient_accepts(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
+    """Most forms do."""
+    return True
 
 
 cdef GradientSums cut_leaves(Py_ssize_t size, Py_ssize_t out_h, Py_ssize_t wanted,

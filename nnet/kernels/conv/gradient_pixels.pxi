@@ -50,10 +50,6 @@ cdef struct DotLayout:
     Py_ssize_t *tap_at                  # (fil_w, fil_h) where each tap is read
 
 
-cdef bint dot_accepts(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
-    return True
-
-
 cdef double dot_cycles(const FilterGradient *job, Py_ssize_t lanes) noexcept nogil:
     """What one pixel costs; a multiply-add of a vector of pixels is one cycle."""
     cdef double size = job.out_h * job.out_w, taps = job.fil_h * job.fil_w

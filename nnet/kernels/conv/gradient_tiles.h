@@ -9,8 +9,7 @@
  * Pairs of planes: lanes hold pixels, which are read where they are, row by row, without those
  * lanes that lie outside of the image. A pair has a sum for each tap.
  *
- * A walk of more than MAX_RUN pixels, or vectors of them, is cut into halves: so many terms of a
- * sum, one after the other, lose little by rounding.
+ * Walks of more than MAX_RUN terms are cut into halves: so few lose little by rounding.
  */
 #if !defined(OF)
 
@@ -268,7 +267,7 @@ INLINE void OF(pair_tile)(real *sums, const real *pixels, const real *grad, cons
     OF(PART) part[2 * PAIR_COLUMNS];
     vec acc[MAX_PAIR_SUMS], g[PAIR_TAPS] = {0};     /* g[m]: the gradient of the row m before */
     UNROLL for (int j = 0; j < stride * n_columns; j++) part[j] = OF(PART_OF)(lanes[j]);
-    UNROLL for (int t = 0; t < n_taps * n_columns; t++) acc[t] = OF(get)(sums + t * N);
+    UNROLL for (int t = 0; t < n_taps * n_columns; t++) acc[t] = (vec){0};
     for (Py_ssize_t y = first; y < last; y++) {
         UNROLL for (int m = (n_taps - 1) / stride; m > 0; m--) {
             g[m] = g[m - 1];
@@ -291,7 +290,8 @@ INLINE void OF(pair_tile)(real *sums, const real *pixels, const real *grad, cons
             }
         }
     }
-    UNROLL for (int t = 0; t < n_taps * n_columns; t++) OF(put)(sums + t * N, acc[t]);
+    UNROLL for (int t = 0; t < n_taps * n_columns; t++)     /* short sums first: less rounding */
+        OF(put)(sums + t * N, OF(get)(sums + t * N) + acc[t]);
 }
 
 /* sums[j, i] += what output rows [first, end) of a plane of gradients and one of pixels add. */

@@ -1,4 +1,5 @@
-# The filter gradient by Winograd's F(2x2, 3x3). Needs conv/winograd.pxi and gradient_features.pxi.
+# The filter gradient by Winograd's F(2x2, 3x3). Needs winograd.h, pieces.pxi and
+# gradient_features.pxi.
 #
 # A tile of 2x2 output pixels reads 4x4 pixels of the image; 16 products, one for
 # each element e of the transformed tiles, do the work of 36:

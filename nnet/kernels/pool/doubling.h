@@ -1,9 +1,9 @@
-/* Pooling along rows and then along columns, by doubling. A template; needs plan.h.
+/* Pooling along rows and then along columns, by doubling. A template; needs plan.h and strips.h.
  *
  * Of windows of 1, 2, 4, ... pixels each is reduced from two that lie side by side, and a window of
  * any size from some of them: as many steps as the size has bits, and sums that are accurate. For
  * large windows one pixel apart, and for the gradients of averages, which are sums of the outputs
- * whose windows have a pixel: forward sums of gradients that lie a stride apart, with zeros between.
+ * whose windows have a pixel: sums of gradients that lie a stride apart, with zeros between.
  *
  *     taps 0 to 6    = 1 of tap 0, 2 from tap 1, 4 from tap 3           for sums
  *                    = 4 from tap 0 and 4 from tap 3                    for maxima
@@ -27,7 +27,7 @@ INLINE void OF(reduce)(real *out, const real *a, const real *b, Py_ssize_t n, co
         OF(put)(out + i, OF(reduced_of)(OF(get)(a + i), OF(get)(b + i), op, exact));
 }
 
-/* Windows of `taps` values, `step` apart, of n windows in all: of `values`, which are lost, to `out`.
+/* n windows of `taps` values, `step` apart: of `values`, which are lost, to `out`.
    Of maxima the last step is left: what it returns is how far the values are apart of which each is
    the larger of two. */
 INLINE Py_ssize_t OF(double_up)(real *out, real *values, Py_ssize_t n, Py_ssize_t taps,

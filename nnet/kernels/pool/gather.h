@@ -1,6 +1,6 @@
-/* Backward in strips of pixels, which gather what is theirs. A template; needs plan.h, index.h.
+/* Backward in strips of pixels, which gather what is theirs. A template; needs plan.h and index.h.
  *
- * Of a row of outputs, lane l of a strip sees those whose windows have its pixel: at tap t, t + stride,
+ * Of a row of outputs, lane l of a strip sees those whose windows have its pixel: at t, t + stride,
  * ... along the row. With a stride of 2 each output is loaded once and its lane is doubled:
  *
  *     outputs    g0  g1  g2  g3            (windows of 3)

@@ -6,7 +6,7 @@ typedef struct {
     Py_ssize_t size, out;           /* pixels of the image, outputs */
     Py_ssize_t pool, stride;
     Py_ssize_t start;               /* where the first window starts: not after the first pixel */
-    Py_ssize_t after;               /* padding after the image: what is beyond counts in no average */
+    Py_ssize_t after;               /* padding after the image; what is beyond never counts */
 } PoolAxis;
 
 typedef struct {                    /* see doubling.h */
@@ -23,7 +23,7 @@ typedef struct {
     Py_ssize_t img_size, out_size;
     int is_max, include_pad;
     int tile;                       /* see TILE_POOL; 0: windows of any size */
-    Py_ssize_t count;               /* of pixels in an average: the same power of two everywhere, or 0 */
+    Py_ssize_t count;               /* of pixels in an average: one power of two, or 0 */
     int in_double;                  /* gradients of many windows add up in double */
     Doubling doubling;
     int32_t pixel[256];             /* of each argmax offset, from the first pixel of its window */
@@ -55,7 +55,8 @@ INLINE Py_ssize_t end_pixel(const PoolAxis *axis, Py_ssize_t output) {
 
 /* Whether a window lacks a pixel. */
 INLINE int pool_pads(const PoolAxis *axis) {
-    return axis->start < 0 || axis->start + (axis->out - 1) * axis->stride + axis->pool > axis->size;
+    return axis->start < 0
+           || axis->start + (axis->out - 1) * axis->stride + axis->pool > axis->size;
 }
 
 /* The pixels along one axis that count in an average. */

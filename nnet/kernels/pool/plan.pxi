@@ -74,7 +74,7 @@ cdef struct Estimate:
     double cycles             # of a plane; less than 0: it does not accept this pooling
     Py_ssize_t scratch        # bytes
 
-cdef struct Implementation:
+cdef struct PoolImplementation:
     const char *name
     Estimate (*estimate)(const PoolPlan *) noexcept
     pool_function run[2]      # of float and of double
@@ -83,8 +83,8 @@ cdef struct Implementation:
 
 # --- a plane ----------------------------------------------------------------------------
 
-cdef PoolAxis axis_of(Py_ssize_t size, Py_ssize_t out, Py_ssize_t pool, Py_ssize_t stride,
-                      Py_ssize_t before, Py_ssize_t after) noexcept:
+cdef PoolAxis pool_axis(Py_ssize_t size, Py_ssize_t out, Py_ssize_t pool, Py_ssize_t stride,
+                        Py_ssize_t before, Py_ssize_t after) noexcept:
     return PoolAxis(size=size, out=out, pool=pool, stride=stride, start=-before, after=after)
 
 
@@ -143,7 +143,7 @@ cdef Doubling doubling_of(const PoolPlan *plan) noexcept:
 
 cdef PoolAxis spread_axis(const PoolAxis *axis) noexcept:
     cdef Py_ssize_t size = (axis.out - 1) * axis.stride + 1
-    return axis_of(size, axis.size, axis.pool, 1, axis.start + axis.pool - 1, 0)
+    return pool_axis(size, axis.size, axis.pool, 1, axis.start + axis.pool - 1, 0)
 
 
 # --- estimates: linear in the vectors that are read, fitted to timings of 18 poolings --------
@@ -230,33 +230,53 @@ cdef enum:
     N_FORWARD = 3
     N_BACKWARD = 4
 
-cdef Implementation FORWARD[N_FORWARD]
-cdef Implementation BACKWARD[N_BACKWARD]
-FORWARD[0] = Implementation(
+cdef PoolImplementation FORWARD[N_FORWARD]
+cdef PoolImplementation BACKWARD[N_BACKWARD]
+FORWARD[0] = PoolImplementation(
     "strips", strips_estimate, [pool_strips32, pool_strips64], True)
-FORWARD[1] = Implementation(
+FORWARD[1] = PoolImplementation(
     "windows", windows_estimate, [pool_windows32, pool_windows64], False)
-FORWARD[2] = Implementation(
+FORWARD[2] = PoolImplementation(
     "doubling", doubling_estimate, [pool_doubling32, pool_doubling64], False)
-BACKWARD[0] = Implementation(
+BACKWARD[0] = PoolImplementation(
     "gather", gather_estimate, [unpool_gather32, unpool_gather64], True)
-BACKWARD[1] = Implementation(
+BACKWARD[1] = PoolImplementation(
     "scatter", scatter_estimate, [unpool_scatter32, unpool_scatter64], False)
-BACKWARD[2] = Implementation(
+BACKWARD[2] = PoolImplementation(
     "whole", whole_estimate, [unpool_whole32, unpool_whole64], False)
-BACKWARD[3] = Implementation(
+BACKWARD[3] = PoolImplementation(
     "doubling", doubling_estimate, [unpool_doubling32, unpool_doubling64], False)
 
 
 cdef list explain_plan(const PoolPlan *plan):
     """(name, cycles of a plane, or None where it is not accepted) of each implementation."""
-    cdef const Implementation *table = &BACKWARD[0] if plan.is_backward else &FORWARD[0]
+    cdef const PoolImplementation *table = &BACKWARD[0] if plan.is_backward else &FORWARD[0]
     cdef list found = []
     cdef int i
     for i in range(N_BACKWARD if plan.is_backward else N_FORWARD):
         cycles = table[i].estimate(plan).cycles
         found.append((table[i].name.decode(), cycles if cycles >= 0 else None))
     return found
+
+
+cdef PoolPlan plan_of(
+    PoolAxis height, PoolAxis width, Py_ssize_t n_channels, bint is_max, bint include_pad,
+    bint is_known, Switching switches, Py_ssize_t itemsize, bint is_backward,
+) noexcept:
+    """The plan but for its implementation."""
+    cdef PoolPlan plan
+    cdef Pooling p = pooling_of(height, width, is_max, include_pad, itemsize == sizeof(float))
+    if not is_known:          # more than every second pixel is a maximum: some may be of many
+        p.in_double = (itemsize == sizeof(float) and p.out_size > MAX_TERMS
+                       and (2 * height.out > height.size or 2 * width.out > width.size))
+    plan.pooling, plan.itemsize, plan.n_channels = p, itemsize, n_channels
+    plan.switches, plan.is_known, plan.is_backward = switches, is_known, is_backward
+    plan.source_size, plan.target_size = p.img_size, p.out_size
+    if is_backward:
+        plan.source_size, plan.target_size = p.out_size, p.img_size
+    plan.group = max(1, GROUP_BYTES // (itemsize * p.img_size))
+    plan.pooling.doubling = doubling_of(&plan)
+    return plan
 
 
 cdef PoolPlan choose_implementation(PoolPlan plan, str algorithm) except *:
@@ -269,9 +289,11 @@ cdef PoolPlan choose_implementation(PoolPlan plan, str algorithm) except *:
         )
     cdef str name = algorithm or min(accepting, key=accepting.get)
     cdef int of = 0 if plan.itemsize == sizeof(float) else 1
-    cdef const Implementation *it = &BACKWARD[0] if plan.is_backward else &FORWARD[0]
+    cdef const PoolImplementation *it = &BACKWARD[0] if plan.is_backward else &FORWARD[0]
     it += [each for each, _ in found].index(name)
     plan.run, plan.by_offsets = it.run[of], it.in_lanes
-    plan.slack = plan.pooling.width.pool + lanes_of(&plan) if it.in_lanes and not MASKED_READS else 0
+    plan.slack = 0
+    if it.in_lanes and not MASKED_READS:
+        plan.slack = plan.pooling.width.pool + lanes_of(&plan)
     plan.scratch = it.estimate(&plan).scratch
     return plan

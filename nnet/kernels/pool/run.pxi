@@ -5,6 +5,9 @@
 
 from nnet._runtime cimport parallel_for
 
+cdef enum:
+    LONG_UNIT = 1 << 22       # pixels: after a few ms of one thread, a look for signals
+
 cdef struct PoolWork:
     const PoolPlan *plan
     const char *source        # imgs, or poolout_grad
@@ -61,7 +64,9 @@ cdef inline const char *with_room(const char *planes, Py_ssize_t size, Py_ssize_
 
 cdef void run_units(void (*run)(void *, Py_ssize_t, int) noexcept nogil, PoolWork *work,
                     int n_threads) noexcept nogil:
-    work.n_units = min(work.n_planes, 4 * n_threads) if n_threads > 1 else 1
+    cdef Py_ssize_t n_pixels = work.n_planes * work.plan.pooling.img_size
+    work.n_units = 4 * n_threads if n_threads > 1 else 1
+    work.n_units = min(work.n_planes, max(work.n_units, n_pixels // LONG_UNIT))
     parallel_for(run, work, work.n_units, n_threads)
 
 

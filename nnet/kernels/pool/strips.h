@@ -1,4 +1,4 @@
-/* Pooling in strips as wide as a vector, from top to bottom. A template; needs plan.h.
+/* Pooling in strips as wide as a vector, from top to bottom. A template; needs plan.h and index.h.
  *
  * Lanes are neighbouring pixels, each the first of a window. The windows of a row of pixels are
  * reduced first, once for all rows of outputs that have them, then the rows of a window: so the
@@ -42,8 +42,8 @@ INLINE void OF(take)(OF(reduced) *row, vec x, OF(index) at, const int op, const 
     row->best = exact ? OF(choose)(larger, x, row->best) : OF(larger)(x, row->best);
 }
 
-/* A row's windows; notes in `nans` whether there is any NaN, unless it is looked for (exact). With a
-   stride of 2 the second tap of every other lane is in the lane beside it. */
+/* A row's windows; notes in `nans` whether there is any NaN, unless it is looked for (exact). With
+   a stride of 2 the second tap of every other lane is in the lane beside it. */
 INLINE OF(reduced) OF(strip_row)(const real *pixels, const OF(strip) *s, OF(lanes) *nans,
                                  const int op, const int exact, const Py_ssize_t pool_w,
                                  const Py_ssize_t stride) {
@@ -115,8 +115,8 @@ INLINE void OF(strip_put)(const Pooling *p, OF(strip) *s, OF(reduced) r, Py_ssiz
     else for (Py_ssize_t i = 0; i < s->n; i++) offsets[i] = (uint8_t)r.at[i * stride_x];
 }
 
-/* One or two strips side by side, the second one `second` outputs further, of windows whose sizes are
-   constants: their rows stay in registers. */
+/* One or two strips side by side, the second one `second` outputs further, of windows whose sizes
+   are constants: their rows stay in registers. */
 INLINE void OF(strip_tile)(const Pooling *p, OF(strip) *s, const int n_strips, Py_ssize_t second,
                            const real *img, real *out, uint8_t *offsets, OF(lanes) *nans,
                            const int even, const int op, const int exact, const int pool,

@@ -93,7 +93,8 @@ INLINE int run_to_offsets(const Pooling *p, const PoolRun *run, Py_ssize_t n,
                   && tap_x < (size_t)pool_w;
         offsets[i] = (uint8_t)(tap_y * pool_w + tap_x);
     }
-    for (int l = 0; l < N_INTS; l++) inside &= beyond[l] >= 0 && (l % 2 ? all[l] == 0 : all[l] >= 0);
+    for (int l = 0; l < N_INTS; l++)
+        inside &= beyond[l] >= 0 && (l % 2 ? all[l] == 0 : all[l] >= 0);
     return inside;
 }
 
