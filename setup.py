@@ -197,7 +197,7 @@ def extension(name, flags):
     )
 
 
-extensions = [extension(name, []) for name in ("_runtime", "_atomic", "_augment")] + [
+extensions = [extension(name, []) for name in ("_runtime", "_atomic", "_augment", "_program")] + [
     extension(kernel if target == "baseline" else f"{kernel}_{target}", flags)
     for kernel in ("_conv", "_pool", "_dense")
     for target, flags in TARGET_FLAGS.items()

@@ -13,6 +13,7 @@ layers/                Conv, Pool, Linear, ...: thin classes over the kernels
 reference/             the kernels as plain Python loops: the specification
 _conv.pyx, _pool.pyx   the four compiled kernels
 _dense.pyx             matrix products, and what else the layers need compiled
+_program.pyx           layers in a row as one call, for predictions
 _augment.pyx           images moved, turned and scaled
 _atomic.pyx            what an interrupt must not cut in two
 _api.py                what `nnet` has besides the kernels; loaded when it is first asked for

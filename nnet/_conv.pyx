@@ -20,11 +20,14 @@ include "kernels/conv/correlation.pxi"
 include "kernels/conv/transpose.pxi"
 include "kernels/conv/direct_pixels.pxi"
 include "kernels/conv/direct_features.pxi"
+include "kernels/conv/features_packing.pxi"
 include "kernels/conv/winograd.pxi"
 include "kernels/conv/rows.pxi"
 include "kernels/conv/strips.pxi"
 include "kernels/conv/depthwise.pxi"
 include "kernels/conv/implementations.pxi"
+include "kernels/common/follow.pxi"
+include "kernels/conv/step.pxi"
 include "kernels/conv/gradient_leaf.pxi"
 include "kernels/conv/gradient_pixels.pxi"
 include "kernels/conv/gradient_depthwise.pxi"
@@ -190,19 +193,26 @@ def conv_bc01(
     imgs_, filters_ = contiguous(imgs_), contiguous(filters_)
     cdef cnp.ndarray work = work_array(out)
     cdef Workspace space = acquire_workspace()
-    correlate(plan, imgs_, filters_, bias_, work, activation is not None, threads, space)
+    run_correlation(plan, imgs_, filters_, bias_, work, activation is not None, threads, space)
     space.release()
     deliver(out, work)
     return out
 
 
-cdef void correlate(CorrelationPlan plan, cnp.ndarray imgs, cnp.ndarray filters, cnp.ndarray bias,
-                    cnp.ndarray out, bint with_relu, int n_threads, Workspace space) except *:
+cdef void run_correlation(CorrelationPlan plan, cnp.ndarray imgs, cnp.ndarray filters,
+                          cnp.ndarray bias, cnp.ndarray out, bint with_relu, int n_threads,
+                          Workspace space) except *:
     """Run a plan on arrays that are contiguous."""
+    cdef Correlating job = plan.correlating()
+    cdef Py_ssize_t n_imgs = cnp.PyArray_DIM(imgs, 0)
     cdef void *packed = space.take(plan.packed_bytes())
+    cdef void *scratch = space.take(correlation_scratch(&job, n_threads))
+    cdef const void *imgs_data = cnp.PyArray_DATA(imgs)
+    cdef void *out_data = cnp.PyArray_DATA(out)
     plan.pack(cnp.PyArray_DATA(filters), data_of(bias), packed)
-    plan.run(cnp.PyArray_DATA(imgs), packed, cnp.PyArray_DATA(out), with_relu,
-             cnp.PyArray_DIM(imgs, 0), n_threads, space)
+    job.packed, job.with_relu = packed, with_relu
+    with nogil:
+        correlate(&job, imgs_data, out_data, n_imgs, scratch, n_threads)
 
 
 def bprop_conv_bc01(
@@ -329,7 +339,7 @@ def bprop_conv_bc01(
     # The images first: with padding they may want more memory than there is.
     cdef Workspace space = acquire_workspace()
     if need_imgs_grad:
-        correlate(plan, grad, filters_, None, imgs_work, False, threads, space)
+        run_correlation(plan, grad, filters_, None, imgs_work, False, threads, space)
     if need_filters_grad:
         if cnp.PyArray_TYPE(imgs_) == cnp.NPY_FLOAT:
             conv_filters_gradient[float](

@@ -1,10 +1,10 @@
 """What the layers besides convolution and pooling compute, compiled.
 
-matmul is the work of a dense layer (its inner loops are in dense/matmul.pxi); the
-others take one pass over memory, and one call, where NumPy would take several:
-normalisation is in dense/norm_passes.pxi, dense/batch_norm.pxi and dense/group_norm.pxi,
-activations in dense/activations.pxi, losses in dense/cross_entropy.pxi and dense/binary_cross_entropy.pxi.
+matmul is the work of a dense layer; the others take one pass over memory, and one call, where
+NumPy would take several. Each check is here or in a .pxi, each loop in a .h of kernels/dense.
 """
+
+from libc.string cimport memset
 
 from nnet import dispatch
 from nnet._runtime cimport parallel_for
@@ -13,10 +13,13 @@ include "kernels/common/arrays.pxi"
 include "kernels/common/memory.pxi"
 include "kernels/common/simd.pxi"
 include "kernels/common/chunks.pxi"
-from libc.string cimport memcpy, memset
-
 include "kernels/dense/matmul.pxi"
 include "kernels/dense/losses.pxi"
+include "kernels/dense/activations.pxi"
+include "kernels/dense/norm.pxi"
+include "kernels/dense/norm_functions.pxi"
+include "kernels/common/follow.pxi"
+include "kernels/dense/step.pxi"
 
 cdef enum:
     SMALL_SIZE = 200_000    # values below which a second thread saves no time in one pass
@@ -173,9 +176,6 @@ cdef void multiply(
         space.release()
 
 
-include "kernels/dense/activations.pxi"
-
-
 cdef bint are_finite(const real *values, Py_ssize_t n) noexcept nogil:
     """The difference of any of them from itself is 0, but of NaN and infinity it is NaN."""
     cdef int wrong = 0      # no early exit: the loop takes a vector at a time
@@ -195,8 +195,6 @@ def all_finite(
         return are_finite[float](<const float *>cnp.PyArray_DATA(values), size)
     return are_finite[double](<const double *>cnp.PyArray_DATA(values), size)
 
-
-include "kernels/dense/norm.pxi"
 
 KERNELS = (     # of this very target
     matmul, activate, bprop_activate, softmax, cross_entropy, all_finite, batch_norm,

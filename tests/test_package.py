@@ -40,7 +40,7 @@ print(TARGET, *sorted(name for name in sys.modules if name.startswith("nnet._"))
 """)
     target, *modules = done.stdout.split()
     kernels = {"nnet._conv", "nnet._dense", "nnet._pool"}
-    allowed = {"nnet._atomic", "nnet._runtime", "nnet._lazy", *kernels}
+    allowed = {"nnet._atomic", "nnet._program", "nnet._runtime", "nnet._lazy", *kernels}
     assert set(modules) - allowed <= {f"{kernel}_{target}" for kernel in kernels}, done.stderr
 
 

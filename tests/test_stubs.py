@@ -32,7 +32,7 @@ def runtime_signature(function):
 
 
 def test_every_compiled_module_has_a_stub():
-    names = ["_atomic", "_augment", "_conv", "_dense", "_pool", "_runtime"]
+    names = ["_atomic", "_augment", "_conv", "_dense", "_pool", "_program", "_runtime"]
     assert [path.stem for path in STUBS] == names
     assert (Path(nnet.__file__).parent / "py.typed").exists()
 

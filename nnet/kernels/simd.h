@@ -137,7 +137,7 @@ enum { TILE_VALUES = LANES * MAX_ACCUMULATORS };
     *(part *)(dst + 2 * x + n) = SHUFFLE(a, b, LIST##n(ZIPPED, n, 0, n / 2));
 
 /* For SHUFFLE by OF(LIST_): each lane of the first half twice, from its second time on if s is 1;
-   neighbours exchanged; from lane s on and around; a lane further, the last from before b's last. */
+   neighbours exchanged; from lane s on and around; a lane further, and the last but one of b. */
 #define TWICE(n, l, s) ((l) + s) / 2
 #define SWAPPED(n, l, s) (l) ^ 1
 #define ROTATED(n, l, s) ((l) + s) % n

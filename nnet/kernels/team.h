@@ -11,6 +11,7 @@
 #if !defined(NNET_TEAM_H)
 #define NNET_TEAM_H
 
+#include <limits.h>
 #include <time.h>
 
 typedef void (*nnet_unit_function)(void *context, Py_ssize_t unit, int thread);
@@ -153,6 +154,7 @@ static void nnet_take_units(int thread, struct nnet_call *call) {
 static void *nnet_worker(void *unused) {
     unsigned int seen = 0;
     (void)unused;
+    nnet_call.next_look = LLONG_MAX;    /* it asks for no signals, in jobs within jobs either */
     for (;;) {
         int thread = 0;
         for (int i = 0; i < NNET_SPINS && atomic_load(&nnet_team.n_jobs) == seen; i++)

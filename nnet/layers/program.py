@@ -38,9 +38,10 @@ class Program:
                 layer._compile(f"{name}.", trace, need)
             if not is_own(layer):
                 customs[id(layer)] = Custom(layer, name, trace.shapes[id(layer)], need)
+        fused = list(fusion.fuse(layers, fusion.FORWARD))
+        self.groups = [group for group, _ in fused]
         self.forward = [
-            function or customs.get(id(group[0]), group[0]).fprop
-            for group, function in fusion.fuse(layers, fusion.FORWARD)
+            function or customs.get(id(group[0]), group[0]).fprop for group, function in fused
         ]
         self.backward = [
             function or customs.get(id(group[0]), group[0]).bprop

@@ -17,6 +17,7 @@ from nnet._dense import all_finite
 from nnet.layers.base import Layer
 from nnet.layers.classification import BinaryCrossEntropy, LogRegression
 from nnet.layers.loss import Totals, totals
+from nnet.layers.prediction import Prediction
 from nnet.layers.program import Program
 from nnet.layers.tree import (
     Trace,
@@ -103,6 +104,7 @@ class Model:
     _families: list[tuple[Layer, dict[str, Layer]]]  # the layers that have some inside
     _predicts_new_arrays: bool  # whether nobody else holds what the loss predicts
     _loans_of_predictions: Any
+    _prediction: Any  # None until it is first asked for
     _image_bytes: int  # of one image's largest array
 
     def __init__(
@@ -164,6 +166,7 @@ class Model:
             "program": Program(numbered(layers[:-1]), "", trace, need_input_grad=False),
             "trace": trace,
             "_loans_of_predictions": None,
+            "_prediction": None,
             "_image_bytes": self.dtype.itemsize * max(largest, prod(self.image_shape)),
         }
         vars(self).update(plan)  # all at once: an interrupt leaves the old plan, or the new one
@@ -280,8 +283,12 @@ class Model:
         ]
 
     def _lent_for_predictions(self):
+        """To all layers that are called: programs want nothing."""
         if self._loans_of_predictions is None:
-            self._loans_of_predictions = self.loans(training=False)
+            loans = self.loans(training=False)
+            if not self._predicting().calls_layers:
+                loans = [(layer, work) for layer, work in loans if layer is self.loss]
+            self._loans_of_predictions = loans
         return self._loans_of_predictions
 
     def predictions(self, images, batch_size, is_current, decided=False):
@@ -374,7 +381,13 @@ class Model:
 
     def _scores(self, images):
         """What the loss takes, for a batch."""
-        return self.program.fprop(with_items(images, self.image_shape))
+        return self._predicting()(with_items(images, self.image_shape))
+
+    def _predicting(self):
+        """The `Prediction` of the layers; of one that is never asked for there is none."""
+        if self._prediction is None:
+            self._prediction = Prediction(self.program, self.trace, self.image_shape, self.dtype)
+        return self._prediction
 
 
 # --- forks --------------------------------------------------------------------------

@@ -105,10 +105,19 @@ cdef struct ThreadMemory:       # a piece of it for each thread of a call
 
 cdef ThreadMemory take_for_threads(Workspace space, int n_threads, Py_ssize_t size,
                                    Py_ssize_t n_zeros) except *:
+    return thread_memory(space.take(bytes_for_threads(n_threads, size)), n_threads, size, n_zeros)
+
+
+cdef Py_ssize_t bytes_for_threads(int n_threads, Py_ssize_t size) noexcept nogil:
+    return n_threads * ((size + 63) // 64 * 64) + n_threads
+
+
+cdef ThreadMemory thread_memory(void *start, int n_threads, Py_ssize_t size,
+                                Py_ssize_t n_zeros) noexcept nogil:
+    """On memory of bytes_for_threads."""
     cdef ThreadMemory memory
-    memory.size, memory.n_zeros = (size + 63) // 64 * 64, n_zeros
-    memory.start = <char *>space.take(n_threads * memory.size)
-    memory.ready = <char *>space.take(n_threads)
+    memory.start, memory.size, memory.n_zeros = <char *>start, (size + 63) // 64 * 64, n_zeros
+    memory.ready = memory.start + n_threads * memory.size
     memset(memory.ready, 0, n_threads)
     return memory
 

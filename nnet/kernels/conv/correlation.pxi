@@ -100,13 +100,14 @@ cdef void describe_backward(Correlation *task, Py_ssize_t h, Py_ssize_t w, objec
 
 cdef struct Sizes:              # values that a plan wants; each kind of plan begins with them
     Py_ssize_t packed           # of biases and weights, packed
-    Py_ssize_t buffer           # of a thread, at its beginning, that start as zeros
+    Py_ssize_t buffer           # of a thread, at its beginning: packed images
     Py_ssize_t thread           # of a thread in all
 
 cdef struct Share:              # how the images of a call are shared out
     Py_ssize_t stack            # images of a unit, or less than all of one:
     Py_ssize_t rows             # output rows
     Py_ssize_t parts            # units that a stack of images makes
+    Py_ssize_t zeros            # values of a thread that start as zeros
     Py_ssize_t n_units
     int n_threads
 
@@ -123,6 +124,6 @@ cdef struct Call:               # what the threads share while a plan runs
     ThreadMemory memory
 
 
-cdef inline Py_ssize_t n_stacked(const Call *call, Py_ssize_t first) noexcept nogil:
+cdef inline Py_ssize_t stacked_images(const Call *call, Py_ssize_t first) noexcept nogil:
     """Images of the stack that begins with image `first`."""
     return min(call.share.stack, call.n_imgs - first)

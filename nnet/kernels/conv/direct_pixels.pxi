@@ -256,7 +256,7 @@ cdef Share pixels_share(const Correlation *task, const void *plan_, Py_ssize_t n
     cdef Share share
     cdef Py_ssize_t stack = plan.layout.packing.stack
     share.stack, share.rows, share.parts, share.n_threads = stack, task.out_h, 1, n_threads
-    share.n_units = ceil_div(n_imgs, stack)
+    share.n_units, share.zeros = ceil_div(n_imgs, stack), plan.sizes.buffer
     if n_threads > 1 and share.n_units < 2 * n_threads:
         share.parts = min(plan.n_blocks, ceil_div(2 * n_threads, share.n_units))
     share.n_units *= share.parts
@@ -305,7 +305,7 @@ cdef void pixels_unit(real *buffer, const Call *call, Py_ssize_t unit) noexcept 
     cdef const Pixels *plan = <const Pixels *>call.plan
     cdef const Packing *p = &plan.layout.packing
     cdef Py_ssize_t n0 = unit // call.share.parts * p.stack, part = unit % call.share.parts
-    cdef Py_ssize_t n = n_stacked(call, n0), channels = task.n_channels // task.groups
+    cdef Py_ssize_t n = stacked_images(call, n0), channels = task.n_channels // task.groups
     cdef Py_ssize_t first = part * plan.n_blocks // call.share.parts
     cdef Py_ssize_t last = (part + 1) * plan.n_blocks // call.share.parts
     cdef Py_ssize_t b, k, k_end, g

@@ -120,6 +120,14 @@ cdef bint is_eligible(const Correlation *task, const Implementation *each, str a
 
 # --- plans --------------------------------------------------------------------------
 
+cdef struct Correlating:        # a plan and what it works with, whatever the images
+    const Correlation *task
+    const void *plan
+    const Implementation *taken
+    const void *packed
+    bint with_relu
+
+
 cdef class CorrelationPlan:
     """What follows from the shapes and options of a correlation of images of one type."""
 
@@ -154,20 +162,32 @@ cdef class CorrelationPlan:
         """Biases, if there are any, and weights, as `run` takes them."""
         self.taken.pack[self.task.itemsize // 8](&self.task, self.plan, filters, bias, packed)
 
-    cdef void run(self, const void *imgs, const void *packed, void *out, bint with_relu,
-                  Py_ssize_t n_imgs, int n_threads, Workspace space) except *:
-        cdef Call call
-        cdef const Sizes *sizes = <const Sizes *>self.plan
-        call.task, call.plan = &self.task, self.plan
-        call.imgs, call.packed, call.out = imgs, packed, out
-        call.n_imgs, call.with_relu = n_imgs, with_relu
-        call.share = self.taken.share(&self.task, self.plan, n_imgs, n_threads)
-        call.unit = <void *>self.taken.unit[self.task.itemsize // 8]
-        call.memory = take_for_threads(
-            space, call.share.n_threads, sizes.thread * self.task.itemsize,
-            sizes.buffer * self.task.itemsize)
-        with nogil:
-            parallel_for(correlation_unit, &call, call.share.n_units, call.share.n_threads)
+    cdef Correlating correlating(self) noexcept:
+        """What `correlate` takes."""
+        cdef Correlating job
+        job.task, job.plan, job.taken = &self.task, self.plan, self.taken
+        job.with_relu, job.packed = False, NULL
+        return job
+
+
+cdef Py_ssize_t correlation_scratch(const Correlating *job, int n_threads) noexcept nogil:
+    """Bytes."""
+    return bytes_for_threads(
+        n_threads, (<const Sizes *>job.plan).thread * job.task.itemsize)
+
+
+cdef void correlate(const Correlating *job, const void *imgs, void *out, Py_ssize_t n_imgs,
+                    void *scratch, int n_threads) noexcept nogil:
+    cdef Call call
+    cdef const Sizes *sizes = <const Sizes *>job.plan
+    cdef Py_ssize_t itemsize = job.task.itemsize
+    call.task, call.plan, call.packed = job.task, job.plan, job.packed
+    call.imgs, call.out, call.n_imgs, call.with_relu = imgs, out, n_imgs, job.with_relu
+    call.share = job.taken.share(job.task, job.plan, n_imgs, n_threads)
+    call.unit = <void *>job.taken.unit[itemsize // 8]
+    call.memory = thread_memory(scratch, n_threads, sizes.thread * itemsize,
+                                call.share.zeros * itemsize)
+    parallel_for(correlation_unit, &call, call.share.n_units, call.share.n_threads)
 
 
 cdef void correlation_unit(void *context, Py_ssize_t unit, int thread) noexcept nogil:

@@ -1,6 +1,5 @@
 /* Register tiles of single features, several rows of outputs at once: see rows.pxi. A template;
- * needs simd.h.
- */
+ * needs simd.h. */
 #if !defined(OF)
 enum {
     MIN_ROWS = 4,           /* of outputs in a tile */

@@ -207,6 +207,7 @@ cdef Share rows_share(const Correlation *task, const void *plan, Py_ssize_t n_im
     """An image, in parts of features where images are few."""
     cdef Share share
     share.stack, share.rows, share.parts, share.n_threads = 1, task.out_h, 1, n_threads
+    share.zeros = (<const Sizes *>plan).buffer
     if n_threads > 1 and n_imgs < 2 * n_threads:
         share.parts = min(task.n_features, ceil_div(2 * n_threads, n_imgs))
     share.n_units = n_imgs * share.parts

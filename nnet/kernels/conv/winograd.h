@@ -14,6 +14,8 @@
 
 #else /* ---------------------------------------------- for float, and for double */
 
+typedef double OF(wide) __attribute__((vector_size(OF(N_LANES) * sizeof(double))));
+
 /* B' d of n + 1 vectors. */
 INLINE void OF(pixels_line)(vec *out, int pitch, const vec *d, int step, const int n_taps) {
     if (n_taps == 1) {
@@ -90,16 +92,16 @@ static void OF(transform_sums)(real *out, const real *sums, Py_ssize_t pitch, co
 }
 
 /* G g of n vectors of taps. */
-INLINE void OF(taps_line)(vec *out, int pitch, const vec *g, int step,
+INLINE void OF(taps_line)(OF(wide) *out, int pitch, const OF(wide) *g, int step,
                           const int n_taps) {
     out[0] = g[0];
     if (n_taps == 1) {
         out[3 * pitch] = -g[0];
         return;
     }
-    vec outer = (real)0.5 * g[0], middle = (real)0.5 * g[step];
+    OF(wide) outer = 0.5 * g[0], middle = 0.5 * g[step];
     if (n_taps == 3) {
-        outer += (real)0.5 * g[2 * step];
+        outer += 0.5 * g[2 * step];
         out[3 * pitch] = g[2 * step];
     }
     out[pitch] = outer + middle;
@@ -107,17 +109,18 @@ INLINE void OF(taps_line)(vec *out, int pitch, const vec *g, int step,
 }
 
 /* G g G' of (taps_y, taps_x) taps, step_y and step_x apart, of n features, pitch apart: its
-   elements go to out[e] + at, a vector each. */
+   elements go to out[e] + at, a vector each. In double, so that they are rounded once. */
 INLINE void OF(taps_tile)(real **out, Py_ssize_t at, const real *filters, Py_ssize_t step_y,
                           Py_ssize_t step_x, Py_ssize_t pitch, const Py_ssize_t n,
                           const int taps_y, const int taps_x) {
-    vec g[9], half[12], done[16];
+    OF(wide) g[9], half[12], done[16];
     UNROLL for (int i = 0; i < 3; i++)
         UNROLL for (int j = 0; j < 3; j++) {
-            g[3 * i + j] = (vec){0};
+            vec taps = {0};
             if (i < taps_y && j < taps_x)
                 for (Py_ssize_t f = 0; f < n; f++)
-                    ((real *)&g[3 * i + j])[f] = filters[f * pitch + i * step_y + j * step_x];
+                    ((real *)&taps)[f] = filters[f * pitch + i * step_y + j * step_x];
+            g[3 * i + j] = __builtin_convertvector(taps, OF(wide));
         }
     UNROLL for (int j = 0; j < 3; j++) OF(taps_line)(half + j, 3, g + j, 3, taps_y);
     UNROLL for (int i = 0; i < 4; i++) {
@@ -125,7 +128,7 @@ INLINE void OF(taps_tile)(real **out, Py_ssize_t at, const real *filters, Py_ssi
         OF(taps_line)(done + 4 * i, 1, half + 3 * i, 1, taps_x);
         UNROLL for (int j = 0; j < 4; j++)
             if (HAS_ELEMENT(j, taps_x))
-                OF(put)(out[4 * i + j] + at, done[4 * i + j]);
+                OF(put)(out[4 * i + j] + at, __builtin_convertvector(done[4 * i + j], vec));
     }
 }
 

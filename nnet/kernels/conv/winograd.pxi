@@ -76,12 +76,14 @@ cdef double winograd_cycles(const Correlation *task) noexcept nogil:
     cdef const Pieces *x = &task.pieces_x
     cdef Py_ssize_t vectors = ceil_div(task.n_features // task.groups, task.lanes)
     cdef Py_ssize_t n_passes_y = task.y.n_phases, n_passes_x = task.x.n_phases
-    cdef double n_tiles = (ceil_div(task.out_h, 2 * n_passes_y)
-                           * ceil_div(task.out_w, 2 * n_passes_x))
+    cdef Py_ssize_t n_tiles = (ceil_div(task.out_h, 2 * n_passes_y)
+                               * ceil_div(task.out_w, 2 * n_passes_x))
     cdef double n_sums = n_passes_y * n_passes_x * n_tiles
     cdef bint is_strided = y.stride > 1 or x.stride > 1
     return (
-        n_tiles * task.n_channels * y.n_products * x.n_products * feature_vectors_cycles(vectors)
+        task.groups * ceil_div(n_tiles, TILE_PIXELS) * tiles_cycles(
+            vectors, task.n_channels // task.groups * <double>y.n_products * x.n_products,
+            16 * n_passes_y * n_passes_x)
         + n_tiles * ceil_div(task.n_channels, task.lanes) * y.n_elements * x.n_elements * (
             8 if is_strided else 4)
         + n_sums * vectors * task.groups * 60

@@ -16,6 +16,8 @@
 # before. Rows of b are read where they are; if its columns do not lie side by side, as in a
 # transposed matrix, or do not fill a vector, a block of it is copied first.
 
+from libc.string cimport memcpy
+
 cdef extern from "dense/tiles.h":
     ctypedef struct ProductTiles:
         Py_ssize_t n_inner, chunk, n_chunks, a_row, a_inner, b_inner, out_row, n_cols
@@ -40,6 +42,7 @@ cdef struct ProductPlan:                # what follows from shapes and strides
     Py_ssize_t n_readable               # rows of b that may be read in whole vectors
     Py_ssize_t n_blocks                 # of columns
     Py_ssize_t block                    # of the inner axis: chunks
+    bint in_blocks                      # tiles put their sums aside, for each block of b
     Py_ssize_t panel_size, stack_size   # bytes: of the copy of a block of b, of a tile's stack
     bint is_float
 
@@ -77,6 +80,7 @@ cdef ProductPlan plan_product(
     plan.panel_size = 0
     if plan.n_readable < n_inner:
         plan.panel_size = min(BLOCK, n_inner) * MAX_COLUMNS * VECTOR_BYTES
+    plan.in_blocks = plan.tiles.n_chunks > plan.block or chunk <= plan.n_readable < n_inner
     plan.stack_size = stack_depth(plan.tiles.n_chunks) * STACKED
     return plan
 
@@ -88,7 +92,7 @@ cdef inline Py_ssize_t tiles_of(Py_ssize_t n_rows) noexcept nogil:
 cdef Py_ssize_t product_scratch(const ProductPlan *plan, Py_ssize_t n_rows) noexcept nogil:
     """Bytes that each thread needs, aligned for vectors."""
     cdef Py_ssize_t n_stacks = 1
-    if plan.tiles.n_chunks > plan.block:    # tiles put their sums aside, for each block of b
+    if plan.in_blocks:
         n_stacks = tiles_of(min(n_rows, <Py_ssize_t>MAX_UNIT_ROWS))
     return plan.panel_size + n_stacks * plan.stack_size
 
@@ -125,7 +129,7 @@ cdef void pack_block(real *panel, Py_ssize_t width, const real *b, const Product
             panel[t * width + j] = b[t * b_inner + j * b_col]
 
 
-cdef void run_unit(const Product *job, Py_ssize_t unit, int thread, const real *a) noexcept nogil:
+cdef void product_part(const Product *job, Py_ssize_t unit, int thread, const real *a) noexcept nogil:
     """One block of columns and one part of the rows."""
     cdef const ProductPlan *plan = job.plan
     cdef ProductTiles tiles = job.tiles
@@ -139,7 +143,7 @@ cdef void run_unit(const Product *job, Py_ssize_t unit, int thread, const real *
     cdef Py_ssize_t row = part * job.n_rows // job.n_parts
     cdef Py_ssize_t n_rows = (part + 1) * job.n_rows // job.n_parts - row
     cdef Py_ssize_t n_tiles = tiles_of(n_rows), chunk = 0, end, t, t_end, tile, i, n
-    cdef Py_ssize_t stack_size = plan.stack_size if tiles.n_chunks > job.block else 0
+    cdef Py_ssize_t stack_size = plan.stack_size if plan.in_blocks else 0
     cdef const real *b = <const real *>job.b + col * plan.b_col
     cdef const real *source
     cdef real bias[LANES]               # of less than a vector
@@ -153,6 +157,9 @@ cdef void run_unit(const Product *job, Py_ssize_t unit, int thread, const real *
     a += row * tiles.a_row
     while chunk < tiles.n_chunks:
         end = min(chunk + job.block, tiles.n_chunks)
+        if (min(end * tiles.chunk, tiles.n_inner) > plan.n_readable
+                and plan.n_readable >= (chunk + 1) * tiles.chunk):
+            end = plan.n_readable // tiles.chunk    # what can be read where it is, first
         t, t_end = chunk * tiles.chunk, min(end * tiles.chunk, tiles.n_inner)
         source, tiles.b_inner = b + t * plan.tiles.b_inner, plan.tiles.b_inner
         if t_end > plan.n_readable:
@@ -170,9 +177,9 @@ cdef void run_unit(const Product *job, Py_ssize_t unit, int thread, const real *
 cdef void product_unit(void *context, Py_ssize_t unit, int thread) noexcept nogil:
     cdef const Product *job = <const Product *>context
     if job.plan.is_float:
-        run_unit(job, unit, thread, <const float *>job.a)
+        product_part(job, unit, thread, <const float *>job.a)
     else:
-        run_unit(job, unit, thread, <const double *>job.a)
+        product_part(job, unit, thread, <const double *>job.a)
 
 
 cdef void run_product(
@@ -182,10 +189,14 @@ cdef void run_product(
     """out = a @ b / divisor + bias; n_threads pieces of scratch, of product_scratch bytes each."""
     cdef Product job = [plan, plan.tiles, a, b, out, <char *>scratch, n_rows,
                         product_scratch(plan, n_rows), plan.block, 1]
+    cdef Py_ssize_t work
     job.tiles.bias, job.tiles.divisor, job.tiles.with_relu = bias, divisor, with_relu
     if n_rows <= MAX_FEATURES and plan.panel_size == 0:     # nothing is read twice
         job.block = plan.tiles.n_chunks
     if n_threads > 1:
         job.n_parts = min(tiles_of(n_rows), 4 * n_threads // plan.n_blocks)
-    job.n_parts = max(job.n_parts, (n_rows + MAX_UNIT_ROWS - 1) // MAX_UNIT_ROWS)
+    # After some 10 ms of one thread, a look for signals.
+    work = n_rows * plan.tiles.n_inner * MAX_COLUMNS * VECTOR_BYTES >> 32
+    job.n_parts = max(job.n_parts, (n_rows + MAX_UNIT_ROWS - 1) // MAX_UNIT_ROWS,
+                      min(tiles_of(n_rows), work))
     parallel_for(product_unit, &job, plan.n_blocks * job.n_parts, n_threads)

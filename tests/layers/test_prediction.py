@@ -1,0 +1,211 @@
+"""Programs for prediction: the bits of the layers, whatever the batch, and weights of now."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import nnet
+from nnet._atomic import AtWork
+from nnet._program import Program
+from nnet.layers import (
+    Activation,
+    BatchNorm,
+    Conv,
+    DepthwiseConv,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    Layer,
+    Linear,
+    LogRegression,
+    Parallel,
+    Pool,
+    Residual,
+    Sequential,
+    Standardize,
+    Upsample,
+)
+
+
+def relu():
+    return Activation("relu")
+
+
+NETWORKS = {
+    "convolutions": lambda: [
+        Conv(9, 3), relu(), Pool(2, 2), Conv(20, 3, 2), relu(), Conv(33, 1), Flatten(), Linear(7),
+    ],
+    "all that has a step": lambda: [
+        Standardize(0.5, 2.0), DepthwiseConv(3), relu(), Dropout(0.5), Conv(8, 5, padding_mode=0),
+        relu(), relu(), Pool(3, 2, "avg"), Sequential([Conv(16, 3, border_mode="reflect")]),
+        GlobalMaxPool(), Linear(300), relu(), Linear(150), Linear(5),
+    ],
+    "residuals": lambda: [
+        Conv(6, 3), Residual([Conv(6, 3), relu(), Conv(6, 3)]), relu(),
+        Residual([Conv(10, 3, 2), Residual([Conv(10, 3)])], shortcut=[Conv(10, 1, 2)]),
+        Residual([]), GlobalAveragePool(),
+    ],
+    "a single layer": lambda: [Flatten()],
+    "called in between": lambda: [
+        Conv(4, 3), Activation("tanh"), Conv(5, 3), Upsample(2), Pool(2, 2), Twice(), Flatten(),
+        Linear(3),
+    ],
+    "only called": lambda: [Parallel([[Conv(3, 3)], [Conv(2, 5)]], mode="concat"), Twice()],
+}  # fmt: skip
+
+
+class Twice(Layer):
+    """A layer of the user's own."""
+
+    def fprop(self, input):
+        return 2 * input
+
+    def bprop(self, output_grad):
+        return 2 * output_grad
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+
+def build(layers, dtype, shape=(3, 14, 17)):
+    scores = [] if isinstance(layers[-1], (Linear, GlobalAveragePool)) else [Flatten()]
+    network = nnet.NeuralNetwork([*layers, *scores, Linear(4), LogRegression()], rng=1)
+    return network.build(shape, 4, dtype=dtype)
+
+
+def scores_of_layers(network, images):
+    """What the layers compute one after the other."""
+    model = network._fitted()
+    at_work = AtWork(model)
+    try:
+        at_work.begin()
+        at_work.lend(model.loans(training=False))
+        return model.program.fprop(images).copy()
+    finally:
+        at_work.end()
+
+
+def programs(network):
+    """Those of its prediction, and how many parts are none."""
+    model = network._fitted()
+    parts = model._predicting()._parts
+    cells = [getattr(part, "__closure__", None) or () for part in parts]
+    found = [cell.cell_contents for cell in sum(cells, ())]
+    return [each for each in found if isinstance(each, Program)], len(parts)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_bits_of_the_layers(dtype, rng, name):
+    network = build(NETWORKS[name](), dtype)
+    images = rng.standard_normal((70, 3, 14, 17)).astype(dtype)
+    expected = scores_of_layers(network, images)
+    for n_threads in 1, 2, 3:
+        with nnet.num_threads(n_threads):
+            for n_imgs in 1, 2, 5, 70:
+                found = network._fitted()._scores(images[:n_imgs])
+                assert_array_equal(found, expected[:n_imgs], strict=True)
+
+
+def test_all_is_one_program(dtype):
+    for name in "convolutions", "all that has a step", "residuals":
+        found, n_parts = programs(build(NETWORKS[name](), dtype))
+        assert (len(found), n_parts) == (1, 1), name
+    found, n_parts = programs(build(NETWORKS["called in between"](), dtype))
+    assert len(found) == 4 and n_parts == 7
+
+
+@pytest.mark.parametrize("first", [
+    lambda: [Conv(7, 3), BatchNorm(), relu()], lambda: [Conv(7, 3, use_bias=False), BatchNorm()],
+    lambda: [DepthwiseConv(3), BatchNorm(), relu()],
+    lambda: [Flatten(), Linear(30), BatchNorm(), relu()],
+    lambda: [Residual([Conv(3, 3), BatchNorm()]), relu()],
+])  # fmt: skip
+def test_batch_norm_is_part_of_the_weights(dtype, rng, first):
+    network = build([*first(), Flatten()], dtype)
+    arrays = network.state_dict()
+    for name, array in arrays.items():
+        arrays[name] = (array + rng.uniform(0.1, 1, array.shape)).astype(dtype)
+    network.load_state_dict(arrays)
+    images = rng.standard_normal((9, 3, 14, 17)).astype(dtype)
+    expected = scores_of_layers(network, images)
+    found = network._fitted()._scores(images)
+    eps = np.finfo(dtype).eps
+    assert_allclose(found, expected, rtol=100 * eps, atol=100 * eps * np.abs(expected).max())
+    assert len(programs(network)[0]) == 1
+    names = {type(step).__name__ for step in programs(network)[0][0].steps}
+    assert names <= {"ConvStep", "LinearStep", "ValuesStep"}
+
+
+def test_arrays_are_those_of_now(dtype, rng):
+    network = build([Conv(5, 3), BatchNorm(), relu(), Conv(6, 3), Flatten(), Linear(8)], dtype)
+    images = rng.standard_normal((3, 3, 14, 17)).astype(dtype)
+    seen = [network.predict_proba(images)]
+    layers = network.layers
+
+    def changes():
+        layers[0].W[0, 0, 0, 0] += 1
+        yield
+        layers[0].b[1] = 2
+        yield
+        layers[1].running_var[2] = 7
+        yield
+        layers[1].gamma[...] = 3
+        yield
+        layers[3].W = layers[3].W[::-1] * 2
+        yield
+        layers[5].W[7, 7] = -9
+        yield
+        layers[5].b = layers[5].b + np.arange(8).astype(dtype)
+        yield
+        layers[3].strides = 2
+        with pytest.raises(ValueError):
+            network.predict_proba(images)
+        layers[3].strides = 1
+        layers[0].weight_decay = 0.5
+
+    for _ in changes():
+        found = network.predict_proba(images)
+        assert not any(np.array_equal(found, before) for before in seen)
+        assert_allclose(found, softmax(scores_of_layers(network, images)), rtol=1e-4, atol=1e-6)
+        seen.append(found)
+    assert_array_equal(network.predict_proba(images), seen[-1])
+
+
+def softmax(scores):
+    e = np.exp(scores.astype(float) - scores.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("name, array", [
+    ("W", np.zeros((3, 5, 3, 4))), ("W", np.zeros((3, 6, 3, 3))), ("b", np.zeros(4)),
+])  # fmt: skip
+def test_arrays_of_other_shapes_are_refused(dtype, name, array):
+    network = build([Conv(5, 3), Flatten()], dtype)
+    images = np.zeros((2, 3, 14, 17), dtype)
+    before = network.predict_proba(images)
+    fits = getattr(network.layers[0], name)
+    setattr(network.layers[0], name, array.astype(dtype))
+    with pytest.raises(ValueError, match="shape"):
+        network.predict_proba(images)
+    setattr(network.layers[0], name, fits)
+    assert_array_equal(network.predict_proba(images), before)
+
+
+def test_no_images_and_views_of_images(dtype, rng):
+    network = build([Conv(5, 3), Flatten()], dtype)
+    images = rng.standard_normal((6, 14, 17, 3)).astype(dtype).transpose(0, 3, 1, 2)
+    assert network.predict_proba(images[:0]).shape == (0, 4)
+    expected = network.predict_proba(np.ascontiguousarray(images))
+    assert_array_equal(network.predict_proba(images), expected)
+    assert_array_equal(network.predict_proba(images[::-2]), expected[::-2])
+
+
+def test_a_program_follows_while_a_training_validates(rng):
+    X = rng.standard_normal((24, 1, 8, 8)).astype(np.float32)
+    y = np.arange(24) % 3
+    layers = [Conv(4, 3), BatchNorm(), relu(), Flatten(), Linear(3), LogRegression()]
+    network = nnet.NeuralNetwork(layers, rng=0)
+    network.fit(X, y, validation_data=(X, y), max_iter=3, batch_size=8)
+    assert network.error(X, y) == np.mean(network.predict(X) != y)
+    assert network.history_["val_accuracy"][-1] == pytest.approx(1 - network.error(X, y))
