@@ -62,4 +62,5 @@ def explain_pool(
     count_include_pad: bool = False,
     ceil_mode: bool = False,
     need_switches: bool = True,
+    switches: Literal["offsets", "pairs"] | None = None,
 ) -> list[tuple[str, float | None, bool]]: ...
