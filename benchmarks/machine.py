@@ -13,7 +13,12 @@ from pathlib import Path
 import numpy as np
 
 import nnet
-from nnet import _runtime, dispatch
+
+try:
+    from nnet import _runtime, dispatch
+except ImportError:  # of a version before 0.2, which --before measures
+    from nnet import _cpu as _runtime
+    from nnet import kernels as dispatch
 
 # One process per thread. Enough independent accumulators hide the latency of a
 # multiply-add, and few enough stay in registers. Of many short runs the best counts.
