@@ -78,7 +78,7 @@ def test_statistics_of_batches(kernels, rng, shape, n_imgs):
     def moments(part):
         """The mean, and the sum of squared deviations; nothing but powers of 2 divides it."""
         n_values = imgs[part].size // shape[0]
-        mean, squares = np.empty(shape[0]), np.empty(shape[0])
+        mean, squares = np.zeros((2, shape[0]))
         # images of weight w count for n * w values: the variance is squares / (n - 1 / w)
         weights = np.full(len(imgs[part]), 2.0**60)
         kernels.batch_norm(imgs[part], ones, ones, mean, squares, momentum=1, weights=weights)
