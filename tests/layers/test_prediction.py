@@ -177,6 +177,20 @@ def softmax(scores):
     return e / e.sum(1, keepdims=True)
 
 
+def test_the_scale_of_images_is_that_of_now(dtype, rng):
+    network = build([Standardize(), Conv(5, 3), Flatten()], dtype)
+    images = rng.standard_normal((3, 3, 14, 17)).astype(dtype)
+    layer, before = network.layers[0], network.predict_proba(images)
+    layer.mean_[1] = 2
+    layer.scale_ = np.array([1, 2, 3], dtype)
+    found = network._fitted()._scores(images)
+    assert_array_equal(found, scores_of_layers(network, images))
+    assert not np.array_equal(network.predict_proba(images), before)
+    layer.scale_ = np.ones(4, dtype)
+    with pytest.raises(ValueError, match="shape"):
+        network.predict_proba(images)
+
+
 @pytest.mark.parametrize("name, array", [
     ("W", np.zeros((3, 5, 3, 4))), ("W", np.zeros((3, 6, 3, 3))), ("b", np.zeros(4)),
 ])  # fmt: skip

@@ -98,17 +98,24 @@ cdef class ValuesStep(Step):
         self.out_bytes = size * (4 if is_float else 8)
         self.call.run, self.call.scratch, self.call.plan = values_run, NULL, &self.job
         self.call.products = size
+        if layer is not None and not layer.adapts():    # numbers: another one is another step
+            dtype = np.float32 if is_float else np.float64
+            self.mean, self.scale = [np.full(1, value, dtype) for value in layer._constants(2)]
+            self.job.mean, self.job.scale = data_of(self.mean), data_of(self.scale)
 
     cdef int follow(self) except -1:
-        cdef Py_ssize_t n
-        if self.layer is None:
+        if self.layer is None or not self.layer.adapts():
             return 0
-        mean, scale = self.layer._constants(2)
-        n = self.job.size // self.job.channel_size
-        dtype = np.float32 if self.job.is_float else np.float64
-        self.mean, self.scale = (
-            np.ascontiguousarray(np.broadcast_to(np.reshape(array, -1), n), dtype)
-            for array in (mean, scale))
+        mean, scale = self.layer.mean_, self.layer.scale_
+        if mean is self.mean and scale is self.scale:
+            return 0
+        shape = (self.job.size // self.job.channel_size,)
+        dtype = np.dtype(np.float32 if self.job.is_float else np.float64)
+        for name, array in (("mean_", mean), ("scale_", scale)):
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, "
+                                 f"expected {shape} and {dtype}")
+        self.mean, self.scale = contiguous(mean), contiguous(scale)
         self.job.mean, self.job.scale = data_of(self.mean), data_of(self.scale)
         return 0
 
