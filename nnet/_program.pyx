@@ -120,7 +120,7 @@ cdef class Program:
 
     cdef void lay_out(self):
         """Where each value lies: those that are alive at a time lie side by side."""
-        cdef int s, i, j, k
+        cdef int s, i, j
         cdef Segment *segment
         cdef Py_ssize_t at
         cdef bint moved
@@ -191,7 +191,7 @@ cdef class Program:
 
     cdef void run_segment(self, Run *run, const Segment *segment, Workspace space,
                           int n_threads) except *:
-        cdef Py_ssize_t used = space.used, scratch = 0, chunk = run.n_imgs
+        cdef Py_ssize_t scratch = 0, chunk = run.n_imgs
         cdef int within = n_threads, i
         run.segment = segment
         if run.n_imgs * segment.products < SMALL_WORK:

@@ -182,7 +182,6 @@ INLINE vec OF(rectified)(vec x) {
     return (vec)((OF(mask))x & ~negative);
 }
 
-INLINE void OF(relu)(real *acc) { OF(put)(acc, OF(rectified)(OF(get)(acc))); }
 INLINE void OF(fill)(real *acc, real value) { OF(put)(acc, OF(every)(value)); }
 
 /* Not seen as a loop that zeroes memory. */
@@ -193,39 +192,6 @@ INLINE void OF(clear)(real *acc) {
 }
 
 INLINE void OF(store)(real *out, const real *acc) { OF(put)(out, OF(get)(acc)); }
-
-INLINE void OF(load)(real *to, const real *from) {
-    vec value = OF(get)(from);
-    KEEP(value);
-    OF(put)(to, value);
-}
-
-INLINE void OF(add)(real *out, const real *a, const real *b) {
-    OF(put)(out, OF(get)(a) + OF(get)(b));
-}
-
-INLINE void OF(subtract)(real *out, const real *a, const real *b) {
-    OF(put)(out, OF(get)(a) - OF(get)(b));
-}
-
-INLINE void OF(divide)(real *a, const real *b) { OF(put)(a, OF(get)(a) / OF(get)(b)); }
-
-INLINE void OF(madd)(real *acc, real w, const real *x) {
-    OF(put)(acc, OF(get)(acc) + w * OF(get)(x));
-}
-
-INLINE void OF(maddv)(real *acc, const real *w, const real *x) {
-    OF(put)(acc, OF(get)(acc) + OF(get)(w) * OF(get)(x));
-}
-
-/* sum += a, and error += what the rounding has lost; what infinity has lost is no number. */
-INLINE void OF(add_exactly)(real *sum, real *error, const real *a) {
-    vec s = OF(get)(sum), b = OF(get)(a), t = s + b, part = t - s;
-    vec lost = (s - (t - part)) + (b - part);
-    OF(put)(sum, t);
-    lost = (vec)((OF(mask))lost & (lost == lost));
-    OF(put)(error, OF(get)(error) + lost);
-}
 
 /* The sum of the lanes, always in the same order. */
 INLINE real OF(lane_sum)(const real *acc) {

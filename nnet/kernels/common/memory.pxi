@@ -103,11 +103,6 @@ cdef struct ThreadMemory:       # a piece of it for each thread of a call
     char *ready                 # whether they do already
 
 
-cdef ThreadMemory take_for_threads(Workspace space, int n_threads, Py_ssize_t size,
-                                   Py_ssize_t n_zeros) except *:
-    return thread_memory(space.take(bytes_for_threads(n_threads, size)), n_threads, size, n_zeros)
-
-
 cdef Py_ssize_t bytes_for_threads(int n_threads, Py_ssize_t size) noexcept nogil:
     return n_threads * ((size + 63) // 64 * 64) + n_threads
 

@@ -7,22 +7,13 @@ cdef extern from *:
     """
     #include "simd.h"
     #define simd_fill(...) ON_REALS(fill, __VA_ARGS__)
-    #define simd_madd(...) ON_REALS(madd, __VA_ARGS__)
-    #define simd_maddv(...) ON_REALS(maddv, __VA_ARGS__)
     #define simd_store(...) ON_REALS(store, __VA_ARGS__)
-    #define simd_load(...) ON_REALS(load, __VA_ARGS__)
     #define simd_clear(...) ON_REALS(clear, __VA_ARGS__)
     #define simd_copy(...) ON_REALS(copy, __VA_ARGS__)
     #define simd_unzip(...) ON_REALS(unzip, __VA_ARGS__)
     #define simd_zip(...) ON_REALS(zip, __VA_ARGS__)
-    #define simd_add(...) ON_REALS(add, __VA_ARGS__)
-    #define simd_subtract(...) ON_REALS(subtract, __VA_ARGS__)
-    #define simd_divide(...) ON_REALS(divide, __VA_ARGS__)
-    #define simd_add_exactly(...) ON_REALS(add_exactly, __VA_ARGS__)
     #define simd_transpose(...) ON_REALS(transpose, __VA_ARGS__)
     #define simd_transpose_rows(...) ON_REALS(transpose_rows, __VA_ARGS__)
-    #define simd_relu(...) ON_REALS(relu, __VA_ARGS__)
-    #define simd_lane_sum(...) ON_REALS(lane_sum, __VA_ARGS__)
     """
     enum: VECTOR_BYTES
     enum: MAX_ACCUMULATORS  # vectors of sums in a tile
@@ -32,24 +23,14 @@ cdef extern from *:
     enum: LANES_SQUARED
     enum: TILE_VALUES       # at most: of floats
     void prefetch(const void *) noexcept nogil
-    void prefetch_far(const void *) noexcept nogil
     void fill "simd_fill" (...) noexcept nogil
-    void madd "simd_madd" (...) noexcept nogil
-    void maddv "simd_maddv" (...) noexcept nogil
     void store "simd_store" (...) noexcept nogil
-    void load "simd_load" (...) noexcept nogil
     void clear "simd_clear" (...) noexcept nogil
     void copy "simd_copy" (...) noexcept nogil
     void unzip "simd_unzip" (...) noexcept nogil
     void zip_rows "simd_zip" (...) noexcept nogil
-    void add "simd_add" (...) noexcept nogil
-    void subtract "simd_subtract" (...) noexcept nogil
-    void divide "simd_divide" (...) noexcept nogil
-    void add_exactly "simd_add_exactly" (...) noexcept nogil
     void transpose "simd_transpose" (...) noexcept nogil
     void transpose_rows "simd_transpose_rows" (...) noexcept nogil
-    void relu "simd_relu" (...) noexcept nogil
-    double lane_sum "simd_lane_sum" (...) noexcept nogil
 
 ctypedef fused real:
     float

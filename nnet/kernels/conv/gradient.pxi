@@ -201,7 +201,8 @@ cdef Py_ssize_t gradient_scratch(const FilterGradient *job, Py_ssize_t n_imgs, i
                                  Py_ssize_t itemsize) noexcept nogil:
     """The bytes that `run_gradient` needs."""
     cdef GradientRun run = plan_run(job, n_imgs, n_threads, itemsize)
-    return run.n_nodes * job.node_size * itemsize + n_threads * (run.memory.size + 1) + 64
+    return (ceil_div(run.n_nodes * job.node_size * itemsize, 64) * 64
+            + bytes_for_threads(n_threads, run.memory.size))
 
 
 cdef void run_gradient(
@@ -212,10 +213,9 @@ cdef void run_gradient(
     cdef GradientRun run = plan_run(job, n_imgs, n_threads, sizeof(real))
     run.imgs, run.grad, run.filters_grad, run.bias_grad = imgs, grad, filters_grad, bias_grad
     run.nodes = scratch
-    run.memory.start = <char *>scratch + (
-        ceil_div(run.n_nodes * job.node_size * sizeof(real), 64) * 64)
-    run.memory.ready = run.memory.start + n_threads * run.memory.size
-    memset(run.memory.ready, 0, n_threads)
+    run.memory = thread_memory(
+        <char *>scratch + ceil_div(run.n_nodes * job.node_size * sizeof(real), 64) * 64,
+        n_threads, run.memory.size, run.memory.n_zeros)
     run.stage = 0
     parallel_for(gradient_task, &run, run.n_nodes * run.parts, n_threads)
     run.stage = 1

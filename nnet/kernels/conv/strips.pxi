@@ -33,19 +33,16 @@ cdef bint strips_cover(Py_ssize_t h, Py_ssize_t rows, Py_ssize_t top,
             and MIN_ROWS <= rows <= top + h)    # measured: low planes lose
 
 
-cdef bint plan_strips(
+cdef void plan_strips(
     Strips *p, Py_ssize_t h, Py_ssize_t w, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t top,
     Py_ssize_t start, Py_ssize_t step, Py_ssize_t fil_h, Py_ssize_t fil_w, Workspace space,
     Py_ssize_t lanes,
-) except -1:
-    """Whether strips will do, for planes of h x w pixels with a border of zeros.
+) except *:
+    """Of planes of h x w pixels with a border of zeros, where strips cover all outputs.
 
-    For output x, column j of taps reads pixel x + start + j * step. Each output must be
-    in the making while some row is read.
+    For output x, column j of taps reads pixel x + start + j * step.
     """
     cdef Py_ssize_t n_strips = ceil_div(cols, lanes), s, j, l, x
-    if not strips_cover(h, rows, top, fil_h):
-        return False
     p.w, p.rows, p.cols, p.n_taps, p.n_columns = w, rows, cols, fil_h, fil_w
     p.start, p.step = start, step
     p.first, p.end = top, min(top + h, rows + fil_h - 1)
@@ -55,4 +52,3 @@ cdef bint plan_strips(
             x = s * lanes + start + j * step    # which pixel lane 0 reads
             l = clip(min(w - x, cols - s * lanes), 0, lanes)
             p.kept[s * fil_w + j] = <unsigned short>((1 << l) - (1 << clip(-x, 0, l)))
-    return True
