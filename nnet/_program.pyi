@@ -1,5 +1,7 @@
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 class Step:
@@ -13,8 +15,20 @@ class Program:
 
     steps: list[Step]
     def __init__(
-        self, steps: list[Step], sources: list[tuple[int, int]], in_bytes: int
+        self,
+        steps: list[Step],
+        sources: list[tuple[int, int]],
+        in_shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        last: Step | None = None,
     ) -> None: ...
-    def __call__(
-        self, images: NDArray[Any], out_shape: tuple[int, ...], n_threads: int | None = None
-    ) -> NDArray[Any]: ...
+    def __call__(self, images: NDArray[Any], n_threads: int | None = None) -> NDArray[Any]: ...
+
+def predict_at_once(
+    model: Any,
+    images: object,
+    most: int,
+    all_finite: Callable[[NDArray[Any]], bool],
+    is_current: Callable[[Any], bool],
+) -> NDArray[Any] | None: ...

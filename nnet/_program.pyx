@@ -64,8 +64,11 @@ cdef class Program:
         At least one. The last one's value is what the program computes.
     sources : list of (int, int)
         The steps whose values each reads: -1 is the input, a second one -2 if there is none.
-    in_bytes : int
-        Of an image.
+    in_shape, out_shape : tuple
+        Of an image, and of what is computed for it.
+    dtype : numpy.dtype
+    last : Step or None
+        What `predict_at_once` does to that, in its place.
     """
 
     cdef readonly list steps
@@ -78,11 +81,20 @@ cdef class Program:
     cdef Py_ssize_t in_bytes, shared_bytes
     cdef int n_steps, n_segments
     cdef double products
+    cdef tuple out_shape
+    cdef object dtype
+    cdef int type
+    cdef Step last
 
-    def __init__(self, list steps, list sources, Py_ssize_t in_bytes):
+    def __init__(self, list steps, list sources, tuple in_shape, tuple out_shape, dtype,
+                 Step last=None):
         cdef Step step
         cdef int i
-        self.steps, self.in_bytes, self.n_steps = steps, in_bytes, len(steps)
+        self.steps, self.n_steps, self.last = steps, len(steps), last
+        self.out_shape, self.dtype, self.type = out_shape, dtype, dtype.num
+        self.in_bytes = dtype.itemsize
+        for length in in_shape:
+            self.in_bytes *= length
         self.memory = []
         self.calls = <StepCall *>self.take(self.n_steps * sizeof(StepCall))
         self.wires = <Wire *>self.take(self.n_steps * sizeof(Wire))
@@ -153,22 +165,24 @@ cdef class Program:
                 last = j
         return last
 
-    def __call__(self, cnp.ndarray images, tuple out_shape, n_threads=None):
-        """What the last step computes for images, which are contiguous.
+    cdef void finish(self, void *scores, Py_ssize_t n_imgs) except *:
+        cdef const StepCall *call = &self.last.call
+        cdef int threads = 1
+        if n_imgs * call.products >= SMALL_WORK:
+            threads = dispatch.call_threads(None)
+        with nogil:
+            call.run(call.plan, scores, NULL, scores, n_imgs, NULL, threads)
+        end_call()
 
-        Parameters
-        ----------
-        images : array (n_imgs, ...)
-        out_shape : tuple
-            Of the result for one image.
-        """
+    def __call__(self, cnp.ndarray images, n_threads=None):
+        """What the last step computes for images (n_imgs, ...), which are contiguous."""
         cdef Step step
         cdef Run run
         cdef Workspace space
         cdef int s, threads = 1
         images = contiguous(images)
         run.n_imgs = cnp.PyArray_DIM(images, 0)
-        cdef cnp.ndarray out = np.empty((run.n_imgs, *out_shape), images.dtype)
+        cdef cnp.ndarray out = np.empty((run.n_imgs, *self.out_shape), self.dtype)
         if run.n_imgs == 0:
             return out
         for step in self.steps:
@@ -214,6 +228,55 @@ cdef class Program:
                 run_steps(run, 0, run.n_imgs, run.memory, within)
             else:
                 parallel_for(run_chunk, run, (run.n_imgs + chunk - 1) // chunk, n_threads)
+
+
+def predict_at_once(model, object images, Py_ssize_t most, all_finite, is_current):
+    """What a model's loss predicts, where there is nothing to convert, to divide or to say.
+
+    Parameters
+    ----------
+    model : object with the attributes lock (a threading.RLock), input_shape and prediction
+        The last has None or the one program of its layers as `whole`; if it is known already.
+    images : object
+    most : int
+        Images to take at once.
+    all_finite, is_current : callable
+        The second is asked with the model, when no other thread works with it, whether to go on.
+
+    Returns
+    -------
+    array (n_imgs, ...), or None
+        If `images` is no plain array of the model's shape and dtype that can be read as it is,
+        if there are too many of them or none, if not all values and scores are finite, if more
+        than one program is needed, or if it is not to go on.
+    """
+    cdef cnp.ndarray array, scores
+    cdef Program program
+    if not cnp.PyArray_CheckExact(images):
+        return None
+    array = images
+    if (not cnp.PyArray_ISCARRAY_RO(array) or cnp.PyArray_NDIM(array) == 0
+            or shape_of(array)[1:] != model.input_shape
+            or not 0 < cnp.PyArray_DIM(array, 0) <= most):
+        return None
+    lock = model.lock
+    lock.acquire()
+    try:
+        prediction = model.prediction
+        if prediction is None or not is_current(model):
+            return None
+        program = prediction.whole
+        if (program is None or cnp.PyArray_TYPE(array) != program.type
+                or not all_finite(array)):
+            return None
+        scores = program(array)
+    finally:
+        lock.release()
+    if not all_finite(scores):
+        return None
+    if program.last is not None:
+        program.finish(cnp.PyArray_DATA(scores), cnp.PyArray_DIM(array, 0))
+    return scores
 
 
 cdef inline Py_ssize_t lines(Py_ssize_t n_bytes) noexcept nogil:

@@ -12,6 +12,7 @@ from nnet import dispatch
 from nnet._program import Program
 from nnet.layers import fusion
 from nnet.layers.activation import Activation
+from nnet.layers.classification import BinaryCrossEntropy, LogRegression
 from nnet.layers.containers import Residual
 from nnet.layers.conv import Conv, DepthwiseConv
 from nnet.layers.dropout import Dropout
@@ -19,13 +20,16 @@ from nnet.layers.linear import Flatten, Linear
 from nnet.layers.norm import BatchNorm
 from nnet.layers.pool import GlobalAveragePool, GlobalMaxPool, Pool
 from nnet.layers.program import lay_open
+from nnet.layers.regression import ValueLoss
 from nnet.layers.standardize import Standardize
 
 INPUT, NOTHING = -1, -2  # what a step may read instead of another's value
 ConvStep = dispatch.module("_conv").ConvStep
 PoolStep = dispatch.module("_pool").PoolStep
 LinearStep = dispatch.module("_dense").LinearStep
-ValuesStep = dispatch.module("_dense").ValuesStep
+FunctionStep = dispatch.module("_dense").FunctionStep
+SoftmaxStep = dispatch.module("_dense").SoftmaxStep
+StandardizeStep = dispatch.module("_dense").StandardizeStep
 
 
 class Prediction:
@@ -39,15 +43,22 @@ class Prediction:
         That has followed a batch through them.
     image_shape : tuple
     dtype : numpy.dtype
+    loss : Layer
+        The layer after them.
 
     Attributes
     ----------
     calls_layers : bool
         Whether there are layers that are called, and want what a network lends them.
+    whole : nnet._program.Program or None
+        All layers, whose `predict` has what the loss predicts; None if that takes more.
     """
 
-    def __init__(self, program, trace, image_shape, dtype):
-        self._parts, self.calls_layers = [], False
+    def __init__(self, program, trace, image_shape, dtype, loss):
+        self._parts, self.calls_layers, self.whole = [], False, None
+        self._last = None
+        if type(loss).fprop in LAST_STEPS:
+            self._last = LAST_STEPS[type(loss).fprop](trace.shapes[id(loss)][0], dtype)
         steps, shape, i = Steps(trace, image_shape, dtype), image_shape, 0
         while i < len(program.groups):
             n = steps.add(program.groups, i)
@@ -60,12 +71,15 @@ class Prediction:
             if n == 0:
                 steps = Steps(trace, shape, dtype)
         self._end(steps, shape)
+        if type(loss).fprop in LAST_STEPS and len(self._parts) == 1 and not self.calls_layers:
+            self.whole = self._parts[0] if isinstance(self._parts[0], Program) else None
 
     def _end(self, steps, shape):
         """A program of these steps, whose values have a shape."""
         if steps.steps:
-            program = Program(steps.steps, steps.sources, steps.in_bytes)
-            self._parts.append(lambda images: program(images, shape))
+            self._parts.append(
+                Program(steps.steps, steps.sources, steps.shape, shape, steps.dtype, self._last)
+            )
         elif shape != steps.shape:  # a Flatten alone
             self._parts.append(lambda images: images.reshape(len(images), *shape))
 
@@ -95,7 +109,6 @@ class Steps:
 
     def __init__(self, trace, shape, dtype):
         self.trace, self.shape, self.dtype = trace, shape, dtype
-        self.in_bytes = prod(shape) * dtype.itemsize
         self.steps, self.sources, self.value = [], [], INPUT
 
     def add(self, groups, i):
@@ -143,7 +156,8 @@ class Steps:
             values.append(self.value)
         size = prod(self.trace.shapes[id(layer)][1])
         self.value = values[0]
-        self._append(ValuesStep(size, size, self.dtype.itemsize == 4, with_relu), values[1])
+        step = FunctionStep(size, self.dtype, "relu" if with_relu else None, of_sum=True)
+        self._append(step, values[1])
         return 1
 
     def _add_all(self, layers):
@@ -170,14 +184,14 @@ def global_pool_step(layer, shape, out_shape, dtype):
 
 
 def activation_step(layer, shape, out_shape, dtype):
-    size = prod(shape)
-    return ValuesStep(size, size, dtype.itemsize == 4, True) if layer.type == "relu" else None
+    if layer.type == "softmax":
+        return None
+    return FunctionStep(prod(shape), dtype, layer.type)
 
 
 def standardize_step(layer, shape, out_shape, dtype):
     size = prod(shape)
-    channel_size = size // shape[0] if layer.adapts() else size
-    return ValuesStep(size, channel_size, dtype.itemsize == 4, False, layer)
+    return StandardizeStep(size, size // shape[0] if layer.adapts() else size, dtype, layer)
 
 
 def no_step(layer, shape, out_shape, dtype):
@@ -192,4 +206,26 @@ STEPS: dict[type, Callable] = {
     Standardize: standardize_step,
     Flatten: no_step,
     Dropout: no_step,
+}
+
+
+# --- what losses predict --------------------------------------------------------------
+
+
+def softmax_step(shape, dtype):
+    return SoftmaxStep(shape[0], prod(shape[1:]), dtype)
+
+
+def sigmoid_step(shape, dtype):
+    return FunctionStep(prod(shape), dtype, "sigmoid")
+
+
+def no_last_step(shape, dtype):
+    return None
+
+
+LAST_STEPS: dict[Callable, Callable] = {
+    LogRegression.fprop: softmax_step,
+    BinaryCrossEntropy.fprop: sigmoid_step,
+    ValueLoss.fprop: no_last_step,
 }

@@ -14,6 +14,7 @@ import numpy as np
 
 from nnet._atomic import AtWork, Shared, Work
 from nnet._dense import all_finite
+from nnet._program import predict_at_once
 from nnet.layers.base import Layer
 from nnet.layers.classification import BinaryCrossEntropy, LogRegression
 from nnet.layers.loss import Totals, totals
@@ -104,7 +105,7 @@ class Model:
     _families: list[tuple[Layer, dict[str, Layer]]]  # the layers that have some inside
     _predicts_new_arrays: bool  # whether nobody else holds what the loss predicts
     _loans_of_predictions: Any
-    _prediction: Any  # None until it is first asked for
+    prediction: Any  # None until it is first asked for
     _image_bytes: int  # of one image's largest array
 
     def __init__(
@@ -166,7 +167,7 @@ class Model:
             "program": Program(numbered(layers[:-1]), "", trace, need_input_grad=False),
             "trace": trace,
             "_loans_of_predictions": None,
-            "_prediction": None,
+            "prediction": None,
             "_image_bytes": self.dtype.itemsize * max(largest, prod(self.image_shape)),
         }
         vars(self).update(plan)  # all at once: an interrupt leaves the old plan, or the new one
@@ -291,6 +292,14 @@ class Model:
             self._loans_of_predictions = loans
         return self._loans_of_predictions
 
+    def predictions_at_once(self, X, batch_size, is_current):
+        """What `predictions` returns, where one program finds it from X as it is; else None."""
+        try:
+            return predict_at_once(self, X, batch_size, all_finite, is_current)
+        except (TypeError, ValueError):
+            self.check()
+            raise
+
     def predictions(self, images, batch_size, is_current, decided=False):
         """What the loss predicts from images, or None if the model `is_current` no more.
 
@@ -373,7 +382,7 @@ class Model:
 
     def _batch_length(self, n_imgs, batch_size):
         """At most so many images at once: more than fit into the cache take longer."""
-        if n_imgs > FEW_IMAGES:
+        if n_imgs > FEW_IMAGES and self._predicting().calls_layers:
             batch_size = min(batch_size, max(FEW_IMAGES, CACHE_BYTES // self._image_bytes))
         if min(batch_size, n_imgs) * self._image_bytes > KEPT_BYTES:
             self._loans_of_predictions = None  # its memory is freed after this call
@@ -385,9 +394,11 @@ class Model:
 
     def _predicting(self):
         """The `Prediction` of the layers; of one that is never asked for there is none."""
-        if self._prediction is None:
-            self._prediction = Prediction(self.program, self.trace, self.image_shape, self.dtype)
-        return self._prediction
+        if self.prediction is None:
+            self.prediction = Prediction(
+                self.program, self.trace, self.image_shape, self.dtype, self.loss
+            )
+        return self.prediction
 
 
 # --- forks --------------------------------------------------------------------------

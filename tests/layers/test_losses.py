@@ -51,11 +51,14 @@ def test_one_softmax_for_each_batch(rng, calls):
     for call, n_batches in [
         (lambda: network.error(X, y, batch_size=10), 4),
         (lambda: network.predict_proba(X, batch_size=20), 2),
-        (lambda: network.predict(X), 1),
+        (lambda: network.predict(X[::-1]), 1),
     ]:
         calls.clear()
         call()
         assert calls == {"softmax": n_batches}
+    calls.clear()
+    network.predict(X)  # the program's last step
+    assert not calls
 
 
 def test_compare_gives_all_in_one_pass(rng, dtype):

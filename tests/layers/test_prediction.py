@@ -1,24 +1,31 @@
 """Programs for prediction: the bits of the layers, whatever the batch, and weights of now."""
 
+import threading
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnet
+import nnet.training.model
 from nnet._atomic import AtWork
+from nnet._dense import ACTIVATIONS
 from nnet._program import Program
 from nnet.layers import (
     Activation,
     BatchNorm,
+    BinaryCrossEntropy,
     Conv,
     DepthwiseConv,
     Dropout,
     Flatten,
     GlobalAveragePool,
     GlobalMaxPool,
+    Huber,
     Layer,
     Linear,
     LogRegression,
+    MeanSquaredError,
     Parallel,
     Pool,
     Residual,
@@ -46,9 +53,12 @@ NETWORKS = {
         Residual([Conv(10, 3, 2), Residual([Conv(10, 3)])], shortcut=[Conv(10, 1, 2)]),
         Residual([]), GlobalAveragePool(),
     ],
+    "functions": lambda: [
+        layer for type in ACTIVATIONS for layer in (Conv(4, 1), Activation(type))
+    ],
     "a single layer": lambda: [Flatten()],
     "called in between": lambda: [
-        Conv(4, 3), Activation("tanh"), Conv(5, 3), Upsample(2), Pool(2, 2), Twice(), Flatten(),
+        Conv(4, 3), Activation("softmax"), Conv(5, 3), Upsample(2), Pool(2, 2), Twice(), Flatten(),
         Linear(3),
     ],
     "only called": lambda: [Parallel([[Conv(3, 3)], [Conv(2, 5)]], mode="concat"), Twice()],
@@ -90,9 +100,7 @@ def programs(network):
     """Those of its prediction, and how many parts are none."""
     model = network._fitted()
     parts = model._predicting()._parts
-    cells = [getattr(part, "__closure__", None) or () for part in parts]
-    found = [cell.cell_contents for cell in sum(cells, ())]
-    return [each for each in found if isinstance(each, Program)], len(parts)
+    return [part for part in parts if isinstance(part, Program)], len(parts)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -108,7 +116,7 @@ def test_the_bits_of_the_layers(dtype, rng, name):
 
 
 def test_all_is_one_program(dtype):
-    for name in "convolutions", "all that has a step", "residuals":
+    for name in "convolutions", "all that has a step", "residuals", "functions":
         found, n_parts = programs(build(NETWORKS[name](), dtype))
         assert (len(found), n_parts) == (1, 1), name
     found, n_parts = programs(build(NETWORKS["called in between"](), dtype))
@@ -134,7 +142,7 @@ def test_batch_norm_is_part_of_the_weights(dtype, rng, first):
     assert_allclose(found, expected, rtol=100 * eps, atol=100 * eps * np.abs(expected).max())
     assert len(programs(network)[0]) == 1
     names = {type(step).__name__ for step in programs(network)[0][0].steps}
-    assert names <= {"ConvStep", "LinearStep", "ValuesStep"}
+    assert names <= {"ConvStep", "LinearStep", "FunctionStep"}
 
 
 def test_arrays_are_those_of_now(dtype, rng):
@@ -223,3 +231,119 @@ def test_a_program_follows_while_a_training_validates(rng):
     network.fit(X, y, validation_data=(X, y), max_iter=3, batch_size=8)
     assert network.error(X, y) == np.mean(network.predict(X) != y)
     assert network.history_["val_accuracy"][-1] == pytest.approx(1 - network.error(X, y))
+
+
+# --- predictions at once ----------------------------------------------------------------
+
+LOSSES = {
+    "labels": (lambda: [Flatten(), Linear(4), LogRegression()], np.arange(12) % 4),
+    "labels of pixels": (
+        lambda: [Conv(4, 3), LogRegression()],
+        np.arange(576).reshape(12, 8, 6) % 4,
+    ),
+    "many labels": (lambda: [Flatten(), Linear(5), BinaryCrossEntropy()], np.eye(12, 5)),
+    "one label": (lambda: [Flatten(), Linear(1), BinaryCrossEntropy()], np.arange(12) % 2),
+    "values": (lambda: [Flatten(), Linear(2), MeanSquaredError()], np.ones((12, 2))),
+    "a value": (lambda: [Flatten(), Linear(1), Huber()], np.ones(12)),
+}
+
+
+def counted(monkeypatch):
+    """Counts predictions that are made at once: a list with an item for each that was asked for."""
+    calls, found_at_once = [], nnet.training.model.Model.predictions_at_once
+
+    def predictions_at_once(*arguments):
+        predictions = found_at_once(*arguments)
+        calls.append(predictions is not None)
+        return predictions
+
+    monkeypatch.setattr(nnet.training.model.Model, "predictions_at_once", predictions_at_once)
+    return calls
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_predictions_at_once_are_those_of_the_layers(dtype, rng, loss, monkeypatch):
+    make, y = LOSSES[loss]
+    X = rng.standard_normal((12, 3, 8, 6)).astype(dtype)
+    network = nnet.NeuralNetwork([Conv(4, 3), Activation("elu"), *make()], rng=0)
+    network.fit(X, y, max_iter=1)
+    outputs = [network.predict]
+    if network.layers[-1].has_probabilities:
+        outputs.append(network.predict_proba)
+    for predict in outputs:
+        in_steps = predict(list(X))  # has to be converted
+        calls = counted(monkeypatch)
+        assert_array_equal(predict(X), in_steps, strict=True)
+        assert_array_equal(predict(X[3:4]), in_steps[3:4], strict=True)
+        assert calls == [True, True]
+        assert_array_equal(predict(X, batch_size=5), in_steps, strict=True)
+        assert calls == [True, True, False]
+
+
+@pytest.mark.parametrize("what", [
+    lambda X: X.astype(np.float64), lambda X: X.astype(">f4"), lambda X: X[::-1],
+    lambda X: np.asfortranarray(X), lambda X: np.ma.array(X), lambda X: X.tolist(),
+    lambda X: X[:0], lambda X: X.astype(int),
+])  # fmt: skip
+def test_other_images_are_predicted_step_by_step(rng, what, monkeypatch):
+    network = build([Conv(5, 3), Flatten()], "float32")
+    X = rng.integers(0, 9, (6, 3, 14, 17)).astype(np.float32)
+    expected = network.predict_proba(X)
+    calls = counted(monkeypatch)
+    images = what(X)
+    if np.ma.isMaskedArray(images):
+        with pytest.raises(TypeError, match="mask"):
+            network.predict_proba(images)
+    else:
+        order = slice(None, None, -1) if np.array_equal(images, X[::-1]) else slice(len(images))
+        assert_array_equal(network.predict_proba(images), expected[order])
+    assert calls == [False]
+
+
+def test_what_is_wrong_is_said(rng):
+    network = build([Conv(5, 3), Flatten()], "float32")
+    X = rng.standard_normal((6, 3, 14, 17)).astype(np.float32)
+    network.predict_proba(X)
+    with pytest.raises(ValueError, match="shape"):
+        network.predict_proba(X[:, :2])
+    for bad in np.nan, np.inf:
+        wrong = X.copy()
+        wrong[4, 1, 2, 3] = bad
+        with pytest.raises(ValueError, match=r"X\[4\]"):
+            network.predict_proba(wrong)
+    network.layers[-2].b[:] = [0, 0, -np.inf, 0]  # a probability of 0, which is finite
+    with pytest.raises(nnet.DivergedError):
+        network.predict_proba(X)
+    network.layers[-2].b = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match="b has shape|4"):
+        network.predict_proba(X)
+
+
+def test_a_loss_of_ones_own_predicts_step_by_step(rng, monkeypatch):
+    class Cold(LogRegression):
+        def fprop(self, input):
+            return super().fprop(4 * input)
+
+    X = rng.standard_normal((6, 3, 8, 8)).astype(np.float32)
+    network = nnet.NeuralNetwork([Flatten(), Linear(3), Cold()], rng=0).build((3, 8, 8), 3)
+    network.predict_proba(X)
+    calls = counted(monkeypatch)
+    scores = network._fitted()._scores(X)
+    assert_allclose(network.predict_proba(X), softmax(4 * scores), rtol=1e-5)
+    assert calls == [False]
+
+
+def test_predictions_at_once_wait_for_whoever_works_with_the_layers(rng):
+    network = build([Conv(5, 3), Flatten()], "float32")
+    X = rng.standard_normal((2, 3, 14, 17)).astype(np.float32)
+    expected = network.predict_proba(X)
+    found = []
+    at_work = AtWork(network._fitted())
+    at_work.begin()
+    thread = threading.Thread(target=lambda: found.append(network.predict_proba(X)))
+    thread.start()
+    thread.join(0.2)
+    assert not found
+    at_work.end()
+    thread.join(30)
+    assert_array_equal(found[0], expected)

@@ -1,8 +1,9 @@
-# Dense layers, sums and what is done to single values, as steps of a program. Needs
-# dense/matmul.pxi and common/follow.pxi.
+# Dense layers, and what is done to single values, as steps of a program. Needs dense/matmul.pxi,
+# dense/activations.pxi, dense/losses.pxi and common/follow.pxi.
 
 cdef enum:
     LARGE_WEIGHTS = 1 << 17     # bytes, which are read once for all images rather than for some
+    FUNCTION_PRODUCTS = 8       # multiply-adds that an exponential takes as long as
 
 cdef struct LinearCall:
     ProductPlan product
@@ -67,81 +68,131 @@ cdef Py_ssize_t linear_scratch(const void *plan, Py_ssize_t n_imgs, int n_thread
 
 # --- value by value -----------------------------------------------------------------
 
-cdef struct ValuesCall:         # out = (src [+ other]) [- mean] [/ scale], rectified or not
-    Py_ssize_t size             # of an image
-    Py_ssize_t channel_size     # values with the same mean and scale
-    bint is_float, with_relu
-    const void *mean            # (size / channel_size,) or NULL, and so is scale
+cdef class FunctionStep(Step):
+    """A function of each value; or the sum of two values, rectified or not.
+
+    Parameters
+    ----------
+    size : int
+        Values of an image.
+    dtype : numpy.dtype
+    type : str or None
+        One of `ACTIVATIONS`; of a sum 'relu' or None.
+    of_sum : bool
+    """
+
+    cdef Function job
+
+    def __init__(self, Py_ssize_t size, dtype, type, bint of_sum=False):
+        cdef int number = SUM
+        if type is not None:
+            number = SUM_RELU if of_sum else number_of(type)
+        self.job = [dtype.itemsize == 4, number, NULL, NULL, NULL, size]
+        self.out_bytes = size * dtype.itemsize
+        self.call.run, self.call.scratch, self.call.plan = function_run, NULL, &self.job
+        self.call.products = size * (FUNCTION_PRODUCTS if SIGMOID <= number < SUM else 1)
+
+
+cdef void function_run(const void *plan, const void *src, const void *other, void *dst,
+                       Py_ssize_t n_imgs, void *scratch, int n_threads) noexcept nogil:
+    cdef Function job = (<const Function *>plan)[0]
+    job.values, job.grad, job.out, job.size = src, other, dst, job.size * n_imgs
+    parallel_for(function_unit, &job, (job.size + PART_SIZE - 1) // PART_SIZE, n_threads)
+
+
+cdef class SoftmaxStep(Step):
+    """Probabilities of the classes of each image, or of each of its pixels; in place too.
+
+    Parameters
+    ----------
+    n_classes, n_pixels : int
+    dtype : numpy.dtype
+    """
+
+    cdef Loss job
+
+    def __init__(self, Py_ssize_t n_classes, Py_ssize_t n_pixels, dtype):
+        memset(&self.job, 0, sizeof(Loss))
+        self.job.is_float = dtype.itemsize == 4
+        self.job.n_classes, self.job.n_pixels = n_classes, n_pixels
+        self.out_bytes = n_classes * n_pixels * dtype.itemsize
+        self.call.run, self.call.scratch, self.call.plan = softmax_run, NULL, &self.job
+        self.call.products = n_classes * n_pixels * <double>FUNCTION_PRODUCTS
+
+
+cdef void softmax_run(const void *plan, const void *src, const void *other, void *dst,
+                      Py_ssize_t n_imgs, void *scratch, int n_threads) noexcept nogil:
+    cdef Loss job = (<const Loss *>plan)[0]
+    job.scores, job.probs = src, dst
+    parallel_for(entropy_unit, &job, n_imgs, n_threads)
+
+
+cdef struct StandardizeCall:
+    Py_ssize_t size, channel_size
+    bint is_float
+    const void *mean            # (size / channel_size,), and so is scale
     const void *scale
 
 
-cdef class ValuesStep(Step):
-    """Of each value; or of the sum of two.
+cdef class StandardizeStep(Step):
+    """(x - mean) / scale.
 
     Parameters
     ----------
     size, channel_size : int
-        Values of an image, and of a channel of it.
-    is_float, with_relu : bool
-    layer : Standardize, optional
-        Whose mean and scale there are.
+        Values of an image, and those that share mean and scale.
+    dtype : numpy.dtype
+    layer : Standardize
     """
 
-    cdef ValuesCall job
-    cdef object layer
+    cdef StandardizeCall job
+    cdef object layer, dtype
     cdef cnp.ndarray mean, scale
 
-    def __init__(self, Py_ssize_t size, Py_ssize_t channel_size, bint is_float, bint with_relu,
-                 layer=None):
-        self.layer = layer
-        self.job = [size, channel_size, is_float, with_relu, NULL, NULL]
-        self.out_bytes = size * (4 if is_float else 8)
-        self.call.run, self.call.scratch, self.call.plan = values_run, NULL, &self.job
+    def __init__(self, Py_ssize_t size, Py_ssize_t channel_size, dtype, layer):
+        self.layer, self.dtype = layer, dtype
+        self.job = [size, channel_size, dtype.itemsize == 4, NULL, NULL]
+        self.out_bytes = size * dtype.itemsize
+        self.call.run, self.call.scratch, self.call.plan = standardize_run, NULL, &self.job
         self.call.products = size
-        if layer is not None and not layer.adapts():    # numbers: another one is another step
-            dtype = np.float32 if is_float else np.float64
-            self.mean, self.scale = [np.full(1, value, dtype) for value in layer._constants(2)]
-            self.job.mean, self.job.scale = data_of(self.mean), data_of(self.scale)
+        if not layer.adapts():      # numbers: another one is another step
+            mean, scale = layer._constants(2)
+            self.take(np.full(1, mean, dtype), np.full(1, scale, dtype))
+
+    cdef int take(self, mean, scale) except -1:
+        self.mean, self.scale = contiguous(mean), contiguous(scale)
+        self.job.mean, self.job.scale = data_of(self.mean), data_of(self.scale)
+        return 0
 
     cdef int follow(self) except -1:
-        if self.layer is None or not self.layer.adapts():
+        if not self.layer.adapts():
             return 0
         mean, scale = self.layer.mean_, self.layer.scale_
         if mean is self.mean and scale is self.scale:
             return 0
         shape = (self.job.size // self.job.channel_size,)
-        dtype = np.dtype(np.float32 if self.job.is_float else np.float64)
         for name, array in (("mean_", mean), ("scale_", scale)):
-            if array.shape != shape or array.dtype != dtype:
+            if array.shape != shape or array.dtype != self.dtype:
                 raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, "
-                                 f"expected {shape} and {dtype}")
-        self.mean, self.scale = contiguous(mean), contiguous(scale)
-        self.job.mean, self.job.scale = data_of(self.mean), data_of(self.scale)
-        return 0
+                                 f"expected {shape} and {self.dtype}")
+        return self.take(mean, scale)
 
 
-cdef void values_run(const void *plan, const void *src, const void *other, void *dst,
-                     Py_ssize_t n_imgs, void *scratch, int n_threads) noexcept nogil:
-    cdef const ValuesCall *job = <const ValuesCall *>plan
+cdef void standardize_run(const void *plan, const void *src, const void *other, void *dst,
+                          Py_ssize_t n_imgs, void *scratch, int n_threads) noexcept nogil:
+    cdef const StandardizeCall *job = <const StandardizeCall *>plan
     if job.is_float:
-        values_of(job, <const float *>src, <const float *>other, <float *>dst, n_imgs)
+        standardize(job, <const float *>src, <float *>dst, n_imgs)
     else:
-        values_of(job, <const double *>src, <const double *>other, <double *>dst, n_imgs)
+        standardize(job, <const double *>src, <double *>dst, n_imgs)
 
 
-cdef void values_of(const ValuesCall *job, const real *src, const real *other, real *dst,
-                    Py_ssize_t n_imgs) noexcept nogil:
-    cdef Py_ssize_t i, c, n, n_channels = job.size // job.channel_size
-    cdef real mean, scale, x
-    if job.mean == NULL:
-        for i in range(n_imgs * job.size):
-            x = src[i]
-            if other != NULL:
-                x += other[i]
-            dst[i] = <real>0 if job.with_relu and x < 0 else x
-        return
+cdef void standardize(const StandardizeCall *job, const real *src, real *dst,
+                      Py_ssize_t n_imgs) noexcept nogil:
+    cdef Py_ssize_t i, c, n
+    cdef real mean, scale
     for n in range(n_imgs):
-        for c in range(n_channels):
+        for c in range(job.size // job.channel_size):
             mean, scale = (<const real *>job.mean)[c], (<const real *>job.scale)[c]
             for i in range(job.channel_size):
                 dst[i] = (src[i] - mean) / scale
