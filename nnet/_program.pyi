@@ -10,6 +10,12 @@ class Step:
     out_bytes: int
     wants_all: bool
 
+class Watched:
+    """An attribute of layers that holds an array: they note when they are asked for it."""
+
+    name: str
+    def __get__(self, layer: Any, owner: type) -> Any: ...
+
 class Program:
     """Steps in a row, run in one call."""
 

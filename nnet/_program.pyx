@@ -29,6 +29,30 @@ cdef class Step:
         return 0
 
 
+cdef Py_ssize_t n_accesses = 0
+
+
+cdef class Watched:
+    """An attribute of layers that holds an array: they note in `_access` who was the last to ask.
+
+    A mixin of descriptors that set it in the layer's dict, where steps find it without a note.
+    """
+
+    cdef public str name
+
+    def __get__(self, layer, owner):
+        global n_accesses
+        if layer is None:
+            return self
+        cdef dict attributes = layer.__dict__
+        n_accesses += 1
+        attributes["_access"] = n_accesses
+        try:
+            return attributes[self.name]
+        except KeyError:
+            raise AttributeError(f"{owner.__name__} has no {self.name} yet") from None
+
+
 cdef struct Wire:               # where a step reads and writes
     int src, other              # the steps whose values it reads, INPUT or NOTHING
     Py_ssize_t dst_at           # bytes of a chunk's values before its own, for each image

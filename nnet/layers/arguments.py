@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnet._program import Watched
 from nnet.geometry import as_pair
 from nnet.layers.hints import did_you_mean
 
@@ -167,6 +168,18 @@ class Option:
     def __set__(self, layer, value):
         vars(layer)[self.name] = self.check(value, self.name, *self.arguments)
         layer._option_changed()
+
+
+class ArrayOption(Watched, Option):
+    """An array, of which programs know whether somebody may have written to it."""
+
+    def __init__(self):
+        super().__init__(as_given)
+
+
+def as_given(value, name):
+    """Any value: whether an array fits is found out when it is used."""
+    return value
 
 
 class PairOption(Option):

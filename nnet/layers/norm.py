@@ -3,10 +3,17 @@
 import numpy as np
 
 from nnet._dense import batch_norm, bprop_batch_norm, bprop_group_norm, group_norm
-from nnet.layers.arguments import Option, as_count, as_finite, as_share, check_axes, check_is_array
+from nnet.layers.arguments import (
+    ArrayOption,
+    Option,
+    as_count,
+    as_finite,
+    as_share,
+    check_axes,
+    check_is_array,
+)
 from nnet.layers.base import Layer, ParamMixin, sees_all
 from nnet.layers.hints import CHANNELS_ARE_FOUND, with_hints
-from nnet.layers.weighted import as_given
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -17,8 +24,8 @@ class Norm(Layer, ParamMixin):
     gamma_grad: np.ndarray
     beta_grad: np.ndarray
 
-    gamma = Option(as_given)
-    beta = Option(as_given)
+    gamma = ArrayOption()
+    beta = ArrayOption()
     eps = Option(as_finite, 0.0, "expected a finite number greater than 0")
 
     def __init__(self, eps):
@@ -87,8 +94,8 @@ class BatchNorm(Norm):
 
     _COMPUTES_RELU = True
     momentum = Option(as_share)
-    running_mean = Option(as_given)
-    running_var = Option(as_given)
+    running_mean = ArrayOption()
+    running_var = ArrayOption()
 
     @with_hints(CHANNELS_ARE_FOUND)
     def __init__(self, *, momentum=0.1, eps=1e-5):

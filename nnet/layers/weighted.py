@@ -5,7 +5,7 @@ from abc import abstractmethod
 
 import numpy as np
 
-from nnet.layers.arguments import Option, as_bool, as_float
+from nnet.layers.arguments import ArrayOption, Option, as_bool, as_float
 from nnet.layers.base import Layer, ParamMixin
 
 
@@ -15,19 +15,14 @@ def as_weight_scale(value, name):
     return as_float(value, name, " or 'he' or 'glorot'")
 
 
-def as_given(value, name):
-    """Any value: whether an array fits is found out when it is used."""
-    return value
-
-
 class WeightedLayer(Layer, ParamMixin):
     """Weights W, biases b, and their gradients."""
 
     W_grad: np.ndarray
     b_grad: np.ndarray
 
-    W = Option(as_given)
-    b = Option(as_given)
+    W = ArrayOption()
+    b = ArrayOption()
     weight_scale = Option(as_weight_scale)
     weight_decay = Option(as_float)
     use_bias = Option(as_bool)

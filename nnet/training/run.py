@@ -136,6 +136,7 @@ class TrainingRun:
                             self.telling.end(self.n_done, self.n_epochs)
                 finally:
                     transaction.end()
+                    self.stepping.end()
             finally:
                 self._call_all("close")
 

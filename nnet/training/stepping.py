@@ -91,3 +91,7 @@ class Stepping:
         self.n_epochs += 1
         self.n_steps += self._n_steps_of_epoch
         self.schedule.end_epoch(progress)
+
+    def end(self):
+        """Let go of the parameters: nobody but the layers holds them from now on."""
+        self.optimizer.params = []

@@ -314,9 +314,13 @@ def test_nothing_is_kept_while_predicting(layer, input_shape, rng):
     layer = fresh(layer)
     layer._setup(input_shape, rng)
     layer.training = False
-    before = {key: id(value) for key, value in vars(layer).items()}
+
+    def attributes():  # without the note of who last asked for an array
+        return {key: id(value) for key, value in vars(layer).items() if key != "_access"}
+
+    before = attributes()
     layer.fprop(rng.normal(size=input_shape).astype(np.float32))
-    assert {key: id(value) for key, value in vars(layer).items()} == before
+    assert attributes() == before
 
 
 # --- errors -----------------------------------------------------------------------

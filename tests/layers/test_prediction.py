@@ -1,5 +1,6 @@
 """Programs for prediction: the bits of the layers, whatever the batch, and weights of now."""
 
+import sys
 import threading
 
 import numpy as np
@@ -180,6 +181,60 @@ def test_arrays_are_those_of_now(dtype, rng):
     assert_array_equal(network.predict_proba(images), seen[-1])
 
 
+HOLDERS = {
+    "the array": lambda array: array,
+    "a view": lambda array: array[::-1].T,
+    "its memory": lambda array: memoryview(array),
+    "a view of a view": lambda array: np.asarray(memoryview(array))[:],
+    "a view without a base of its own": lambda array: np.frombuffer(array, array.dtype),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("place, name", [
+    (0, "W"), (0, "b"), (1, "gamma"), (1, "beta"), (1, "running_mean"), (1, "running_var"),
+    (4, "W"), (4, "b"), (5, "beta"),
+])  # fmt: skip
+def test_what_others_write_later_is_followed(dtype, rng, holder, place, name):
+    layers = [Conv(5, 3), BatchNorm(), relu(), Flatten(), Linear(8), BatchNorm()]
+    network = build([*layers, relu(), Linear(6)], dtype)
+    images = rng.standard_normal((3, 3, 14, 17)).astype(dtype)
+    before = [network.predict_proba(images) for _ in range(3)]
+    held = HOLDERS[holder](getattr(network.layers[place], name))
+    before += [network.predict_proba(images) for _ in range(3)]
+    array = np.asarray(held)
+    array[...] = array + np.linspace(0.5, 1, array.size).reshape(array.shape).astype(dtype)
+    found = network.predict_proba(images)
+    assert not any(np.array_equal(found, each) for each in before)
+    assert_allclose(found, softmax(scores_of_layers(network, images)), rtol=1e-4, atol=1e-6)
+    del held, array
+    assert_array_equal([network.predict_proba(images) for _ in range(2)], [found, found])
+
+
+def test_arrays_that_others_own_are_followed(dtype, rng):
+    network = build([Conv(5, 3), BatchNorm(), Flatten()], dtype)
+    images = rng.standard_normal((3, 3, 14, 17)).astype(dtype)
+    owner = np.zeros((2, *network.layers[0].W.shape), dtype)
+    network.layers[0].W = owner[1]
+    before = [network.predict_proba(images) for _ in range(3)][-1]
+    owner[1, 0, 0, 0] = 1
+    assert not np.array_equal(network.predict_proba(images), before)
+
+
+def test_after_a_training_nobody_else_holds_the_arrays(rng):
+    X = rng.standard_normal((24, 1, 8, 8)).astype(np.float32)
+    layers = [Conv(4, 3), BatchNorm(), relu(), Flatten(), Linear(3), BatchNorm(), LogRegression()]
+    network = nnet.NeuralNetwork(layers, rng=0)
+    for fit in network.fit, network.partial_fit:
+        fit(X, np.arange(24) % 3, optimizer=nnet.Adam())
+        for _ in range(2):
+            network.predict(X)
+        for layer in network.layers[:2]:
+            for name in layer.param_names():
+                n_references = sys.getrefcount(vars(layer)[name])
+                assert n_references == 3  # the layer's, the step's and the argument
+
+
 def softmax(scores):
     e = np.exp(scores.astype(float) - scores.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
@@ -208,8 +263,9 @@ def test_arrays_of_other_shapes_are_refused(dtype, name, array):
     before = network.predict_proba(images)
     fits = getattr(network.layers[0], name)
     setattr(network.layers[0], name, array.astype(dtype))
-    with pytest.raises(ValueError, match="shape"):
-        network.predict_proba(images)
+    for _ in range(2):  # each time
+        with pytest.raises(ValueError, match="shape"):
+            network.predict_proba(images)
     setattr(network.layers[0], name, fits)
     assert_array_equal(network.predict_proba(images), before)
 

@@ -18,17 +18,15 @@ cdef class ConvStep(Step):
 
     cdef CorrelationPlan plan
     cdef Correlating job
-    cdef object layer, norm, dtype
     cdef cnp.ndarray packed
-    cdef list seen                  # copies of the layers' arrays
+    cdef Followed followed
 
     def __init__(self, layer, norm, tuple imgs_shape, bint with_relu, dict geometry):
-        cdef Py_ssize_t n_packed
-        self.layer, self.norm, self.dtype, self.seen = layer, norm, layer.W.dtype, []
         self.plan = correlation_plan(
             False, np.empty((0, *imgs_shape[1:]), layer.W.dtype), layer.W, layer.groups,
             geometry["strides"], geometry["padding_mode"], geometry["border_mode"],
             geometry["dilation"], None)
+        self.followed = Followed(layer, norm, self.plan.filters_shape, (-1, 1, 1))
         self.out_bytes = cnp.PyArray_ITEMSIZE(layer.W)
         for n in self.plan.out_shape:
             self.out_bytes *= n
@@ -41,11 +39,9 @@ cdef class ConvStep(Step):
         self.call.products = self.plan.products
 
     cdef int follow(self) except -1:
-        cdef cnp.ndarray W, b
-        if has_changed(self.layer, self.norm, self.seen):
-            check_followed(self.seen, self.plan.filters_shape, self.dtype, self.plan.out_shape[0])
-            W, b = folded(self.seen, (-1, 1, 1))
-            self.plan.pack(cnp.PyArray_DATA(W), data_of(b), <void *>self.job.packed)
+        cdef tuple arrays = self.followed.changed()
+        if arrays is not None:
+            self.plan.pack(data_of(arrays[0]), data_of(arrays[1]), <void *>self.job.packed)
         return 0
 
 

@@ -25,16 +25,14 @@ cdef class LinearStep(Step):
     """
 
     cdef LinearCall job
-    cdef object layer, norm, dtype
-    cdef tuple shape
+    cdef object layer
+    cdef Followed followed
     cdef cnp.ndarray W, b
-    cdef list seen
 
     def __init__(self, layer, norm, bint with_relu):
         cdef Py_ssize_t n_in, n_out, itemsize = layer.W.itemsize
-        self.layer, self.norm, self.seen = layer, norm, []
-        self.shape, self.dtype = layer.W.shape, layer.W.dtype
-        n_in, n_out = self.shape
+        n_in, n_out = layer.W.shape
+        self.layer, self.followed = layer, Followed(layer, norm, layer.W.shape, (-1,))
         self.job.product = plan_product(n_in, n_out, n_in, 1, n_out, 1, TERMS, itemsize == 4)
         self.job.with_relu = with_relu
         self.out_bytes = n_out * itemsize
@@ -43,15 +41,18 @@ cdef class LinearStep(Step):
         self.call.products = <double>n_in * n_out
 
     cdef int follow(self) except -1:
-        if self.norm is None:
+        cdef tuple arrays
+        if self.followed.norm is None:
             W, b = self.layer.W, self.layer.b if self.layer.use_bias else None
             if W is self.W and b is self.b:
                 return 0
-            check_followed([W, b], self.shape, self.dtype, self.shape[1])
+            self.followed.check([W, b] if self.layer.use_bias else [W])
             self.W, self.b = contiguous(W), None if b is None else contiguous(b)
-        elif has_changed(self.layer, self.norm, self.seen):
-            check_followed(self.seen, self.shape, self.dtype, self.shape[1])
-            self.W, self.b = folded(self.seen, (-1,))
+        else:
+            arrays = self.followed.changed()
+            if arrays is None:
+                return 0
+            self.W, self.b = arrays
         self.job.W, self.job.b = data_of(self.W), data_of(self.b)
         return 0
 
