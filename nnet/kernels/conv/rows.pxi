@@ -81,12 +81,13 @@ cdef bint rows_in_strips(const Correlation *task) noexcept nogil:
 
 cdef double rows_cycles(const Correlation *task) noexcept nogil:
     """About how long an image takes: each vector of outputs, and of what is packed."""
+    cdef const Packing *p = &task.packing
     cdef double vectors = task.n_features * task.y.n_phases * task.x.n_phases * (
         task.y.longest * ceil_div(task.x.longest, task.lanes))
     if rows_in_strips(task):
         return vectors * (1.1 * task.n_taps + 4)
-    return vectors * (1.2 * task.n_taps + 4) + 8.0 * task.n_channels * task.packing.rows * ceil_div(
-        task.packing.cols, task.lanes)
+    return vectors * (1.2 * task.n_taps + 4) + 4.0 * task.n_channels * p.n_phases_y * (
+        p.n_phases_x * p.rows * ceil_div(p.cols, task.lanes))
 
 
 cdef void *rows_plan(const Correlation *task, Workspace memory) except NULL:
