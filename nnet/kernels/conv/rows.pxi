@@ -85,7 +85,7 @@ cdef double rows_cycles(const Correlation *task) noexcept nogil:
     cdef double vectors = task.n_features * task.y.n_phases * task.x.n_phases * (
         task.y.longest * ceil_div(task.x.longest, task.lanes))
     if rows_in_strips(task):
-        return vectors * (1.1 * task.n_taps + 4)
+        return vectors * (0.7 * task.n_taps + 2)
     return vectors * (1.2 * task.n_taps + 4) + 4.0 * task.n_channels * p.n_phases_y * (
         p.n_phases_x * p.rows * ceil_div(p.cols, task.lanes))
 
