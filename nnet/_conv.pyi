@@ -11,7 +11,7 @@ _Padding: TypeAlias = (
 )
 _Border: TypeAlias = Literal["zeros", "nearest", "reflect", "wrap", "symmetric"]
 _Algorithm: TypeAlias = Literal[
-    "direct_pixels", "direct_features", "winograd", "depthwise", "depthwise_in_place", "direct"
+    "direct_pixels", "direct_features", "winograd", "depthwise", "direct"
 ]
 
 ALGORITHMS: tuple[str, ...]

@@ -22,9 +22,8 @@ include "kernels/conv/direct_pixels.pxi"
 include "kernels/conv/direct_features.pxi"
 include "kernels/conv/features_packing.pxi"
 include "kernels/conv/winograd.pxi"
-include "kernels/conv/rows.pxi"
 include "kernels/conv/strips.pxi"
-include "kernels/conv/depthwise.pxi"
+include "kernels/conv/rows.pxi"
 include "kernels/conv/implementations.pxi"
 include "kernels/common/follow.pxi"
 include "kernels/conv/step.pxi"
@@ -136,16 +135,14 @@ def conv_bc01(
     bias : ndarray (n_feats,), same dtype, optional
     activation : {None, 'relu'}
         Applied to the result.
-    algorithm : {None, 'direct_pixels', 'direct_features', 'winograd', 'depthwise', \
-'depthwise_in_place', 'direct'}
+    algorithm : {None, 'direct_pixels', 'direct_features', 'winograd', 'depthwise', 'direct'}
         'direct_pixels' keeps pixels in the lanes of vectors, 'direct_features' features.
         'winograd' is Winograd's minimal filtering F(2x2, 3x3), which multiplies about half as
         often; it wants filters of at least 2 x 2, and strides of 1, or 2 without dilation.
-        'depthwise' is for one feature a group, and 'depthwise_in_place' for some of these on
-        AVX-512. None takes the one that should be fastest, and 'winograd' only for sums that are
-        long enough for it to be as accurate as the others; 'direct' is the fastest of these.
-        `nnet.explain` says which accept a call. ('planes' and 'pixels' are old names of the first
-        two, until 0.4.)
+        'depthwise' is for one feature a group. None takes the one that should be fastest, and
+        'winograd' only for sums that are long enough for it to be as accurate as the others;
+        'direct' is the fastest of these. `nnet.explain` says which accept a call. ('planes' and
+        'pixels' are old names of the first two, until 0.4.)
     n_threads : int, optional
         Default: `nnet.get_num_threads()`. It changes no bit of the result.
 

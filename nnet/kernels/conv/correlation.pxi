@@ -33,6 +33,39 @@ cdef struct Correlation:        # what is to be computed, whatever the number of
     double n_taps               # of an output, in the mean
 
 
+cdef struct Outputs:            # of a pair of phases, which is a correlation without a stride
+    Py_ssize_t rows, cols
+    Py_ssize_t at, row, col     # where they go in the output plane
+
+
+cdef inline Outputs outputs_of(const Correlation *task, const Phase *y, const Phase *x) noexcept:
+    cdef Outputs to
+    to.rows, to.cols = y.count, x.count
+    to.at = y.pixel * task.out_w + x.pixel
+    to.row, to.col = task.y.out_step * task.out_w, task.x.out_step
+    return to
+
+
+cdef void unpack_phase(real *dst, const real *source, Py_ssize_t pitch, const Outputs *to,
+                 Py_ssize_t odd_at, const Outputs *even) noexcept nogil:
+    """Rows of a scratch buffer, `pitch` apart, to their place in the output plane.
+
+    With odd_at, `to` has the odd columns, and those at `source` are the even ones.
+    """
+    cdef Py_ssize_t y, x
+    dst += even.at
+    for y in range(to.rows):
+        if to.col == 1:
+            copy(dst, source, to.cols)
+        elif odd_at:
+            zip_rows(dst, source, source + odd_at, even.cols, to.cols)
+        else:
+            for x in range(to.cols):
+                dst[x * to.col] = source[x]
+        dst += to.row
+        source += pitch
+
+
 cdef Correlation correlation_of(
     bint backward, tuple imgs_shape, tuple filters_shape, Py_ssize_t groups, object geometry,
     int border, Py_ssize_t itemsize, Workspace memory,

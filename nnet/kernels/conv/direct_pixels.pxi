@@ -5,8 +5,7 @@
 # each vector of pixels is read and stored. The loops that the threads share know nothing else.
 
 cdef struct PixelsPass:                 # one correlation without a stride: all phases of y and x
-    Py_ssize_t rows, cols               # its output pixels
-    Py_ssize_t dst_at, dst_row, dst_col # where they go in the output plane
+    Outputs outputs
     Py_ssize_t n_ij, n_taps             # taps of a filter, and of all channels of a group
     Py_ssize_t *ij                      # (n_ij,) where in a filter they lie
     Py_ssize_t *tap_at                  # (n_taps,)
@@ -119,7 +118,9 @@ cdef double pixels_cycles(const Correlation *task) noexcept nogil:
         # Every block of features reads all channels again, whole planes apart: often from the
         # L2 cache, 3 cycles a line. Measured with 1x1 filters of 32 to 128 channels.
         cycles += n_tiles * n * (task.n_channels // task.groups) * 3 * VECTOR_BYTES / 64
-    return cycles
+    # Where a core has two units for such vectors, these tiles gain more than others: they load
+    # least. 16 channels to 16 features, 3x3 of 32x32: 22 us, Winograd 24; 1x1 of 64: 283 and 303.
+    return cycles * (0.87 if VECTOR_BYTES == 64 else 1)
 
 
 cdef double tile_cycles(int n_features, int n_vectors) noexcept nogil:
@@ -170,7 +171,7 @@ cdef void *pixels_plan(const Correlation *task, Workspace memory) except NULL:
         &plan.layout.packing, task.n_channels // task.groups, lanes)
     plan.scratch_size = 0 if plan.layout.direct else plan.scratch_pitch * plan.block
     plan.odd_at = 0
-    if plan.n_passes > 1 and plan.passes.dst_col == 2 and task.out_w > 1:
+    if plan.n_passes > 1 and task.x.out_step == 2 and task.out_w > 1:
         plan.odd_at = plan.scratch_size
         plan.scratch_size *= 2
     plan.sizes.thread = plan.sizes.buffer + plan.scratch_size
@@ -187,9 +188,7 @@ cdef PixelsPass pixels_pass(
     cdef PixelsPass run
     cdef const Packing *p = &layout.packing
     cdef Py_ssize_t i, j, m = 0
-    run.rows, run.cols = y.count, x.count
-    run.dst_at = y.pixel * task.out_w + x.pixel
-    run.dst_row, run.dst_col = task.y.out_step * task.out_w, task.x.out_step
+    run.outputs = outputs_of(task, y, x)
     run.n_ij = y.n_taps * x.n_taps
     run.n_taps = run.n_ij * (task.n_channels // task.groups)
     run.ij = <Py_ssize_t *>memory.take(run.n_ij * sizeof(Py_ssize_t))
@@ -212,10 +211,11 @@ cdef void pixels_vectors(PixelsPass *run, const PixelsLayout *layout, Py_ssize_t
                          Py_ssize_t lanes, Workspace memory) except *:
     """The table of pixel vectors: where each is read, from `first` on, and where it is stored."""
     cdef const Packing *p = &layout.packing
-    cdef Py_ssize_t rows = run.rows, cols = run.cols, per_row, extent, i, v = 0, x, y
-    if run.dst_col == 1 and p.pitch == cols and run.dst_row == cols and p.stack == 1:
+    cdef const Outputs *to = &run.outputs
+    cdef Py_ssize_t rows = to.rows, cols = to.cols, per_row, extent, i, v = 0, x, y
+    if to.col == 1 and p.pitch == cols and to.row == cols and p.stack == 1:
         rows, cols = 1, rows * cols     # without gaps a plane is one long row
-    extent, per_row = run_of(p, p.stack, run.rows, run.cols), ceil_div(cols, lanes)
+    extent, per_row = run_of(p, p.stack, to.rows, to.cols), ceil_div(cols, lanes)
     if not layout.direct:
         rows, per_row = 1, ceil_div(extent, lanes)
     run.n_at = rows * per_row
@@ -228,7 +228,7 @@ cdef void pixels_vectors(PixelsPass *run, const PixelsLayout *layout, Py_ssize_t
             if layout.direct:
                 x = min(x, cols - lanes)    # the last vector of a row ends with it
                 run.src_at[v] = first + y * p.pitch + x
-                run.dst_at_of[v] = run.dst_at + y * run.dst_row + x
+                run.dst_at_of[v] = to.at + y * to.row + x
             else:
                 if extent >= lanes:
                     x = min(x, extent - lanes)
@@ -330,7 +330,7 @@ cdef void pixels_features(const Call *call, const real *group, real *scratch, re
     cdef const Packing *p = &plan.layout.packing
     cdef const PixelsPass *run
     cdef const real *packed = <const real *>call.packed
-    cdef Py_ssize_t plane = task.out_h * task.out_w, i, s, n_at
+    cdef Py_ssize_t plane = task.out_h * task.out_w, i, s, f, n_at
     cdef real *padded = scratch + plan.scratch_size
     cdef real *dst = padded if task.folds else out + k * plane
     cdef real *to
@@ -339,41 +339,18 @@ cdef void pixels_features(const Call *call, const real *group, real *scratch, re
         to = dst if plan.layout.direct else scratch + (i & 1) * plan.odd_at
         n_at = run.n_at
         if n < p.stack:
-            n_at = ceil_div(run_of(p, n, run.rows, run.cols), task.lanes)
+            n_at = ceil_div(run_of(p, n, run.outputs.rows, run.outputs.cols), task.lanes)
         pixels_tiles(
             to, plane if plan.layout.direct else plan.scratch_pitch, run.dst_at_of, group,
             run.src_at, n_at, run.tap_at, packed + run.weights_at + k * run.n_taps, run.n_taps,
             packed + k, call.with_relu, run.tile[k_end - k], <int>(k_end - k))
         if not plan.layout.direct and (i & 1 or plan.odd_at == 0):
             for s in range(n):
-                pixels_unpack(task, plan, dst + s * task.n_features * plane,
-                              scratch + s * p.image_pitch, k_end - k, run)
+                for f in range(k_end - k):
+                    unpack_phase(dst + (s * task.n_features + f) * plane,
+                           scratch + s * p.image_pitch + f * plan.scratch_pitch, p.pitch,
+                           &run.outputs, plan.odd_at,
+                           &plan.passes[i - (plan.odd_at > 0)].outputs)
     for i in range(k, k_end if task.folds else k):
         fold_plane(out + i * task.out_size, padded + (i - k) * plane, task.out_h, task.out_w,
                    &task.fold)
-
-
-cdef void pixels_unpack(const Correlation *task, const Pixels *plan, real *dst,
-                        const real *scratch, Py_ssize_t n_planes,
-                        const PixelsPass *run) noexcept nogil:
-    """The rows of a scratch buffer, without the gaps between them, to their place.
-
-    With plan.odd_at, `run` has the odd columns, the pass before it the even ones.
-    """
-    cdef Py_ssize_t f, y, x, n = run.cols, step = run.dst_col, odd_at = plan.odd_at
-    cdef const PixelsPass *even = run - 1 if odd_at else run
-    cdef real *row
-    cdef const real *source
-    for f in range(n_planes):
-        row = dst + f * task.out_h * task.out_w + even.dst_at
-        source = scratch + f * plan.scratch_pitch
-        for y in range(run.rows):
-            if step == 1:
-                copy(row, source, n)
-            elif odd_at:
-                zip_rows(row, source, source + odd_at, even.cols, n)
-            else:
-                for x in range(n):
-                    row[x * step] = source[x]
-            row += run.dst_row
-            source += plan.layout.packing.pitch

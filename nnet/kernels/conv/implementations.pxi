@@ -1,6 +1,5 @@
 # The table of implementations of a correlation, the choice among them, and plans. Needs
-# conv/direct_pixels.pxi, conv/direct_features.pxi, conv/winograd.pxi, conv/rows.pxi and
-# conv/depthwise.pxi.
+# conv/direct_pixels.pxi, conv/direct_features.pxi, conv/winograd.pxi and conv/rows.pxi.
 
 ctypedef bint (*task_accepts)(const Correlation *task) noexcept nogil
 ctypedef double (*task_cycles)(const Correlation *task) noexcept nogil
@@ -38,7 +37,7 @@ cdef Implementation entry(
 
 
 cdef enum:
-    N_IMPLEMENTATIONS = 5
+    N_IMPLEMENTATIONS = 4
 
 cdef Implementation[N_IMPLEMENTATIONS] CORRELATIONS
 CORRELATIONS[0] = entry(
@@ -59,19 +58,13 @@ CORRELATIONS[3] = entry(
     rows_accept, rows_cycles, rows_plan, rows_share,
     <task_pack>rows_pack[float], <task_pack>rows_pack[double],
     <task_unit>rows_unit[float], <task_unit>rows_unit[double])
-CORRELATIONS[4] = entry(
-    "depthwise_in_place", "AVX-512, one channel and one feature a group, zeros for a border, "
-    "strides of 1, and filters of 2 to 7 rows that overlap with the image",
-    depthwise_accepts, depthwise_cycles, depthwise_plan, rows_share,
-    <task_pack>depthwise_pack[float], <task_pack>depthwise_pack[double],
-    <task_unit>depthwise_unit[float], <task_unit>depthwise_unit[double])
 
 
 # --- the choice ---------------------------------------------------------------------
 
 # 'direct' is the fastest that multiplies each pixel with each tap.
 cdef dict ALIASES = {"planes": "direct_pixels", "pixels": "direct_features"}
-ALGORITHMS = ("direct_pixels", "direct_features", "winograd", "depthwise", "depthwise_in_place")
+ALGORITHMS = ("direct_pixels", "direct_features", "winograd", "depthwise")
 
 
 cdef str algorithm_of(object algorithm):

@@ -8,7 +8,7 @@ enum {
     ROW_VECTORS = MAX_ACCUMULATORS / 12,    /* of each row in a tile */
 };
 typedef struct {
-    Py_ssize_t n[MAX_COLUMN + 1];   /* how many columns there are of each length */
+    Py_ssize_t n[8];                /* how many columns there are of each length (of 7: strips) */
     Py_ssize_t *at;                 /* where their first taps are read, the longest first */
     Py_ssize_t every;               /* rows between the taps of a column */
     int tile_rows;

@@ -30,7 +30,7 @@ cdef bint strips_cover(Py_ssize_t h, Py_ssize_t rows, Py_ssize_t top,
                        Py_ssize_t fil_h) noexcept nogil:
     """Each output must be in the making while some row is read."""
     return (HAS_STRIPS and 2 <= fil_h <= MAX_STRIP_TAPS and 0 <= top < fil_h
-            and MIN_ROWS <= rows <= top + h)    # measured: low planes lose
+            and rows <= top + h)
 
 
 cdef void plan_strips(

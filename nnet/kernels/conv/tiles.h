@@ -63,27 +63,36 @@ INLINE void OF(pixels_tile)(
             const Py_ssize_t at = tap_at[t];
             /* Weights stay in registers and pixels pass by, or the other way round: beside 12
                sums 16 registers have no room for more than 3 (3 x 4, AVX2: 46 -> 92 GFLOP/s). */
-            if (MAX_ACCUMULATORS == 12 && n_features < n_vectors) {
+            vec kept[MAX_VECTORS];
+            if (n_features < n_vectors) {
+                UNROLL for (int i = 0; i < n_features; i++) {
+                    kept[i] = OF(every)(weights[i]);
+                    KEEP(kept[i]);
+                }
                 UNROLL for (int v = 0; v < n_vectors; v++)
                     UNROLL for (int i = 0; i < n_features; i++)
-                        acc[i * n_vectors + v] += weights[i] * OF(get)(pixels[v] + at);
+                        acc[i * n_vectors + v] += kept[i] * OF(get)(pixels[v] + at);
             } else {
+                UNROLL for (int v = 0; v < n_vectors; v++) {
+                    kept[v] = OF(get)(pixels[v] + at);
+                    KEEP(kept[v]);
+                }
                 UNROLL for (int i = 0; i < n_features; i++)
                     UNROLL for (int v = 0; v < n_vectors; v++)
-                        acc[i * n_vectors + v] += weights[i] * OF(get)(pixels[v] + at);
+                        acc[i * n_vectors + v] += weights[i] * kept[v];
             }
         }
         if (n == n_taps) break;
         OF(end_block)(sums, acc, is_first, n_features * n_vectors);
         n_taps -= n, tap_at += n, is_first = 0;
     }
+    if (!is_first)
+        UNROLL for (int i = 0; i < n_features * n_vectors; i++) acc[i] += OF(get)(sums + i * L);
+    if (with_relu)
+        UNROLL for (int i = 0; i < n_features * n_vectors; i++) acc[i] = OF(rectified)(acc[i]);
     UNROLL for (int i = 0; i < n_features; i++)
-        UNROLL for (int v = 0; v < n_vectors; v++) {
-            vec sum = acc[i * n_vectors + v];
-            if (!is_first) sum += OF(get)(sums + (i * n_vectors + v) * L);
-            if (with_relu) sum = OF(rectified)(sum);
-            OF(put)(out + i * out_pitch + out_at[v], sum);
-        }
+        UNROLL for (int v = 0; v < n_vectors; v++)
+            OF(put)(out + i * out_pitch + out_at[v], acc[i * n_vectors + v]);
 }
 
 /* All n_at vectors of pixels of one block of 1 to MAX_FEATURES features, n_vectors at once. The

@@ -1,4 +1,4 @@
-"""Planes so large that they are packed and correlated a band of rows after the other."""
+"""Large planes: many tiles and strips, and rows that lie a page apart."""
 
 import numpy as np
 import pytest
