@@ -180,10 +180,12 @@ INLINE real OF(gelu_tanh_gradient)(real x, real grad) {
 
 /* --- the loops ------------------------------------------------------------------------ */
 
+/* An output is its own array, or the very values it is made from. */
+#define EACH _Pragma("GCC ivdep") for (Py_ssize_t i = 0; i < n; i++)
 #define UNARY(number, name)                                                                   \
     case number:                                                                              \
-        if (!grad) for (Py_ssize_t i = 0; i < n; i++) out[i] = OF(name##_value)(x[i]);        \
-        else for (Py_ssize_t i = 0; i < n; i++) out[i] = OF(name##_gradient)(x[i], grad[i]);  \
+        if (!grad) EACH out[i] = OF(name##_value)(x[i]);                                      \
+        else EACH out[i] = OF(name##_gradient)(x[i], grad[i]);                                \
         break;
 
 static void OF(function_unit)(const Function *job, Py_ssize_t unit) {
@@ -194,11 +196,11 @@ static void OF(function_unit)(const Function *job, Py_ssize_t unit) {
     real *out = (real *)job->out + first;
     switch (job->type) {
         FUNCTIONS(UNARY)
-        case SUM: for (Py_ssize_t i = 0; i < n; i++) out[i] = x[i] + grad[i]; break;
-        case SUM_RELU:
-            for (Py_ssize_t i = 0; i < n; i++) out[i] = OF(relu_value)(x[i] + grad[i]);
+        case SUM: EACH out[i] = x[i] + grad[i]; break;
+        case SUM_RELU: EACH out[i] = OF(relu_value)(x[i] + grad[i]);
     }
 }
 #undef UNARY
+#undef EACH
 
 #endif
