@@ -151,6 +151,13 @@ def test_thread_counts_give_the_same_bits(kernels, dtype, rng, name, algorithm):
         assert results(n_threads) == serial, f"{n_threads} threads"
 
 
+@pytest.mark.parametrize("n_imgs, groups", [(1, 1), (2, 1), (1, 3)])
+def test_threads_that_share_out_features(kernels, dtype, n_imgs, groups):
+    """One unit of pixels: its threads take a block of features or more each, with leftovers."""
+    case = (n_imgs, 4 * groups, 6, 6, 90 * groups, 3, 3, {"groups": groups})
+    check_all(kernels, case, dtype, threads=(1, 2, 3, 4, 7))
+
+
 @pytest.mark.parametrize("algorithm", [None, "direct", *ALGORITHMS])
 def test_leftovers_of_earlier_calls_do_not_matter(kernels, dtype, algorithm):
     """Work memory full of NaN from one call never shows in the next."""

@@ -8,6 +8,7 @@
 cdef extern from "conv/tiles.h":
     enum: MAX_VECTORS
     enum: TILE_PIXELS
+    enum: LAST_PIXELS
     enum: MAX_FEATURE_VECTORS
     enum: TERMS
     void pixels_tiles(...) noexcept nogil
@@ -139,7 +140,8 @@ cdef struct Sizes:              # values that a plan wants; each kind of plan be
 cdef struct Share:              # how the images of a call are shared out
     Py_ssize_t stack            # images of a unit, or less than all of one:
     Py_ssize_t rows             # output rows
-    Py_ssize_t parts            # units that a stack of images makes
+    Py_ssize_t parts            # units that a stack of images makes ...
+    Py_ssize_t splits           # ... and blocks of features, units that each of these makes
     Py_ssize_t zeros            # values of a thread that start as zeros
     Py_ssize_t n_units
     int n_threads

@@ -68,8 +68,15 @@ cdef double features_cycles(const Correlation *task) noexcept nogil:
     cdef Py_ssize_t n_pixels = task.out_h * task.out_w
     cdef Py_ssize_t vectors = ceil_div(task.n_features // task.groups, task.lanes)
     cdef Grid grid = features_grid(task)
-    return (task.groups * ceil_div(n_pixels, TILE_PIXELS) * tiles_cycles(vectors, task.n_taps, 1)
+    return (task.groups * n_tiles_of(n_pixels) * tiles_cycles(vectors, task.n_taps, 1)
             + transposition_cycles(task, n_pixels, vectors * task.groups, grid.in_place))
+
+
+cdef inline double n_tiles_of(Py_ssize_t n_pixels) noexcept nogil:
+    """Tiles, of which the last may be smaller."""
+    cdef Py_ssize_t left = n_pixels % TILE_PIXELS
+    return n_pixels // TILE_PIXELS + (
+        0 if left == 0 else 1 if left > LAST_PIXELS else LAST_PIXELS / <double>TILE_PIXELS)
 
 
 cdef double tiles_cycles(Py_ssize_t n_vectors, double n_taps, Py_ssize_t n_sums) noexcept nogil:
@@ -267,13 +274,11 @@ cdef void features_sizes(const Correlation *task, Features *plan) noexcept nogil
 
 cdef Share features_share(const Correlation *task, const void *plan_, Py_ssize_t n_imgs,
                           int n_threads) noexcept nogil:
-    """Stacks of images or strips of one: a few for every thread."""
+    """Stacks of images or strips of one, a few for every thread; or blocks of features."""
     cdef const Features *plan = <const Features *>plan_
     cdef Share share
     cdef Py_ssize_t rows = plan.grid.pass_rows
     cdef Py_ssize_t enough = ceil_div(UNIT_PIXELS, plan.grid.pass_cols)
-    if plan.winograd != NULL and n_imgs * rows * plan.grid.pass_cols < SMALL_TILES:
-        n_threads = 1
     share.stack, share.rows, share.n_threads = plan.stack, plan.strip, n_threads
     if plan.stack > 1:
         share.stack = fullest_stack(
@@ -291,6 +296,10 @@ cdef Share features_share(const Correlation *task, const void *plan_, Py_ssize_t
             else (share.rows * plan.grid.in_step + plan.grid.in_extra) * plan.grid.cols)
     share.parts = ceil_div(rows, share.rows)
     share.n_units = ceil_div(n_imgs, share.stack) * share.parts
+    share.splits = 1
+    if share.n_units < n_threads:
+        share.splits = min(plan.blocks.n, n_threads)
+        share.n_units *= share.splits
     return share
 
 
@@ -300,6 +309,7 @@ cdef Strip strip_of(const Call *call, const Features *plan, Py_ssize_t unit) noe
     cdef const Share *share = &call.share
     cdef const Grid *grid = &plan.grid
     cdef Strip strip
+    unit //= share.splits
     strip.row = unit % share.parts * share.rows
     strip.n0 = unit // share.parts * share.stack
     strip.n = stacked_images(call, strip.n0)
@@ -312,13 +322,13 @@ cdef Strip strip_of(const Call *call, const Features *plan, Py_ssize_t unit) noe
 
 
 cdef void features_unit(real *buffer, const Call *call, Py_ssize_t unit) noexcept nogil:
-    """A stack of images, or a strip of one."""
+    """A stack of images or a strip of one, and some blocks of features."""
     cdef const Correlation *task = call.task
     cdef const Features *plan = <const Features *>call.plan
     cdef const Grid *grid = &plan.grid
     cdef Strip strip = strip_of(call, plan, unit)
     cdef Py_ssize_t img_size = task.n_channels * task.packing.h * task.packing.w, b, s, i, rows
-    cdef Py_ssize_t channels = task.n_channels // task.groups
+    cdef Py_ssize_t channels = task.n_channels // task.groups, split = unit % call.share.splits
     cdef const real *imgs = <const real *>call.imgs + strip.n0 * img_size
     cdef const real *bias
     cdef const real *src = buffer
@@ -332,7 +342,8 @@ cdef void features_unit(real *buffer, const Call *call, Py_ssize_t unit) noexcep
                    &strip)
     if plan.winograd != NULL:
         winograd_input(task, plan, scratch, buffer, strip.n, strip.n_rows)
-    for b in range(plan.blocks.n):
+    for b in range(split * plan.blocks.n // call.share.splits,
+                   (split + 1) * plan.blocks.n // call.share.splits):
         bias = <const real *>call.packed + b * plan.blocks.widest * task.lanes
         if plan.winograd != NULL:
             winograd_block(call, plan, b, result, scratch, bias, &strip)

@@ -17,6 +17,11 @@
 # form, whose sums are shorter, or with rectified pixels it is more than that of direct
 # sums: 1.1 to 1.6 times with 36 to 64 channels, up to 2 times with 16 and a stride of 2.
 
+cdef enum:
+    # Pixels of a batch below which a second thread takes as long to fetch the first one's sums
+    # as it saves.
+    SERIAL_PIXELS = 512
+
 cdef struct WinogradLayout:
     Py_ssize_t c_pitch, k_pitch         # from one tile to the next
     Py_ssize_t cols                     # of tiles, in an output plane
@@ -83,7 +88,7 @@ cdef int transformed_plan(FilterGradient *job, Workspace tables, Py_ssize_t item
     w.sums_at = w.pixels_at + lanes * w.img_cols * (
         2 * w.pieces_y.stride * (w.band + w.pieces_y.n_shifts))
     sums.buffer_size = w.sums_at + 16 * w.pieces_y.n * w.pieces_x.n * w.sums_e
-    sums.serial = 4 * SMALL_TILES
+    sums.serial = SERIAL_PIXELS
     sums.n_split, sums.split_size = job.n_channels, taps * w.k_pitch
     sums.channel, sums.group = sums.split_size, job.c_per_group * sums.split_size
     sums.feature, sums.col, sums.row = 1, w.k_pitch, job.fil_w * w.k_pitch

@@ -11,6 +11,7 @@ enum {
        reach 115 GFLOP/s, 6 x 4 with sums in memory 109, without blocks both 116. Eight pixels:
        gcc runs out of registers for their addresses. */
     TILE_PIXELS = 6,
+    LAST_PIXELS = 4,        /* of the last tile, if there are no more left */
     MAX_FEATURE_VECTORS = 2,
     HAS_ROOM = MAX_ACCUMULATORS >= 2 * TILE_PIXELS * MAX_FEATURE_VECTORS,
     TERMS = 144,
@@ -119,7 +120,7 @@ static void OF(pixels_tiles)(
 #undef WIDTHS
 }
 
-/* Features in the lanes: TILE_PIXELS pixels x vectors of features. */
+/* Features in the lanes: pixels x vectors of features. */
 INLINE void OF(features_tile)(
     real *out,                      /* (..., n_vectors * lanes)                        OUT */
     const Py_ssize_t *out_at,       /* (n_pixels,) which pixel of `out` each of them is */
@@ -130,11 +131,11 @@ INLINE void OF(features_tile)(
     const real *weights,            /* (n_taps, n_vectors * lanes) */
     Py_ssize_t n_taps, Py_ssize_t terms,
     const real *bias,               /* (n_vectors * lanes,) */
-    int with_relu, const int n_vectors) {
-    enum { L = OF(N_LANES), P = TILE_PIXELS };
-    real memory[L * P * MAX_FEATURE_VECTORS], *sums = memory;
-    const real *pixels[P];
-    vec acc[P * MAX_FEATURE_VECTORS], total[P * MAX_FEATURE_VECTORS];
+    int with_relu, const int P, const int n_vectors) {
+    enum { L = OF(N_LANES), SUMS = TILE_PIXELS * MAX_FEATURE_VECTORS };
+    real memory[L * SUMS], *sums = memory;
+    const real *pixels[TILE_PIXELS];
+    vec acc[SUMS], total[SUMS];
     int is_first = 1;
     __asm__("" : "+r"(sums));
     UNROLL for (int p = 0; p < P; p++) pixels[p] = src + src_at[p < n_left ? p : n_left - 1];
@@ -177,15 +178,17 @@ static void OF(features_tiles)(
     Py_ssize_t n_at, const Py_ssize_t *tap_at, const real *weights, Py_ssize_t n_taps,
     Py_ssize_t terms, const real *bias, int with_relu, int n_vectors) {
     Py_ssize_t p = 0;
+#define TILE(pixels, n)                                                                       \
+    OF(features_tile)(out, out_at + p, src, src_at + p, n_at - p, tap_at, weights, n_taps,    \
+                      terms, bias, with_relu, pixels, n)
 #define TILES(n)                                                                              \
     for (; p + TILE_PIXELS <= n_at; p += TILE_PIXELS)                                         \
-        OF(features_tile)(out, out_at + p, src, src_at + p, TILE_PIXELS, tap_at, weights,     \
-                          n_taps, terms, bias, with_relu, n);                                 \
-    if (p < n_at)                                                                             \
-        OF(features_tile)(out, out_at + p, src, src_at + p, n_at - p, tap_at, weights,        \
-                          n_taps, terms, bias, with_relu, n)
+        TILE(TILE_PIXELS, n);                                                                 \
+    if (p + LAST_PIXELS < n_at) TILE(TILE_PIXELS, n);                                         \
+    else if (p < n_at) TILE(LAST_PIXELS, n)
     switch (n_vectors) { CASE(1, TILES) CASE(2, TILES) }
 #undef TILES
+#undef TILE
 }
 
 #endif

@@ -24,9 +24,6 @@ cdef extern from "conv/winograd.h":
     void transform_sums(...) noexcept nogil
 
 cdef enum:
-    # Tiles in all below which a second thread takes as long to fetch the weights from the
-    # first one's cache as it saves.
-    SMALL_TILES = 128
     # 64 channels of rectified normal pixels err by 1.6e-7 in blocks of 16, 2.3e-7 in one; longer
     # sums err least in as many blocks as each has terms.
     WINOGRAD_TERMS = 16
@@ -81,7 +78,7 @@ cdef double winograd_cycles(const Correlation *task) noexcept nogil:
     cdef double n_sums = n_passes_y * n_passes_x * n_tiles
     cdef bint is_strided = y.stride > 1 or x.stride > 1
     return (
-        task.groups * ceil_div(n_tiles, TILE_PIXELS) * tiles_cycles(
+        task.groups * n_tiles_of(n_tiles) * tiles_cycles(
             vectors, task.n_channels // task.groups * <double>y.n_products * x.n_products,
             16 * n_passes_y * n_passes_x)
         + n_tiles * ceil_div(task.n_channels, task.lanes) * y.n_elements * x.n_elements * (

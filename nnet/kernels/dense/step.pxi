@@ -3,6 +3,7 @@
 
 cdef enum:
     LARGE_WEIGHTS = 1 << 17     # bytes, which are read once for all images rather than for some
+    WEIGHT_PRODUCTS = 4         # multiply-adds that it takes as long as to read one of these
     FUNCTION_PRODUCTS = 8       # multiply-adds that an exponential takes as long as
 
 cdef struct LinearCall:
@@ -38,7 +39,7 @@ cdef class LinearStep(Step):
         self.out_bytes = n_out * itemsize
         self.wants_all = n_in * n_out * itemsize > LARGE_WEIGHTS
         self.call.run, self.call.scratch, self.call.plan = linear_run, linear_scratch, &self.job
-        self.call.products = <double>n_in * n_out
+        self.call.products = <double>n_in * n_out * (WEIGHT_PRODUCTS if self.wants_all else 1)
 
     cdef int follow(self) except -1:
         cdef tuple arrays
