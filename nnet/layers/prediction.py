@@ -17,7 +17,7 @@ from nnet.layers.containers import Residual
 from nnet.layers.conv import Conv, DepthwiseConv
 from nnet.layers.dropout import Dropout
 from nnet.layers.linear import Flatten, Linear
-from nnet.layers.norm import BatchNorm
+from nnet.layers.norm import BatchNorm, GroupNorm
 from nnet.layers.pool import GlobalAveragePool, GlobalMaxPool, Pool
 from nnet.layers.program import lay_open
 from nnet.layers.regression import ValueLoss
@@ -28,6 +28,7 @@ ConvStep = dispatch.module("_conv").ConvStep
 PoolStep = dispatch.module("_pool").PoolStep
 LinearStep = dispatch.module("_dense").LinearStep
 FunctionStep = dispatch.module("_dense").FunctionStep
+NormStep = dispatch.module("_dense").NormStep
 SoftmaxStep = dispatch.module("_dense").SoftmaxStep
 StandardizeStep = dispatch.module("_dense").StandardizeStep
 
@@ -120,6 +121,11 @@ class Steps:
                 norm, n, with_relu = groups[i + 1][0], 2, len(groups[i + 1]) == 2
             self._append(self._weighted(layer, norm, with_relu))
             return n
+        if type(layer) in (BatchNorm, GroupNorm):
+            n_channels, *pixels = self.trace.shapes[id(layer)][0]
+            n_groups = layer.n_groups if type(layer) is GroupNorm else 0
+            self._append(NormStep(layer, n_channels, prod(pixels), n_groups, with_relu))
+            return 1
         if type(layer) is Residual:
             return self._add_residual(layer, with_relu)
         make = STEPS.get(type(layer))

@@ -22,6 +22,7 @@ from nnet.layers import (
     Flatten,
     GlobalAveragePool,
     GlobalMaxPool,
+    GroupNorm,
     Huber,
     Layer,
     Linear,
@@ -56,6 +57,11 @@ NETWORKS = {
     ],
     "functions": lambda: [
         layer for type in ACTIVATIONS for layer in (Conv(4, 1), Activation(type))
+    ],
+    "norms": lambda: [
+        BatchNorm(), relu(), Conv(6, 3), relu(), BatchNorm(), GroupNorm(2), Conv(4, 1),
+        GroupNorm(4), relu(), Residual([BatchNorm(), relu(), Conv(4, 3), GroupNorm(1)]), Flatten(),
+        BatchNorm(),
     ],
     "a single layer": lambda: [Flatten()],
     "called in between": lambda: [
@@ -108,6 +114,11 @@ def programs(network):
 def test_the_bits_of_the_layers(dtype, rng, name):
     network = build(NETWORKS[name](), dtype)
     images = rng.standard_normal((70, 3, 14, 17)).astype(dtype)
+    arrays = network.state_dict()
+    for key in arrays:
+        if key.split(".")[-1] not in ("W", "b"):  # of normalisation
+            arrays[key] = rng.uniform(0.5, 2, arrays[key].shape).astype(dtype)
+    network.load_state_dict(arrays)
     expected = scores_of_layers(network, images)
     for n_threads in 1, 2, 3:
         with nnet.num_threads(n_threads):
@@ -117,7 +128,7 @@ def test_the_bits_of_the_layers(dtype, rng, name):
 
 
 def test_all_is_one_program(dtype):
-    for name in "convolutions", "all that has a step", "residuals", "functions":
+    for name in "convolutions", "all that has a step", "residuals", "functions", "norms":
         found, n_parts = programs(build(NETWORKS[name](), dtype))
         assert (len(found), n_parts) == (1, 1), name
     found, n_parts = programs(build(NETWORKS["called in between"](), dtype))
@@ -252,6 +263,22 @@ def test_the_scale_of_images_is_that_of_now(dtype, rng):
     layer.scale_ = np.ones(4, dtype)
     with pytest.raises(ValueError, match="shape"):
         network.predict_proba(images)
+
+
+@pytest.mark.parametrize("layer", [lambda: BatchNorm(), lambda: GroupNorm(3)])
+def test_normalisation_is_that_of_now(dtype, rng, layer):
+    network = build([layer(), relu()], dtype)
+    images = rng.standard_normal((3, 3, 14, 17)).astype(dtype)
+    before, norm = network.predict_proba(images), network.layers[0]
+    norm.beta[1] = 2
+    norm.gamma = np.array([1, 2, 3], dtype)
+    found = network.predict_proba(images)
+    assert_array_equal(network._fitted()._scores(images), scores_of_layers(network, images))
+    assert not np.array_equal(found, before)
+    norm.gamma = np.ones(4, dtype)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="gamma"):
+            network.predict_proba(images)
 
 
 @pytest.mark.parametrize("name, array", [

@@ -1,5 +1,5 @@
-# Dense layers, and what is done to single values, as steps of a program. Needs dense/matmul.pxi,
-# dense/activations.pxi, dense/losses.pxi and common/follow.pxi.
+# Dense layers, normalisation, and what is done to single values, as steps of a program. Needs
+# dense/matmul.pxi, dense/activations.pxi, dense/losses.pxi, dense/norm.pxi and common/follow.pxi.
 
 cdef enum:
     LARGE_WEIGHTS = 1 << 17     # bytes, which are read once for all images rather than for some
@@ -200,3 +200,82 @@ cdef void standardize(const StandardizeCall *job, const real *src, real *dst,
                 dst[i] = (src[i] - mean) / scale
             src += job.channel_size
             dst += job.channel_size
+
+
+# --- normalisation ------------------------------------------------------------------
+
+cdef class NormStep(Step):
+    """Batch normalisation by the running statistics, or group normalisation.
+
+    Parameters
+    ----------
+    layer : BatchNorm or GroupNorm
+    n_channels, n_pixels : int
+    n_groups : int
+        0: batch normalisation.
+    with_relu : bool
+    """
+
+    cdef Norm job
+    cdef object layer, dtype
+    cdef tuple names
+    cdef list arrays
+
+    def __init__(self, layer, Py_ssize_t n_channels, Py_ssize_t n_pixels, Py_ssize_t n_groups,
+                 bint with_relu):
+        self.layer, self.dtype = layer, layer.gamma.dtype
+        self.names = (*layer.param_names(), *layer.state_names())
+        memset(&self.job, 0, sizeof(Norm))
+        self.job.is_float, self.job.of_batch = self.dtype.itemsize == 4, n_groups == 0
+        self.job.with_relu, self.job.eps = with_relu, layer.eps
+        self.job.n_channels, self.job.n_pixels = n_channels, n_pixels
+        self.job.n_groups = n_groups or n_channels
+        self.job.weight = self.job.count = n_channels // self.job.n_groups * n_pixels
+        self.out_bytes = n_channels * n_pixels * self.dtype.itemsize
+        self.call.run, self.call.scratch, self.call.plan = norm_run, norm_scratch, &self.job
+        self.call.products = 2.0 * n_channels * n_pixels
+
+    cdef int follow(self) except -1:
+        self.arrays = []
+        for name in self.names:
+            array = getattr(self.layer, name)
+            if array.shape != (self.job.n_channels,) or array.dtype != self.dtype:
+                raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, "
+                                 f"expected {(self.job.n_channels,)} and {self.dtype}")
+            self.arrays.append(contiguous(array))
+        self.job.gamma, self.job.beta = data_of(self.arrays[0]), data_of(self.arrays[1])
+        if self.job.of_batch:
+            self.job.running_mean = data_of(self.arrays[2])
+            self.job.running_var = data_of(self.arrays[3])
+        return 0
+
+
+cdef void norm_run(const void *plan, const void *src, const void *other, void *dst,
+                   Py_ssize_t n_imgs, void *scratch, int n_threads) noexcept nogil:
+    cdef Norm job = (<const Norm *>plan)[0]
+    cdef Py_ssize_t n_rows = 1 if job.of_batch else n_imgs
+    cdef Py_ssize_t size = norm_bytes(&job, n_rows)
+    job.imgs, job.out, job.n_imgs, job.n_rows = <Data>src, dst, n_imgs, n_rows
+    job.center, job.scale = scratch, <char *>scratch + size
+    job.shift, job.mean = <char *>scratch + 2 * size, <double *>(<char *>scratch + 3 * size)
+    job.inv_std = job.mean + n_rows * job.n_groups
+    job.moments = <Moments *>(job.inv_std + n_rows * job.n_groups)
+    if job.of_batch:
+        use_averages(&job)
+    else:
+        run_pass(&job, MOMENTS, n_threads)
+        find_statistics(&job)
+    set_coefficients(&job)
+    run_pass(&job, NORMALIZE, n_threads)
+
+
+cdef inline Py_ssize_t norm_bytes(const Norm *job, Py_ssize_t n_rows) noexcept nogil:
+    """Of a coefficient of each channel, in whole vectors."""
+    return (n_rows * job.n_channels * (4 if job.is_float else 8) + 63) // 64 * 64
+
+
+cdef Py_ssize_t norm_scratch(const void *plan, Py_ssize_t n_imgs, int n_threads) noexcept nogil:
+    cdef const Norm *job = <const Norm *>plan
+    cdef Py_ssize_t n_rows = 1 if job.of_batch else n_imgs
+    return 3 * norm_bytes(job, n_rows) + n_rows * job.n_groups * (
+        2 * <Py_ssize_t>sizeof(double) + <Py_ssize_t>sizeof(Moments))
