@@ -53,7 +53,6 @@ cdef class Followed:
         cdef bint is_same = len(self.copies) == len(arrays) and all([
             are_same(array, copy) for array, copy in zip(arrays, self.copies)])
         if not is_same:
-            self.settled, self.copies = None, []
             self.check(arrays)
             self.copies = [array.copy() for array in arrays]
         self.arrays = arrays
