@@ -53,6 +53,7 @@ DIRECTIVES = {
     "wraparound": False,
     "cdivision": True,
     "initializedcheck": False,
+    "auto_pickle": False,  # of classes that live as long as a call
 }
 
 PROBE = "#include <Python.h>\nint main(void) { return 0; }\n"
