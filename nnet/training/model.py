@@ -295,7 +295,8 @@ class Model:
     def predictions_at_once(self, X, batch_size, is_current):
         """What `predictions` returns, where one program finds it from X as it is; else None."""
         try:
-            return predict_at_once(self, X, batch_size, all_finite, is_current)
+            n_imgs = min(batch_size, max(FEW_IMAGES, KEPT_BYTES // self._image_bytes))
+            return predict_at_once(self, X, n_imgs, all_finite, is_current)
         except (TypeError, ValueError):
             self.check()
             raise
@@ -381,9 +382,13 @@ class Model:
         return [slice(start, min(start + batch_size, n_imgs)) for start in starts]
 
     def _batch_length(self, n_imgs, batch_size):
-        """At most so many images at once: more than fit into the cache take longer."""
-        if n_imgs > FEW_IMAGES and self._predicting().calls_layers:
-            batch_size = min(batch_size, max(FEW_IMAGES, CACHE_BYTES // self._image_bytes))
+        """At most so many images at once: more than fit into the cache take longer.
+
+        Programs see to that by themselves, but keep what dense layers read of all images.
+        """
+        if n_imgs > FEW_IMAGES:
+            most_bytes = CACHE_BYTES if self._predicting().calls_layers else KEPT_BYTES
+            batch_size = min(batch_size, max(FEW_IMAGES, most_bytes // self._image_bytes))
         if min(batch_size, n_imgs) * self._image_bytes > KEPT_BYTES:
             self._loans_of_predictions = None  # its memory is freed after this call
         return batch_size

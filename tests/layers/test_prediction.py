@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -430,3 +431,15 @@ def test_predictions_at_once_wait_for_whoever_works_with_the_layers(rng):
     at_work.end()
     thread.join(30)
     assert_array_equal(found[0], expected)
+
+
+def test_memory_does_not_grow_with_the_number_of_large_images():
+    network = nnet.NeuralNetwork([Conv(8, 3), Flatten(), Linear(2), LogRegression()], rng=0)
+    network.build((1, 512, 512), 2)
+    X = np.zeros((48, 1, 512, 512), np.float32)  # 8 MB each after the convolution
+    network.predict(X[:1])
+    tracemalloc.start()
+    network.predict(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 8 * 2**20  # of 16 images, and what threads pack
