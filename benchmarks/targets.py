@@ -139,13 +139,29 @@ def of_train(data):
 
 
 def of_predict(data):
-    found = versus(data["results"], "onnxruntime")
-    one = {name: ratio for name, ratio in found.items() if "1 image," in name}
-    many = {name: ratio for name, ratio in found.items() if name not in one}
-    return [
-        Target("prediction of one image, onnxruntime", "at least", 1.0, one),
-        Target("prediction of 256 images, onnxruntime", "at least", 1.5, many),
-    ]
+    found = []
+    for case, limits, lowest in (
+        ("1 image", {1: 1.4, 2: 1.3}, 1.0),
+        ("256 images", {1: 1.7, 2: 1.5}, 1.2),
+    ):
+        rows = [row for row in data["results"] if row["case"].endswith(case)]
+        what = f"prediction of {case}, onnxruntime"
+        found.append(Target(what, "at least", lowest, versus(rows, "onnxruntime")))
+        for threads, limit in limits.items():
+            on_so_many = [row for row in rows if row["threads"] == threads]
+            found.append(
+                Target(
+                    f"{what}, {threads} thread{'s' * (threads > 1)}",
+                    "at least",
+                    limit,
+                    versus(on_so_many, "onnxruntime"),
+                    of_mean=True,
+                )
+            )
+        if case == "1 image":
+            what = f"prediction of {case}, OpenVINO"
+            found.append(Target(what, "at least", 1.5, versus(rows, "openvino")))
+    return found
 
 
 def of_float64(data, base):
