@@ -77,11 +77,7 @@ cdef class Followed:
 
     cdef void check(self, list arrays) except *:
         for (_, name), array in zip(self.holders, arrays):
-            check_ndarray(array, name, "a NumPy array")
-            expected = self.shape if name == "W" else self.shape[1:2]
-            if array.shape != expected or array.dtype != self.dtype:
-                raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected "
-                                 f"{expected} and {self.dtype}")
+            check_followed(array, name, self.shape if name == "W" else self.shape[1:2], self.dtype)
 
     cdef tuple folded(self):
         """With the normalisation after them as part, which is scaled in double precision.
@@ -97,6 +93,13 @@ cdef class Followed:
         bias = ((0.0 if b is None else b) - mean) * scale + beta
         W = (W * scale.reshape(self.features_shape)).astype(self.dtype, order="C")
         return W, bias.astype(self.dtype)
+
+
+cdef void check_followed(object array, str name, tuple shape, object dtype) except *:
+    check_ndarray(array, name, "a NumPy array")
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, "
+                         f"expected {shape} and {dtype}")
 
 
 cdef bint are_same(object array, cnp.ndarray before) except -1:

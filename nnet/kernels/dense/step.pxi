@@ -173,10 +173,8 @@ cdef class StandardizeStep(Step):
         if mean is self.mean and scale is self.scale:
             return 0
         shape = (self.job.size // self.job.channel_size,)
-        for name, array in (("mean_", mean), ("scale_", scale)):
-            if array.shape != shape or array.dtype != self.dtype:
-                raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, "
-                                 f"expected {shape} and {self.dtype}")
+        check_followed(mean, "mean_", shape, self.dtype)
+        check_followed(scale, "scale_", shape, self.dtype)
         return self.take(mean, scale)
 
 
@@ -239,9 +237,7 @@ cdef class NormStep(Step):
         self.arrays = []
         for name in self.names:
             array = getattr(self.layer, name)
-            if array.shape != (self.job.n_channels,) or array.dtype != self.dtype:
-                raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, "
-                                 f"expected {(self.job.n_channels,)} and {self.dtype}")
+            check_followed(array, name, (self.job.n_channels,), self.dtype)
             self.arrays.append(contiguous(array))
         self.job.gamma, self.job.beta = data_of(self.arrays[0]), data_of(self.arrays[1])
         if self.job.of_batch:
