@@ -48,7 +48,7 @@ cdef inline Outputs outputs_of(const Correlation *task, const Phase *y, const Ph
 
 
 cdef void unpack_phase(real *dst, const real *source, Py_ssize_t pitch, const Outputs *to,
-                 Py_ssize_t odd_at, const Outputs *even) noexcept nogil:
+                       Py_ssize_t odd_at, const Outputs *even) noexcept nogil:
     """Rows of a scratch buffer, `pitch` apart, to their place in the output plane.
 
     With odd_at, `to` has the odd columns, and those at `source` are the even ones.

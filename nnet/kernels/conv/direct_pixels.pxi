@@ -348,9 +348,9 @@ cdef void pixels_features(const Call *call, const real *group, real *scratch, re
             for s in range(n):
                 for f in range(k_end - k):
                     unpack_phase(dst + (s * task.n_features + f) * plane,
-                           scratch + s * p.image_pitch + f * plan.scratch_pitch, p.pitch,
-                           &run.outputs, plan.odd_at,
-                           &plan.passes[i - (plan.odd_at > 0)].outputs)
+                                 scratch + s * p.image_pitch + f * plan.scratch_pitch, p.pitch,
+                                 &run.outputs, plan.odd_at,
+                                 &plan.passes[i - (plan.odd_at > 0)].outputs)
     for i in range(k, k_end if task.folds else k):
         fold_plane(out + i * task.out_size, padded + (i - k) * plane, task.out_h, task.out_w,
                    &task.fold)

@@ -301,7 +301,8 @@ cdef void winograd_block(
             features_tiles(
                 sums + e % 16 * w.sums_pitch, w.dense_at, scratch + e % 16 * w.pitch + group,
                 w.grid_at, n_tiles, w.tap_at[e], weights, w.n_taps[e],
-                max(<Py_ssize_t>WINOGRAD_TERMS, <Py_ssize_t>sqrt(<double>w.n_taps[e])), <const real *>zeros, 0, n_vectors)
+                max(<Py_ssize_t>WINOGRAD_TERMS, <Py_ssize_t>sqrt(<double>w.n_taps[e])),
+                <const real *>zeros, 0, n_vectors)
         weights += w.n_taps[e] * n_vectors * task.lanes
         if e % 16 == 15:
             winograd_output(call, plan, e // 16, result, sums, bias, strip, n_vectors)
