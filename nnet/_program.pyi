@@ -27,7 +27,6 @@ class Program:
         in_shape: tuple[int, ...],
         out_shape: tuple[int, ...],
         dtype: np.dtype[Any],
-        last: Step | None = None,
     ) -> None: ...
     def __call__(self, images: NDArray[Any], n_threads: int | None = None) -> NDArray[Any]: ...
 

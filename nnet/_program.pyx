@@ -91,8 +91,6 @@ cdef class Program:
     in_shape, out_shape : tuple
         Of an image, and of what is computed for it.
     dtype : numpy.dtype
-    last : Step or None
-        What `predict_at_once` does to that, in its place.
     """
 
     cdef readonly list steps
@@ -108,13 +106,11 @@ cdef class Program:
     cdef tuple out_shape
     cdef object dtype
     cdef int type
-    cdef Step last
 
-    def __init__(self, list steps, list sources, tuple in_shape, tuple out_shape, dtype,
-                 Step last=None):
+    def __init__(self, list steps, list sources, tuple in_shape, tuple out_shape, dtype):
         cdef Step step
         cdef int i
-        self.steps, self.n_steps, self.last = steps, len(steps), last
+        self.steps, self.n_steps = steps, len(steps)
         self.out_shape, self.dtype, self.type = out_shape, dtype, dtype.num
         self.in_bytes = dtype.itemsize
         for length in in_shape:
@@ -189,15 +185,6 @@ cdef class Program:
                 last = j
         return last
 
-    cdef void finish(self, void *scores, Py_ssize_t n_imgs) except *:
-        cdef const StepCall *call = &self.last.call
-        cdef int threads = 1
-        if n_imgs * call.products >= SMALL_WORK:
-            threads = dispatch.call_threads(None)
-        with nogil:
-            call.run(call.plan, scores, NULL, scores, n_imgs, NULL, threads)
-        end_call()
-
     def __call__(self, cnp.ndarray images, n_threads=None):
         """What the last step computes for images (n_imgs, ...), which are contiguous."""
         cdef Step step
@@ -260,7 +247,7 @@ def predict_at_once(model, object images, Py_ssize_t most, all_finite, is_curren
     Parameters
     ----------
     model : object with the attributes lock (a threading.RLock), input_shape and prediction
-        The last has None or the one program of its layers as `whole`; if it is known already.
+        The last is a `Prediction`, or None if there is none yet.
     images : object
     most : int
         Images to take at once.
@@ -298,9 +285,20 @@ def predict_at_once(model, object images, Py_ssize_t most, all_finite, is_curren
         lock.release()
     if not all_finite(scores):
         return None
-    if program.last is not None:
-        program.finish(cnp.PyArray_DATA(scores), cnp.PyArray_DIM(array, 0))
+    if prediction.last is not None:
+        run_in_place(prediction.last, cnp.PyArray_DATA(scores), cnp.PyArray_DIM(array, 0))
     return scores
+
+
+cdef void run_in_place(Step step, void *values, Py_ssize_t n_imgs) except *:
+    """A step without scratch, on the values of n_imgs images."""
+    cdef const StepCall *call = &step.call
+    cdef int threads = 1
+    if n_imgs * call.products >= SMALL_WORK:
+        threads = dispatch.call_threads(None)
+    with nogil:
+        call.run(call.plan, values, NULL, values, n_imgs, NULL, threads)
+    end_call()
 
 
 cdef inline Py_ssize_t lines(Py_ssize_t n_bytes) noexcept nogil:

@@ -52,14 +52,13 @@ class Prediction:
     calls_layers : bool
         Whether there are layers that are called, and want what a network lends them.
     whole : nnet._program.Program or None
-        All layers, whose `predict` has what the loss predicts; None if that takes more.
+        All layers, if that and `last` are all that a prediction takes.
+    last : nnet._program.Step or None
+        What the loss makes of the scores, in their place; None if these are what it predicts.
     """
 
     def __init__(self, program, trace, image_shape, dtype, loss):
-        self._parts, self.calls_layers, self.whole = [], False, None
-        self._last = None
-        if type(loss).fprop in LAST_STEPS:
-            self._last = LAST_STEPS[type(loss).fprop](trace.shapes[id(loss)][0], dtype)
+        self._parts, self.calls_layers = [], False
         steps, shape, i = Steps(trace, image_shape, dtype), image_shape, 0
         while i < len(program.groups):
             n = steps.add(program.groups, i)
@@ -72,15 +71,16 @@ class Prediction:
             if n == 0:
                 steps = Steps(trace, shape, dtype)
         self._end(steps, shape)
-        if type(loss).fprop in LAST_STEPS and len(self._parts) == 1 and not self.calls_layers:
-            self.whole = self._parts[0] if isinstance(self._parts[0], Program) else None
+        self.whole = self.last = None
+        make_last = LAST_STEPS.get(type(loss).fprop)
+        if make_last and len(self._parts) == 1 and isinstance(self._parts[0], Program):
+            self.whole = self._parts[0]
+            self.last = make_last(trace.shapes[id(loss)][0], dtype)
 
     def _end(self, steps, shape):
         """A program of these steps, whose values have a shape."""
         if steps.steps:
-            self._parts.append(
-                Program(steps.steps, steps.sources, steps.shape, shape, steps.dtype, self._last)
-            )
+            self._parts.append(Program(steps.steps, steps.sources, steps.shape, shape, steps.dtype))
         elif shape != steps.shape:  # a Flatten alone
             self._parts.append(lambda images: images.reshape(len(images), *shape))
 

@@ -292,14 +292,15 @@ class Model:
             self._loans_of_predictions = loans
         return self._loans_of_predictions
 
-    def predictions_at_once(self, X, batch_size, is_current):
+    def predictions_at_once(self, X, batch_size, is_current, decided=False):
         """What `predictions` returns, where one program finds it from X as it is; else None."""
         try:
-            n_imgs = min(batch_size, max(FEW_IMAGES, KEPT_BYTES // self._image_bytes))
-            return predict_at_once(self, X, n_imgs, all_finite, is_current)
+            n_imgs = min(batch_size, self._images_within(KEPT_BYTES))
+            predicted = predict_at_once(self, X, n_imgs, all_finite, is_current)
         except (TypeError, ValueError):
             self.check()
             raise
+        return self.loss.decide(predicted) if decided and predicted is not None else predicted
 
     def predictions(self, images, batch_size, is_current, decided=False):
         """What the loss predicts from images, or None if the model `is_current` no more.
@@ -388,10 +389,14 @@ class Model:
         """
         if n_imgs > FEW_IMAGES:
             most_bytes = CACHE_BYTES if self._predicting().calls_layers else KEPT_BYTES
-            batch_size = min(batch_size, max(FEW_IMAGES, most_bytes // self._image_bytes))
+            batch_size = min(batch_size, self._images_within(most_bytes))
         if min(batch_size, n_imgs) * self._image_bytes > KEPT_BYTES:
             self._loans_of_predictions = None  # its memory is freed after this call
         return batch_size
+
+    def _images_within(self, n_bytes):
+        """How many images' activations so many bytes hold; a few are always taken at once."""
+        return max(FEW_IMAGES, n_bytes // self._image_bytes)
 
     def _scores(self, images):
         """What the loss takes, for a batch."""

@@ -174,11 +174,11 @@ class NeuralNetwork(Fitting, Inside):
                     f"{model.loss_name()} predicts values, expected a classifier as last layer"
                 )
             decided = not as_probabilities
-            predictions = model.predictions_at_once(X, batch_size, self._is_current)
-            if predictions is not None:
-                return model, model.loss.decide(predictions) if decided else predictions
-            images = Images(X, model.dtype, model.input_shape)
-            predictions = model.predictions(images, batch_size, self._is_current, decided)
+            options = batch_size, self._is_current, decided
+            predictions = model.predictions_at_once(X, *options)
+            if predictions is None:
+                images = Images(X, model.dtype, model.input_shape)
+                predictions = model.predictions(images, *options)
             if predictions is not None:
                 return model, predictions
 
